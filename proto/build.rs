@@ -1,0 +1,32 @@
+//! Compiles the wire contract with a compiler in pure Rust, so that no `protoc` is needed, and hands the same
+//! descriptors to the generated code and to reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+const FILES: [&str; 8] = [
+    "belay/v1/host.proto",
+    "belay/v1/host_agent.proto",
+    "belay/v1/agent_process.proto",
+    "belay/v1/task.proto",
+    "belay/v1/user.proto",
+    "belay/v1/audit.proto",
+    "belay/agent/v1/agent.proto",
+    "belay/fleet/v1/fleet.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=belay");
+    println!("cargo:rerun-if-changed=google");
+
+    let mut compiler = protox::Compiler::new(["."])?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(FILES)?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    // Options such as `google.api.http` survive only in the bytes, not in the typed set that feeds the generator.
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+
+    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    Ok(())
+}

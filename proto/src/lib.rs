@@ -1,0 +1,54 @@
+//! The wire contract of Belay: generated code, and the few types that every part shares.
+
+/// The public API: hosts, agents, processes, tasks, users, audit.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::unwrap_used
+)]
+pub mod v1 {
+    tonic::include_proto!("belay.v1");
+}
+
+/// The server's orders to an agent, and what an agent observes.
+pub mod agent {
+    /// Version 1.
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        rust_2018_idioms,
+        clippy::all,
+        clippy::unwrap_used
+    )]
+    pub mod v1 {
+        tonic::include_proto!("belay.agent.v1");
+    }
+}
+
+/// An agent's reports to the server.
+pub mod fleet {
+    /// Version 1.
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        rust_2018_idioms,
+        clippy::all,
+        clippy::unwrap_used
+    )]
+    pub mod v1 {
+        tonic::include_proto!("belay.fleet.v1");
+    }
+}
+
+/// The encoded `google.protobuf.FileDescriptorSet` of the whole contract, comments and options included.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+mod ids;
+mod problem;
+mod trace;
+
+pub use ids::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, UserId};
+pub use problem::{DOMAIN, Problem, Reason};
+pub use trace::Trace;
