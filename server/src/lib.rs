@@ -1,1 +1,29 @@
+//! The central server: what people asked for is durable here, what hosts are doing is known here with its age.
+//!
+//! In reading order:
 
+mod access; // who may do what
+mod agents; // the only way out to a host
+mod api; // gRPC in: decode, call, encode
+mod app; // what all of these share
+mod config; // settings
+mod convert; // wire types to domain types and back
+mod error; // the domain error, and the one table from it to what a caller is told
+mod fleet; // what is known of the fleet, in memory
+mod host; // a host: record and states
+mod order; // an order to one process, whatever its verb
+mod process; // a process: record and states
+mod reports; // the streams on which agents report
+mod restart; // the whole Restart workflow
+mod server;
+mod start; // the whole Start workflow
+mod stop; // the whole Stop workflow
+mod store; // what must survive a crash
+mod task; // what a durable task is, and its runner
+mod users; // changes of users // opens and runs all of it
+
+pub use access::policy::UncoveredRpc;
+pub use config::{Config, ConfigError};
+pub use error::Error;
+pub use server::{Server, run, start};
+pub use store::StoreError;

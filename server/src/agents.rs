@@ -1,0 +1,305 @@
+//! The only way out to a host: orders to its agent, and questions.
+//!
+//! An order is known by its operation id, so it may be sent again after a lost connection: the agent joins the work that
+//! is under way, or answers with the outcome that it remembers. That is how an unknown outcome becomes a known one.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use belay_proto::{
+    HostId, Problem, Reason, Trace,
+    agent::v1::{self as pb, agent_service_client::AgentServiceClient},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::{
+    convert::{Operation, OperationState, observed},
+    error::Error,
+    fleet::Fleet,
+    process::Observed,
+};
+
+/// How long a connection to an agent may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a question may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// A dead connection is found out within the sum of these two.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pauses between tries after a lost connection: from the first, doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What an agent is ordered to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Stop the process of this alias.
+    Stop(String),
+    /// Start it.
+    Start(String),
+    /// Stop it, then start it.
+    Restart(String),
+    /// Stop every process.
+    StopAll,
+    /// Start every process.
+    StartAll,
+}
+
+impl Verb {
+    /// The RPC's name at the agent.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Stop(_) => "StopProcess",
+            Self::Start(_) => "StartProcess",
+            Self::Restart(_) => "RestartProcess",
+            Self::StopAll => "StopAllProcesses",
+            Self::StartAll => "StartAllProcesses",
+        }
+    }
+}
+
+/// One accepted order.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) id: Uuid,
+    pub(crate) verb: Verb,
+    pub(crate) principal: String,
+    pub(crate) trace: Trace,
+    /// By when the agent must have ended the work. `None` leaves it to the stop settings there.
+    pub(crate) budget: Option<Duration>,
+}
+
+/// Why an order or a question has no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// The agent said no.
+    Refused(Problem),
+    /// Nothing was heard: it may have arrived, or not.
+    Lost(Status),
+}
+
+/// The agents of the fleet, as the server calls them.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    token: MetadataValue<Ascii>,
+    epoch: u64,
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+impl Agents {
+    /// Calls agents with the fleet's token, in the name of this epoch.
+    ///
+    /// # Errors
+    /// Where the token has characters that can not be sent.
+    pub(crate) fn new(token: &str, epoch: u64) -> Result<Self, Error> {
+        let token = MetadataValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| Error::Internal("the fleet's token has characters that cannot be sent".into()))?;
+        Ok(Self {
+            token,
+            epoch,
+            channels: Mutex::default(),
+        })
+    }
+
+    /// Has an order carried out: sends it, and after a lost connection sends it again under the same operation id, for
+    /// as long as `patience`. `deadline` bounds the whole.
+    pub(crate) async fn carry_out(
+        &self,
+        fleet: &Fleet,
+        host: HostId,
+        order: &Order,
+        patience: Duration,
+        deadline: Instant,
+    ) -> Result<Operation, NoAnswer> {
+        let mut lost_since: Option<Instant> = None;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let lost = match self.send(fleet, host, order, deadline).await {
+                Ok(operation) if operation.state != OperationState::Running => return Ok(operation),
+                Ok(_) => Status::unavailable("the agent answered before the operation had ended"),
+                Err(NoAnswer::Refused(problem)) => return Err(NoAnswer::Refused(problem)),
+                Err(NoAnswer::Lost(status)) => status,
+            };
+            let since = *lost_since.get_or_insert_with(|| {
+                warn!(%host, operation = %order.id, error = %lost, "No answer from the agent; asking again.");
+                Instant::now()
+            });
+            if since.elapsed() + pause > patience || Instant::now() + pause > deadline {
+                return Err(NoAnswer::Lost(lost));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// What became of an operation. `None` where the order never arrived.
+    pub(crate) async fn operation(
+        &self,
+        fleet: &Fleet,
+        host: HostId,
+        id: Uuid,
+    ) -> Result<Option<Operation>, NoAnswer> {
+        let mut client = self.client(&reachable(fleet, host)?)?;
+        let request = self.request(
+            pb::GetOperationRequest {
+                operation_id: id.to_string(),
+            },
+            None,
+        );
+        let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_operation(request)).await;
+        match answer {
+            Ok(answer) => Ok(Some(read(answer.operation)?)),
+            Err(NoAnswer::Refused(problem)) if problem.reason == Reason::OperationUnknown => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every process of a host, looked at now.
+    pub(crate) async fn inventory(
+        &self,
+        fleet: &Fleet,
+        host: HostId,
+        trace: Trace,
+    ) -> Result<Vec<(String, Observed)>, NoAnswer> {
+        let mut client = self.client(&reachable(fleet, host)?)?;
+        let request = self.request(pb::GetInventoryRequest {}, Some(trace));
+        let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_inventory(request)).await?;
+        answer
+            .processes
+            .into_iter()
+            .map(|process| observed(process).map_err(garbled))
+            .collect()
+    }
+
+    async fn send(
+        &self,
+        fleet: &Fleet,
+        host: HostId,
+        order: &Order,
+        deadline: Instant,
+    ) -> Result<Operation, NoAnswer> {
+        let mut client = self.client(&reachable(fleet, host)?)?;
+        let wire = Some(pb::Order {
+            operation_id: order.id.to_string(),
+            epoch: self.epoch,
+            principal: order.principal.clone(),
+            budget: order.budget.and_then(|budget| budget.try_into().ok()),
+        });
+        debug!(%host, operation = %order.id, verb = order.verb.name(), "Order sent.");
+        let trace = Some(order.trace);
+        let operation = match order.verb.clone() {
+            Verb::Stop(alias) => {
+                let request = self.request(pb::StopProcessRequest { order: wire, alias }, trace);
+                bounded(deadline, client.stop_process(request)).await?.operation
+            }
+            Verb::Start(alias) => {
+                let request = self.request(pb::StartProcessRequest { order: wire, alias }, trace);
+                bounded(deadline, client.start_process(request)).await?.operation
+            }
+            Verb::Restart(alias) => {
+                let request = self.request(pb::RestartProcessRequest { order: wire, alias }, trace);
+                bounded(deadline, client.restart_process(request))
+                    .await?
+                    .operation
+            }
+            Verb::StopAll => {
+                let request = self.request(pb::StopAllProcessesRequest { order: wire }, trace);
+                bounded(deadline, client.stop_all_processes(request))
+                    .await?
+                    .operation
+            }
+            Verb::StartAll => {
+                let request = self.request(pb::StartAllProcessesRequest { order: wire }, trace);
+                bounded(deadline, client.start_all_processes(request))
+                    .await?
+                    .operation
+            }
+        };
+        read(operation)
+    }
+
+    /// One connection for each address, made when it is first needed and again when it is lost.
+    fn client(&self, address: &str) -> Result<AgentServiceClient<Channel>, NoAnswer> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = match channels.get(address) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = Endpoint::from_shared(format!("http://{address}"))
+                    .map_err(|error| NoAnswer::Lost(Status::unavailable(format!("`{address}`: {error}"))))?
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .tcp_nodelay(true)
+                    .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+                    .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+                    .keep_alive_while_idle(true)
+                    .connect_lazy();
+                channels.insert(address.to_owned(), channel.clone());
+                channel
+            }
+        };
+        Ok(AgentServiceClient::new(channel))
+    }
+
+    /// Forgets the connection to an address that an agent has left.
+    pub(crate) fn forget(&self, address: &str) {
+        self.channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(address);
+    }
+
+    fn request<T>(&self, message: T, trace: Option<Trace>) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.token.clone());
+        if let Some(trace) = trace {
+            trace.into_metadata(request.metadata_mut());
+        }
+        request
+    }
+}
+
+fn reachable(fleet: &Fleet, host: HostId) -> Result<String, NoAnswer> {
+    fleet
+        .reachable(host)
+        .map_err(|error| NoAnswer::Lost(Status::unavailable(error.to_string())))
+}
+
+async fn bounded<T>(
+    deadline: Instant,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, NoAnswer> {
+    match timeout_at(deadline, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(match Problem::from_status(&status) {
+            Some(problem) if problem.reason != Reason::ShuttingDown => NoAnswer::Refused(problem),
+            _ => NoAnswer::Lost(status),
+        }),
+        Err(_) => Err(NoAnswer::Lost(Status::new(
+            Code::DeadlineExceeded,
+            "no answer in time",
+        ))),
+    }
+}
+
+fn read(operation: Option<pb::Operation>) -> Result<Operation, NoAnswer> {
+    operation
+        .ok_or_else(|| "it has no operation".to_owned())
+        .and_then(Operation::read)
+        .map_err(garbled)
+}
+
+/// An answer that can not be read is no answer: the agent is asked again.
+fn garbled(what: String) -> NoAnswer {
+    NoAnswer::Lost(Status::data_loss(format!(
+        "the agent's answer cannot be read: {what}"
+    )))
+}

@@ -1,0 +1,55 @@
+//! gRPC in: decode, call, encode. No decision is made here.
+
+mod audit;
+mod hosts;
+mod processes;
+mod tasks;
+mod users;
+
+use std::sync::Arc;
+
+use belay_proto::v1::{
+    agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
+    host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
+    task_service_server::TaskServiceServer, user_service_server::UserServiceServer,
+};
+use tonic::{Request, Status, service::Routes};
+
+use crate::{access::Caller, app::App, error::Error};
+
+/// A larger request is refused before it is read.
+pub(crate) const LARGEST_REQUEST: usize = 1024 * 1024;
+
+/// The public API.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    app: Arc<App>,
+}
+
+/// Every public service.
+pub(crate) fn routes(app: &Arc<App>) -> Routes {
+    let api = Api { app: app.clone() };
+    Routes::new(HostServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(HostAgentServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(AgentProcessServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(TaskServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
+}
+
+/// Who calls, as the gate found out, and what was sent.
+fn admitted<T>(request: Request<T>) -> Result<(Caller, T), Status> {
+    let (_, mut extensions, message) = request.into_parts();
+    let caller = extensions.remove::<Caller>();
+    let caller = caller.ok_or_else(|| Error::Internal("a call went round the gate".into()))?;
+    Ok((caller, message))
+}
+
+/// One page of a list that is in memory.
+fn cut<T>(all: Vec<T>, page: crate::convert::Page) -> Vec<T> {
+    let offset = usize::try_from(page.offset()).unwrap_or(usize::MAX);
+    all.into_iter()
+        .skip(offset)
+        .take(page.size.unsigned_abs() as usize)
+        .collect()
+}

@@ -1,0 +1,77 @@
+//! Hosts, and the agent of a host as a whole.
+
+use belay_proto::v1::{
+    GetHostAgentRequest, GetHostAgentResponse, GetHostRequest, GetHostResponse, ListHostsRequest,
+    ListHostsResponse, StartHostAgentRequest, StartHostAgentResponse, StopHostAgentRequest,
+    StopHostAgentResponse, host_agent_service_server::HostAgentService, host_service_server::HostService,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, admitted, cut};
+use crate::{
+    convert::{agent_to_wire, host_id, host_order, host_to_wire, page, page_to_wire, task_to_wire},
+    start::start_agent,
+    stop::stop_agent,
+};
+
+#[tonic::async_trait]
+impl HostService for Api {
+    async fn list_hosts(
+        &self,
+        request: Request<ListHostsRequest>,
+    ) -> Result<Response<ListHostsResponse>, Status> {
+        let ListHostsRequest { page: number, size } = request.into_inner();
+        let page = page(number, size)?;
+        let hosts = self.app.fleet.hosts();
+        let total = hosts.len() as u64;
+        Ok(Response::new(ListHostsResponse {
+            hosts: cut(hosts, page).iter().map(host_to_wire).collect(),
+            page: Some(page_to_wire(page, total)),
+        }))
+    }
+
+    async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
+        let GetHostRequest { host_id: host } = request.into_inner();
+        let view = self.app.fleet.host(host_id(host)?)?;
+        Ok(Response::new(GetHostResponse {
+            host: Some(host_to_wire(&view)),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl HostAgentService for Api {
+    async fn get_host_agent(
+        &self,
+        request: Request<GetHostAgentRequest>,
+    ) -> Result<Response<GetHostAgentResponse>, Status> {
+        let GetHostAgentRequest { host_id: host } = request.into_inner();
+        let host = host_id(host)?;
+        let (view, processes) = (self.app.fleet.host(host)?, self.app.fleet.processes(host)?);
+        Ok(Response::new(GetHostAgentResponse {
+            agent: Some(agent_to_wire(&view, &processes)),
+        }))
+    }
+
+    async fn stop_host_agent(
+        &self,
+        request: Request<StopHostAgentRequest>,
+    ) -> Result<Response<StopHostAgentResponse>, Status> {
+        let (caller, StopHostAgentRequest { host_id, reason }) = admitted(request)?;
+        let task = stop_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
+        Ok(Response::new(StopHostAgentResponse {
+            task: Some(task_to_wire(&task)),
+        }))
+    }
+
+    async fn start_host_agent(
+        &self,
+        request: Request<StartHostAgentRequest>,
+    ) -> Result<Response<StartHostAgentResponse>, Status> {
+        let (caller, StartHostAgentRequest { host_id, reason }) = admitted(request)?;
+        let task = start_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
+        Ok(Response::new(StartHostAgentResponse {
+            task: Some(task_to_wire(&task)),
+        }))
+    }
+}

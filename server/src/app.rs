@@ -1,0 +1,56 @@
+//! What every part of a running server shares.
+
+use std::{sync::Arc, time::Duration};
+
+use belay_proto::TaskId;
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::error;
+
+use crate::{
+    access::Verifier,
+    agents::Agents,
+    error::{Chain, Error},
+    fleet::Fleet,
+    store::{AuditEntry, Store},
+};
+
+/// Changes of tasks that a watcher may fall behind; it then reads the task anew.
+const TASK_CHANGES: usize = 256;
+
+/// The server's parts.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) store: Arc<Store>,
+    pub(crate) fleet: Fleet,
+    pub(crate) agents: Agents,
+    pub(crate) verifier: Arc<Verifier>,
+    /// The address of this server, as tasks show it.
+    pub(crate) executor: String,
+    pub(crate) heartbeat: Duration,
+    /// Says which task has changed.
+    pub(crate) task_changes: broadcast::Sender<TaskId>,
+    /// What goes on when its caller has gone away. A shutdown waits for it.
+    pub(crate) background: TaskTracker,
+    /// Ends streams and loops.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl App {
+    /// A channel for the changes of tasks.
+    pub(crate) fn task_changes() -> broadcast::Sender<TaskId> {
+        broadcast::channel(TASK_CHANGES).0
+    }
+
+    /// Writes into the audit trail that an order of someone who may give it was refused, and gives the refusal back.
+    pub(crate) async fn refused(&self, audit: AuditEntry, why: Error) -> Error {
+        let outcome = belay_proto::Problem::from(&why).reason.as_str().into();
+        match self.store.audit(AuditEntry { outcome, ..audit }).await {
+            Ok(()) => why,
+            Err(error) => {
+                error!(error = %Chain(&error), "A refusal could not be written into the audit trail.");
+                Error::Store(error)
+            }
+        }
+    }
+}

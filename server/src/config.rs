@@ -1,0 +1,147 @@
+//! The server's settings: one TOML file, every key checked before anything binds.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+/// The server's settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where gRPC calls are taken. Default: `127.0.0.1:9440`.
+    pub listen: SocketAddr,
+    /// The folder of the database, its lock, the fleet's token and the first password. Made where it is missing.
+    /// Default: `/var/lib/belay-server`.
+    pub data: PathBuf,
+    /// Whether plain text may leave this machine. Default: false, so that a `listen` beyond loopback is refused.
+    pub allow_plaintext: bool,
+    /// How often an agent reports at least. A host is OFFLINE after three times this. Default: 5 s.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// How long a shutdown waits for what runs. Default: 10 s.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9440)),
+            data: PathBuf::from("/var/lib/belay-server"),
+            allow_plaintext: false,
+            heartbeat: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why the settings are not acceptable.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can not be read.
+    #[error("cannot read the settings in `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML, or has a key or a value that is not known.
+    #[error("`{}` is not acceptable: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Plain text would leave this machine.
+    #[error(
+        "`listen = \"{0}\"` is reachable from other machines, and this version speaks plain text only; listen on a \
+         loopback address, or say `allow_plaintext = true` where the network itself is trusted"
+    )]
+    Plaintext(SocketAddr),
+    /// The heartbeat is out of bounds.
+    #[error("`heartbeat` is {0:?}; it must be from 100ms to 1h")]
+    Heartbeat(Duration),
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the file and, for a key that is not known, the line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Holds the settings against each other.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for what can not be right.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() && !self.allow_plaintext {
+            return Err(ConfigError::Plaintext(self.listen));
+        }
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.heartbeat) {
+            return Err(ConfigError::Heartbeat(self.heartbeat));
+        }
+        Ok(())
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.data.join("belay.db")
+    }
+
+    /// The secret that agents and the server show each other. Made at the first start, mode 0600.
+    pub fn fleet_token(&self) -> PathBuf {
+        self.data.join("fleet.token")
+    }
+
+    /// The password of the user `admin`, made at random at the first start, mode 0600.
+    pub fn admin_password(&self) -> PathBuf {
+        self.data.join("admin.password")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("server.toml");
+        fs::write(&path, text).expect("written");
+        let told = match Config::load(&path) {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.contains(expected), "{told}");
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_where() {
+        check("", "ok");
+        check("listen = \"127.0.0.1:0\"\nheartbeat = \"1s\"", "ok");
+        check("\nlisten_on = \"x\"", "line 2");
+        check("listen = \"0.0.0.0:9440\"", "allow_plaintext = true");
+        check("listen = \"0.0.0.0:9440\"\nallow_plaintext = true", "ok");
+        check("heartbeat = \"1ms\"", "from 100ms to 1h");
+    }
+}

@@ -1,0 +1,17 @@
+//! Wire types to domain types and back. Besides the gRPC edges, nothing sees a wire type.
+//!
+//! What comes in is taken apart field by field, so that a new field does not compile until someone decides about it.
+
+mod inward;
+mod outward;
+
+pub(crate) use {
+    inward::{
+        Operation, OperationState, Page, Report, host_id, host_order, observed, page, process_id,
+        process_order, report, role, subtask_id, task_filter, task_id,
+    },
+    outward::{
+        agent_to_wire, audit_to_wire, host_to_wire, page_to_wire, process_to_wire, task_to_wire, time,
+        user_to_wire,
+    },
+};

@@ -1,0 +1,536 @@
+//! What comes in: checked once, with every fault named.
+
+use belay_proto::{
+    HostId, Problem, ProcessId, Reason, SubtaskId, TaskId, agent::v1 as agent, fleet::v1 as fleet, v1,
+};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use crate::{
+    access::Role,
+    error::Error,
+    host::Facts,
+    order::ProcessOrder,
+    process::{Alive, ExitReport, Leftover, Observed, Phase},
+    store::{Declared, OperationOutcome},
+    task::{TaskStatus, executor::HostOrder},
+};
+
+/// A reason is a sentence, not a document.
+const LONGEST_REASON: usize = 500;
+/// The documented bound of a page.
+const LARGEST_PAGE: i32 = 2000;
+const DEFAULT_PAGE: i32 = 100;
+/// What one agent may declare.
+const MOST_PROCESSES: usize = 1000;
+/// What any text of an agent may have, in bytes.
+const LONGEST_TEXT: usize = 32 * 1024;
+/// What a name, an alias or a path may have, in bytes.
+const LONGEST_NAME: usize = 512;
+
+/// A part of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// From 1.
+    pub(crate) number: i32,
+    pub(crate) size: i32,
+}
+
+impl Page {
+    /// How many rows come before it.
+    pub(crate) fn offset(self) -> u64 {
+        (self.number as u64 - 1) * self.size as u64
+    }
+}
+
+pub(crate) fn host_id(id: i64) -> Result<HostId, Error> {
+    HostId::try_from(id).map_err(|invalid| Error::invalid("host_id", invalid))
+}
+
+pub(crate) fn process_id(id: i64) -> Result<ProcessId, Error> {
+    ProcessId::try_from(id).map_err(|invalid| Error::invalid("agent_process_id", invalid))
+}
+
+pub(crate) fn task_id(id: i64) -> Result<TaskId, Error> {
+    TaskId::try_from(id).map_err(|invalid| Error::invalid("task_id", invalid))
+}
+
+pub(crate) fn subtask_id(id: i64) -> Result<SubtaskId, Error> {
+    SubtaskId::try_from(id).map_err(|invalid| Error::invalid("subtask_id", invalid))
+}
+
+pub(crate) fn process_order(host: i64, process: i64, why: String) -> Result<ProcessOrder, Error> {
+    Ok(ProcessOrder {
+        host: host_id(host)?,
+        process: process_id(process)?,
+        reason: reason(why)?,
+    })
+}
+
+pub(crate) fn host_order(host: i64, why: String) -> Result<HostOrder, Error> {
+    Ok(HostOrder {
+        host: host_id(host)?,
+        reason: reason(why)?,
+    })
+}
+
+/// One line of text: what goes into logs and the audit trail must not look like two (hazard I12).
+pub(crate) fn reason(text: String) -> Result<String, Error> {
+    if text.chars().count() > LONGEST_REASON {
+        return Err(Error::invalid(
+            "reason",
+            format!("it is longer than {LONGEST_REASON} characters"),
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Error::invalid(
+            "reason",
+            "it has control characters; write it on one line",
+        ));
+    }
+    Ok(text)
+}
+
+pub(crate) fn page(number: i32, size: i32) -> Result<Page, Error> {
+    if number < 0 {
+        return Err(Error::invalid("page", format!("{number} is below 1")));
+    }
+    if !(0..=LARGEST_PAGE).contains(&size) {
+        return Err(Error::invalid(
+            "size",
+            format!("{size} is not from 1 to {LARGEST_PAGE}"),
+        ));
+    }
+    Ok(Page {
+        number: number.max(1),
+        size: if size == 0 { DEFAULT_PAGE } else { size },
+    })
+}
+
+pub(crate) fn role(role: i32) -> Result<Role, Error> {
+    match v1::Role::try_from(role) {
+        Ok(v1::Role::Admin) => Ok(Role::Admin),
+        Ok(v1::Role::HostManager) => Ok(Role::HostManager),
+        Ok(v1::Role::HostViewer) => Ok(Role::HostViewer),
+        Ok(v1::Role::TaskManager) => Ok(Role::TaskManager),
+        Ok(v1::Role::TaskViewer) => Ok(Role::TaskViewer),
+        // Never a default (hazard I15).
+        Ok(v1::Role::Unspecified) | Err(_) => Err(Error::invalid("roles", format!("{role} is not a role"))),
+    }
+}
+
+pub(crate) fn task_filter(statuses: &[i32]) -> Result<Vec<TaskStatus>, Error> {
+    let read = |status: &i32| match v1::TaskStatus::try_from(*status) {
+        Ok(v1::TaskStatus::Running) => Ok(TaskStatus::Running),
+        Ok(v1::TaskStatus::Failed) => Ok(TaskStatus::Failed),
+        Ok(v1::TaskStatus::Successful) => Ok(TaskStatus::Successful),
+        Ok(v1::TaskStatus::Unspecified) | Err(_) => Err(Error::invalid(
+            "statuses",
+            format!("{status} is not a state of a task"),
+        )),
+    };
+    statuses.iter().map(read).collect()
+}
+
+/// One message of an agent's stream.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// Who reports, and the full inventory.
+    Hello(Box<Facts>, Vec<Declared>),
+    /// Processes that changed; none for a heartbeat.
+    Changed(Vec<(String, Observed)>),
+}
+
+/// Reads one message of an agent's stream.
+pub(crate) fn report(report: fleet::ReportRequest) -> Result<(u64, Report), Error> {
+    let fleet::ReportRequest { sequence, report } = report;
+    let report = match report {
+        Some(fleet::report_request::Report::Hello(hello)) => {
+            let (facts, declared) = read_hello(hello)?;
+            Report::Hello(Box::new(facts), declared)
+        }
+        Some(fleet::report_request::Report::ProcessesChanged(fleet::ProcessesChanged { processes })) => {
+            check_count(processes.len())?;
+            let read = |process| observed(process).map_err(|what| Error::invalid("processes", what));
+            Report::Changed(processes.into_iter().map(read).collect::<Result<_, _>>()?)
+        }
+        Some(fleet::report_request::Report::Heartbeat(fleet::Heartbeat {})) => Report::Changed(Vec::new()),
+        None => {
+            return Err(Error::invalid(
+                "report",
+                "it is empty, or of a kind that this server does not know",
+            ));
+        }
+    };
+    Ok((sequence, report))
+}
+
+fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
+    let fleet::Hello {
+        identity,
+        incarnation,
+        boot_id,
+        version,
+        address,
+        name,
+        operating_system,
+        operating_system_release,
+        architecture,
+        install_home,
+        log_home,
+        processes,
+    } = hello;
+    check_count(processes.len())?;
+    for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {
+        text.parse::<Uuid>()
+            .map_err(|_| Error::invalid(field, "it is not a UUID"))?;
+    }
+    if address
+        .parse::<http::uri::Authority>()
+        .map_or(true, |address| address.port_u16().is_none())
+    {
+        return Err(Error::invalid("address", format!("`{address}` is not HOST:PORT")));
+    }
+    let facts = Facts {
+        identity,
+        incarnation,
+        boot_id,
+        version,
+        address,
+        name,
+        operating_system,
+        operating_system_release,
+        architecture,
+        install_home,
+        log_home,
+    };
+    let Facts {
+        boot_id,
+        version,
+        address,
+        name,
+        install_home,
+        log_home,
+        ..
+    } = &facts;
+    for text in [boot_id, version, address, name, install_home, log_home] {
+        check_text(text, LONGEST_NAME).map_err(|what| Error::invalid("hello", what))?;
+    }
+    let mut declared: Vec<Declared> = Vec::with_capacity(processes.len());
+    for process in processes {
+        let (operable, log_file_pattern) = (process.operable, process.log_file_pattern.clone());
+        check_text(&log_file_pattern, LONGEST_NAME)
+            .map_err(|what| Error::invalid("log_file_pattern", what))?;
+        let (alias, observed) = observed(process).map_err(|what| Error::invalid("processes", what))?;
+        if declared.iter().any(|other| other.alias == alias) {
+            return Err(Error::invalid(
+                "processes",
+                format!("`{alias}` is declared twice"),
+            ));
+        }
+        declared.push(Declared {
+            alias,
+            operable,
+            log_file_pattern,
+            observed,
+        });
+    }
+    Ok((facts, declared))
+}
+
+/// Reads what an agent saw of one process. An agent may lie; it may not break anything (hazard A13).
+pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Observed), String> {
+    let agent::ObservedProcess {
+        alias,
+        revision,
+        phase,
+        desired_running,
+        pid,
+        user,
+        start_command,
+        ports,
+        start_time,
+        last_active_time,
+        operable: _,         // part of the declaration, which only a hello carries
+        log_file_pattern: _, // likewise
+        generation,
+        last_exit,
+        leftovers,
+        stop_budget,
+    } = process;
+    if alias.is_empty() {
+        return Err("a process has no alias".into());
+    }
+    check_text(&alias, LONGEST_NAME)?;
+    for text in [&user, &start_command, &ports] {
+        check_text(text, LONGEST_TEXT)?;
+    }
+    let alive = match pid {
+        0 => None,
+        1.. => {
+            let start_time = start_time.ok_or_else(|| format!("`{alias}` is alive and has no start time"))?;
+            Some(Alive {
+                pid,
+                user,
+                start_command,
+                ports,
+                start_time: read_time(start_time)?,
+            })
+        }
+        ..0 => return Err(format!("`{alias}` has the pid {pid}")),
+    };
+    let observed = Observed {
+        revision,
+        phase: read_phase(phase).ok_or_else(|| format!("`{alias}` is in the unknown phase {phase}"))?,
+        desired_running,
+        alive,
+        last_active_time: last_active_time.map(read_time).transpose()?,
+        generation,
+        last_exit: last_exit.map(read_exit).transpose()?,
+        leftovers: leftovers
+            .into_iter()
+            .take(MOST_PROCESSES)
+            .map(|agent::Leftover { pid, command }| Leftover { pid, command })
+            .collect(),
+        stop_budget: stop_budget.map(read_duration).transpose()?.unwrap_or_default(),
+    };
+    Ok((alias, observed))
+}
+
+fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {
+    let agent::ExitReport {
+        pid,
+        exit_code,
+        signal,
+        escalated,
+        stop_duration,
+        finish_time,
+        note,
+    } = exit;
+    check_text(&note, LONGEST_TEXT)?;
+    Ok(ExitReport {
+        pid,
+        exit_code,
+        signal,
+        escalated,
+        stop_duration: stop_duration.map(read_duration).transpose()?,
+        finish_time: finish_time.map(read_time).transpose()?,
+        note,
+    })
+}
+
+fn read_phase(phase: i32) -> Option<Phase> {
+    match agent::ProcessPhase::try_from(phase) {
+        Ok(agent::ProcessPhase::Running) => Some(Phase::Running),
+        Ok(agent::ProcessPhase::Stopping) => Some(Phase::Stopping),
+        Ok(agent::ProcessPhase::Backoff) => Some(Phase::Backoff),
+        Ok(agent::ProcessPhase::Stopped) => Some(Phase::Stopped),
+        Ok(agent::ProcessPhase::Failed) => Some(Phase::Failed),
+        Ok(agent::ProcessPhase::Unspecified) | Err(_) => None,
+    }
+}
+
+fn read_time(time: prost_types::Timestamp) -> Result<Timestamp, String> {
+    Timestamp::new(time.seconds, time.nanos)
+        .map_err(|_| format!("{}.{} is no time", time.seconds, time.nanos))
+}
+
+fn read_duration(duration: prost_types::Duration) -> Result<SignedDuration, String> {
+    match duration.seconds {
+        0..=86_400 if (0..1_000_000_000).contains(&duration.nanos) => {
+            Ok(SignedDuration::new(duration.seconds, duration.nanos))
+        }
+        seconds => Err(format!("{seconds} s is no duration of ours")),
+    }
+}
+
+fn check_count(processes: usize) -> Result<(), Error> {
+    match processes <= MOST_PROCESSES {
+        true => Ok(()),
+        false => Err(Error::invalid(
+            "processes",
+            format!("{processes} are more than {MOST_PROCESSES}"),
+        )),
+    }
+}
+
+fn check_text(text: &str, longest: usize) -> Result<(), String> {
+    if text.len() > longest {
+        return Err(format!("a text of {} bytes is longer than {longest}", text.len()));
+    }
+    if text.contains('\0') {
+        return Err("a text has a NUL".into());
+    }
+    Ok(())
+}
+
+/// An operation as its agent tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    pub(crate) id: Uuid,
+    pub(crate) state: OperationState,
+    reason: String,
+    message: String,
+    pub(crate) processes: Vec<(String, Observed)>,
+    pub(crate) changed: Vec<String>,
+}
+
+/// How an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OperationState {
+    Running,
+    Done,
+    Failed,
+}
+
+impl Operation {
+    /// Reads an agent's answer.
+    pub(crate) fn read(operation: agent::Operation) -> Result<Self, String> {
+        let agent::Operation {
+            id,
+            state,
+            reason,
+            message,
+            processes,
+            changed,
+        } = operation;
+        let state = match agent::OperationState::try_from(state) {
+            Ok(agent::OperationState::Running) => OperationState::Running,
+            Ok(agent::OperationState::Done) => OperationState::Done,
+            Ok(agent::OperationState::Failed) => OperationState::Failed,
+            Ok(agent::OperationState::Unspecified) | Err(_) => return Err(format!("{state} is no state")),
+        };
+        Ok(Self {
+            id: id.parse().map_err(|_| format!("`{id}` is no operation id"))?,
+            state,
+            reason,
+            message,
+            processes: processes.into_iter().map(observed).collect::<Result<_, _>>()?,
+            changed,
+        })
+    }
+
+    /// Why it failed, where it did.
+    pub(crate) fn failure(&self) -> Option<Problem> {
+        let reason = Reason::parse(&self.reason).unwrap_or(Reason::Internal);
+        let hint = match reason {
+            Reason::Leftovers => {
+                "look at what is left on the host; a process in state D ends when its device answers"
+            }
+            Reason::StartFailed => "see why with `belay process get`, and in the process's log",
+            Reason::Superseded => "read the process again: a newer order decides what it does now",
+            _ => "the agent's log has the cause; search it for the trace id of this request",
+        };
+        (self.state == OperationState::Failed).then(|| Problem::new(reason, self.message.clone()).hint(hint))
+    }
+
+    /// What the database keeps of it.
+    pub(crate) fn outcome(&self) -> OperationOutcome {
+        match self.state {
+            OperationState::Done => OperationOutcome::Done,
+            OperationState::Running => OperationOutcome::Unknown,
+            OperationState::Failed => OperationOutcome::Failed {
+                reason: self.reason.clone(),
+                message: self.message.clone(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process() -> agent::ObservedProcess {
+        agent::ObservedProcess {
+            alias: "obstat2".into(),
+            phase: agent::ProcessPhase::Stopped.into(),
+            ..Default::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(process: agent::ObservedProcess, fault: &str) {
+        let told = observed(process).err().unwrap_or_default();
+        assert!(told.contains(fault), "{told}");
+    }
+
+    /// Hazards A13 and I15.
+    #[test]
+    fn a_lying_agent_is_refused_field_by_field() {
+        assert!(observed(process()).is_ok());
+        check(agent::ObservedProcess { pid: -1, ..process() }, "the pid -1");
+        check(agent::ObservedProcess { pid: 7, ..process() }, "no start time");
+        check(
+            agent::ObservedProcess {
+                alias: String::new(),
+                ..process()
+            },
+            "no alias",
+        );
+        check(
+            agent::ObservedProcess {
+                alias: "a\0b".into(),
+                ..process()
+            },
+            "NUL",
+        );
+        check(
+            agent::ObservedProcess {
+                alias: "a".repeat(600),
+                ..process()
+            },
+            "longer than 512",
+        );
+        check(
+            agent::ObservedProcess {
+                phase: 99,
+                ..process()
+            },
+            "unknown phase 99",
+        );
+        let budget = Some(prost_types::Duration {
+            seconds: i64::MAX,
+            nanos: 0,
+        });
+        check(
+            agent::ObservedProcess {
+                stop_budget: budget,
+                ..process()
+            },
+            "no duration",
+        );
+        let time = Some(prost_types::Timestamp {
+            seconds: i64::MAX,
+            nanos: 0,
+        });
+        check(
+            agent::ObservedProcess {
+                last_active_time: time,
+                ..process()
+            },
+            "is no time",
+        );
+    }
+
+    /// Hazards I12 and L14.
+    #[test]
+    fn what_callers_send_is_bounded() {
+        assert!(reason("maintenance, ticket 7".into()).is_ok());
+        assert!(reason("two\nlines".into()).is_err());
+        assert!(reason("x".repeat(501)).is_err());
+        assert_eq!(page(0, 0).ok(), Some(Page { number: 1, size: 100 }));
+        assert_eq!(
+            page(i32::MAX, 2000).ok().map(Page::offset),
+            Some(4_294_967_292_000)
+        );
+        assert!(page(-1, 10).is_err());
+        assert!(page(1, 2001).is_err());
+        for id in [0, -1, i64::MIN] {
+            assert!(host_id(id).is_err());
+        }
+        for bad in [0, 6, -1] {
+            assert!(role(bad).is_err());
+        }
+    }
+}

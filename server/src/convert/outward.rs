@@ -1,0 +1,291 @@
+//! What goes out.
+
+use belay_proto::v1;
+use jiff::{SignedDuration, Timestamp};
+
+use super::inward::Page;
+use crate::{
+    access::{Role, User},
+    fleet::HostView,
+    host::AgentState,
+    process::{ExitReport, Leftover, Phase, Process},
+    store::AuditRow,
+    task::{
+        Step, Task, TaskStatus,
+        state::{StepState, StepStatus},
+    },
+};
+
+pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
+    let facts = &view.host.facts;
+    v1::Host {
+        id: view.host.id.get(),
+        name: facts.name.clone(),
+        inner_ip_address: facts.inner_ip_address().into(),
+        operating_system: facts.operating_system.clone(),
+        operating_system_release: facts.operating_system_release.clone(),
+        architecture: facts.architecture.clone(),
+        status: if view.online {
+            v1::HostStatus::Available
+        } else {
+            v1::HostStatus::Offline
+        }
+        .into(),
+        agent_status: agent_status(view).into(),
+        agent_version: facts.version.clone(),
+        create_time: Some(time(view.host.create_time)),
+        update_time: Some(time(view.host.update_time)),
+        report_age: view.report_age.and_then(|age| age.try_into().ok()),
+        task_id: view.task.map_or(0, |task| task.get()),
+        boot_id: facts.boot_id.clone(),
+    }
+}
+
+pub(crate) fn agent_to_wire(view: &HostView, processes: &[Process]) -> v1::HostAgent {
+    let facts = &view.host.facts;
+    v1::HostAgent {
+        id: view.host.id.get(),
+        host_id: view.host.id.get(),
+        version: facts.version.clone(),
+        install_home: facts.install_home.clone(),
+        log_home: facts.log_home.clone(),
+        last_available_time: view.host.last_report_time.map(time),
+        inner_ip_address: facts.inner_ip_address().into(),
+        status: agent_status(view).into(),
+        processes: processes.iter().map(process_to_wire).collect(),
+        create_time: Some(time(view.host.create_time)),
+        update_time: Some(time(view.host.update_time)),
+    }
+}
+
+fn agent_status(view: &HostView) -> v1::HostAgentStatus {
+    match view.host.agent_state {
+        _ if !view.online => v1::HostAgentStatus::Offline,
+        AgentState::Available => v1::HostAgentStatus::Available,
+        AgentState::Stopping => v1::HostAgentStatus::Stopping,
+        AgentState::Starting => v1::HostAgentStatus::Starting,
+        AgentState::Stopped => v1::HostAgentStatus::Stopped,
+    }
+}
+
+pub(crate) fn process_to_wire(process: &Process) -> v1::AgentProcess {
+    let now = Timestamp::now();
+    let seen = process.observed.as_ref();
+    let alive = seen.and_then(|seen| seen.alive.as_ref());
+    v1::AgentProcess {
+        id: process.id.get(),
+        host_id: process.host.get(),
+        alias: process.alias.clone(),
+        status: match alive {
+            Some(_) => v1::AgentProcessStatus::Started,
+            None => v1::AgentProcessStatus::Stopped,
+        }
+        .into(),
+        pid: alive.map_or(0, |alive| alive.pid),
+        user: alive.map(|alive| alive.user.clone()),
+        start_command: alive.map(|alive| alive.start_command.clone()),
+        ports: alive.map(|alive| alive.ports.clone()),
+        elapsed_time: alive.map(|alive| whole_seconds(now.duration_since(alive.start_time))),
+        last_active_time: seen.and_then(|seen| seen.last_active_time).map(time),
+        operable: process.operable,
+        log_file_pattern: process.log_file_pattern.clone(),
+        create_time: Some(time(process.create_time)),
+        update_time: Some(time(process.update_time)),
+        phase: seen
+            .map_or(v1::AgentProcessPhase::Unspecified, |seen| phase(seen.phase))
+            .into(),
+        generation: seen.map_or(0, |seen| seen.generation),
+        desired_running: seen.is_some_and(|seen| seen.desired_running),
+        last_exit: seen.and_then(|seen| seen.last_exit.as_ref()).map(exit_to_wire),
+        leftovers: seen
+            .map(|seen| seen.leftovers.iter().map(leftover_to_wire).collect())
+            .unwrap_or_default(),
+        declared: process.declared,
+        observed_age: process
+            .observed_time
+            .filter(|_| process.fresh)
+            .map(|at| duration(now.duration_since(at).max(SignedDuration::ZERO))),
+    }
+}
+
+fn phase(phase: Phase) -> v1::AgentProcessPhase {
+    match phase {
+        Phase::Running => v1::AgentProcessPhase::Running,
+        Phase::Stopping => v1::AgentProcessPhase::Stopping,
+        Phase::Backoff => v1::AgentProcessPhase::Backoff,
+        Phase::Stopped => v1::AgentProcessPhase::Stopped,
+        Phase::Failed => v1::AgentProcessPhase::Failed,
+    }
+}
+
+fn exit_to_wire(exit: &ExitReport) -> v1::ExitReport {
+    v1::ExitReport {
+        pid: exit.pid,
+        exit_code: exit.exit_code,
+        signal: exit.signal.clone(),
+        escalated: exit.escalated,
+        stop_duration: exit.stop_duration.map(duration),
+        finish_time: exit.finish_time.map(time),
+        note: exit.note.clone(),
+    }
+}
+
+fn leftover_to_wire(leftover: &Leftover) -> v1::Leftover {
+    v1::Leftover {
+        pid: leftover.pid,
+        command: leftover.command.clone(),
+    }
+}
+
+pub(crate) fn task_to_wire(task: &Task) -> v1::Task {
+    let status = task.state.status(&task.steps);
+    v1::Task {
+        id: task.id.get(),
+        name: task.name.clone(),
+        host_id: task.host.get(),
+        status: match status {
+            TaskStatus::Running => v1::TaskStatus::Running,
+            TaskStatus::Failed => v1::TaskStatus::Failed,
+            TaskStatus::Successful => v1::TaskStatus::Successful,
+        }
+        .into(),
+        operation: v1::TaskOperation::Execute.into(),
+        creator: task.creator.clone(),
+        creator_id: task.creator_id.get(),
+        executor: task.executor.clone(),
+        create_time: Some(time(task.create_time)),
+        start_time: Some(time(task.create_time)), // its first step is ready at birth
+        finish_time: task
+            .state
+            .finish_time()
+            .filter(|_| status != TaskStatus::Running)
+            .map(time),
+        prohibit_rollback: false,
+        subtasks: task.steps.iter().map(|step| step_to_wire(task, step)).collect(),
+        trace_id: task.trace.to_string(),
+        reason: task.reason.clone(),
+    }
+}
+
+fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
+    let StepState {
+        status,
+        attempt,
+        start_time,
+        finish_time,
+    } = task.state.step(step.id);
+    v1::Subtask {
+        id: step.id.get(),
+        name: step.name.clone(),
+        class_name: step.class_name.clone(),
+        status: match status {
+            StepStatus::Waiting if task.state.is_ready(step) => v1::SubtaskStatus::Ready,
+            StepStatus::Waiting => v1::SubtaskStatus::Pending,
+            StepStatus::Running(_) => v1::SubtaskStatus::Running,
+            StepStatus::Failed { .. } => v1::SubtaskStatus::Failed,
+            StepStatus::Successful => v1::SubtaskStatus::Successful,
+        }
+        .into(),
+        operation: v1::TaskOperation::Execute.into(),
+        run_time: attempt,
+        series_id: step.series_id,
+        timeout: i32::try_from(step.timeout.as_secs()).unwrap_or(i32::MAX),
+        upstreams: step.upstreams.iter().map(|id| id.get()).collect(),
+        downstreams: step.downstreams.iter().map(|id| id.get()).collect(),
+        executor: if start_time.is_some() {
+            task.executor.clone()
+        } else {
+            String::new()
+        },
+        create_time: Some(time(task.create_time)),
+        start_time: start_time.map(time),
+        finish_time: finish_time.map(time),
+        prohibit_rollback: false,
+        error: match status {
+            StepStatus::Failed { reason, message } => Some(v1::SubtaskError { reason, message }),
+            StepStatus::Waiting | StepStatus::Running(_) | StepStatus::Successful => None,
+        },
+    }
+}
+
+pub(crate) fn user_to_wire(user: &User) -> v1::User {
+    let role = |role: &Role| {
+        i32::from(match role {
+            Role::Admin => v1::Role::Admin,
+            Role::HostManager => v1::Role::HostManager,
+            Role::HostViewer => v1::Role::HostViewer,
+            Role::TaskManager => v1::Role::TaskManager,
+            Role::TaskViewer => v1::Role::TaskViewer,
+        })
+    };
+    v1::User {
+        id: user.id.get(),
+        name: user.name.clone(),
+        roles: user.roles.iter().map(role).collect(),
+        create_time: Some(time(user.create_time)),
+        update_time: Some(time(user.update_time)),
+    }
+}
+
+pub(crate) fn audit_to_wire(row: AuditRow) -> v1::AuditRecord {
+    let AuditRow {
+        id,
+        time: at,
+        principal,
+        action,
+        target,
+        reason,
+        allowed,
+        outcome,
+        trace_id,
+        operation_id,
+    } = row;
+    v1::AuditRecord {
+        id,
+        time: Some(time(at)),
+        principal,
+        action,
+        target,
+        reason,
+        decision: if allowed {
+            v1::AuditDecision::Allow
+        } else {
+            v1::AuditDecision::Deny
+        }
+        .into(),
+        outcome,
+        trace_id,
+        operation_id,
+    }
+}
+
+pub(crate) fn page_to_wire(page: Page, total: u64) -> v1::Page {
+    let size = u64::try_from(page.size).unwrap_or(1).max(1);
+    v1::Page {
+        number: page.number,
+        size: page.size,
+        total_elements: i64::try_from(total).unwrap_or(i64::MAX),
+        total_pages: i32::try_from(total.div_ceil(size)).unwrap_or(i32::MAX),
+    }
+}
+
+pub(crate) fn time(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
+fn duration(duration: SignedDuration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: duration.as_secs(),
+        nanos: duration.subsec_nanos(),
+    }
+}
+
+fn whole_seconds(duration: SignedDuration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: duration.as_secs().max(0),
+        nanos: 0,
+    }
+}

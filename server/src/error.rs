@@ -1,0 +1,309 @@
+//! What can go wrong, and the one table from there to what a caller is told.
+
+use std::{fmt, time::Duration};
+
+use belay_proto::{HostId, Problem, ProcessId, Reason, SubtaskId, TaskId};
+use tonic::Status;
+use tracing::{error, info};
+
+use crate::{
+    access::{NotVerified, policy::UncoveredRpc},
+    config::ConfigError,
+    process::target,
+    store::StoreError,
+};
+
+/// Anything that the server says no to, or fails at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings are not acceptable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The server can not take its address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The transport failed.
+    #[error("the gRPC transport failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// A file of the data folder can not be made or read.
+    #[error("cannot use `{}`", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes")]
+    Random(#[from] getrandom::Error),
+    /// An RPC has no policy.
+    #[error(transparent)]
+    Uncovered(#[from] UncoveredRpc),
+    /// A fault of this program.
+    #[error("{0}")]
+    Internal(String),
+    /// The database failed.
+    #[error("the database did not do it")]
+    Store(#[from] StoreError),
+
+    /// Fields of a request are not acceptable: each with what is wrong.
+    #[error("{}", Fields(.0))]
+    Invalid(Vec<(&'static str, String)>),
+    /// The caller is not known.
+    #[error(transparent)]
+    Unauthenticated(NotVerified),
+    /// The caller may not.
+    #[error("user `{user}` may not call {action}: it needs {needs}")]
+    Denied {
+        /// Who.
+        user: String,
+        /// What.
+        action: &'static str,
+        /// What is lacking.
+        needs: String,
+    },
+    /// No such RPC.
+    #[error("there is no RPC `{0}`")]
+    RouteUnknown(String),
+    /// No such host.
+    #[error("there is no host {0}")]
+    HostUnknown(HostId),
+    /// The host has no such process.
+    #[error("host {host} has no process {process}")]
+    ProcessUnknown {
+        /// The host.
+        host: HostId,
+        /// The process.
+        process: ProcessId,
+    },
+    /// No such task.
+    #[error("there is no task {0}")]
+    TaskUnknown(TaskId),
+    /// The task has no such subtask.
+    #[error("task {task} has no subtask {subtask}")]
+    SubtaskUnknown {
+        /// The task.
+        task: TaskId,
+        /// The subtask.
+        subtask: SubtaskId,
+    },
+    /// No such user.
+    #[error("there is no user `{0}`")]
+    UserUnknown(String),
+    /// The name is taken.
+    #[error("there is a user `{0}` already")]
+    UserExists(String),
+    /// The last user with ADMIN.
+    #[error("`{0}` is the last user with the role ADMIN")]
+    LastAdmin(String),
+    /// A task holds the host.
+    #[error("host {host} is held by task {task}")]
+    HostHeld {
+        /// The host.
+        host: HostId,
+        /// The task.
+        task: TaskId,
+    },
+    /// A base process.
+    #[error("`{alias}` ({process}) is a base process of host {host} and can not be ordered alone")]
+    NotOperable {
+        /// The host.
+        host: HostId,
+        /// The process.
+        process: ProcessId,
+        /// Its alias.
+        alias: String,
+    },
+    /// A process that vanished from its agent's configuration.
+    #[error("the agent of host {host} does not declare `{alias}` ({process}) any more")]
+    ProcessUndeclared {
+        /// The host.
+        host: HostId,
+        /// The process.
+        process: ProcessId,
+        /// Its alias.
+        alias: String,
+    },
+    /// The agent does not report, or does not answer.
+    #[error("the agent of host {host} cannot be reached: {}", Silence(*age))]
+    AgentUnreachable {
+        /// The host.
+        host: HostId,
+        /// The age of its last report.
+        age: Option<Duration>,
+        /// What the call said, where one was made.
+        #[source]
+        source: Option<Box<Status>>,
+    },
+    /// The effect was not proven in time.
+    #[error("{what} was not proven within {waited:?}; the order goes on")]
+    NotProven {
+        /// What was ordered.
+        what: String,
+        /// The host.
+        host: HostId,
+        /// The process.
+        process: ProcessId,
+        /// How long the answer was awaited.
+        waited: Duration,
+    },
+    /// The agent said no, or failed, and said why.
+    #[error("{}", .0.message)]
+    Agent(Problem),
+    /// The program is about to end.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+impl Error {
+    /// One field that is not acceptable.
+    pub(crate) fn invalid(field: &'static str, what: impl fmt::Display) -> Self {
+        Self::Invalid(vec![(field, what.to_string())])
+    }
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        let told = |reason| Problem::new(reason, error.to_string());
+        match error {
+            Error::Invalid(fields) => fields
+                .iter()
+                .fold(told(Reason::InvalidArgument), |problem, (name, what)| {
+                    problem.field(*name, what)
+                })
+                .hint("correct the request and send it again"),
+            Error::Unauthenticated(NotVerified::Store(_)) => internal(),
+            Error::Unauthenticated(_) => told(Reason::Unauthenticated)
+                .hint("send `authorization: Basic base64(NAME:PASSWORD)` or `authorization: Bearer TOKEN`"),
+            Error::Denied { action, .. } => told(Reason::PermissionDenied)
+                .target(*action)
+                .hint("ask an administrator for the role"),
+            Error::RouteUnknown(path) => told(Reason::RouteUnknown)
+                .target(path)
+                .hint("list what there is with `grpcurl HOST:PORT list`"),
+            Error::HostUnknown(host) => told(Reason::HostUnknown)
+                .target(format!("hosts/{host}"))
+                .hint("list hosts with `belay host list`"),
+            Error::ProcessUnknown { host, process } => told(Reason::ProcessUnknown)
+                .target(target(*host, *process))
+                .hint(format!(
+                    "list its processes with `belay process list --host {host}`"
+                )),
+            Error::TaskUnknown(task) => told(Reason::TaskUnknown)
+                .target(format!("tasks/{task}"))
+                .hint("list tasks with `belay task list`"),
+            Error::SubtaskUnknown { task, subtask } => told(Reason::SubtaskUnknown)
+                .target(format!("tasks/{task}/subtasks/{subtask}"))
+                .hint(format!("see its subtasks with `belay task get {task}`")),
+            Error::UserUnknown(name) => told(Reason::UserUnknown)
+                .target(format!("users/{name}"))
+                .hint("list users with `belay user list`"),
+            Error::UserExists(name) => told(Reason::UserExists)
+                .target(format!("users/{name}"))
+                .hint("choose another name"),
+            Error::LastAdmin(name) => told(Reason::LastAdmin)
+                .target(format!("users/{name}"))
+                .hint("add another user with the role ADMIN first"),
+            Error::HostHeld { host, task } => told(Reason::AgentBusy)
+                .target(format!("hosts/{host}"))
+                .hint(format!(
+                    "wait for it with `belay task watch {task}`, then order again"
+                ))
+                .retry_after(Duration::from_secs(5)),
+            Error::NotOperable { host, process, .. } => told(Reason::ProcessNotOperable)
+                .target(target(*host, *process))
+                .hint(format!(
+                    "order the whole agent of the host instead: `belay agent stop --host {host}`"
+                )),
+            Error::ProcessUndeclared { host, process, .. } => told(Reason::ProcessUndeclared)
+                .target(target(*host, *process))
+                .hint("declare it in the agent's configuration and restart the agent"),
+            Error::AgentUnreachable { host, .. } => told(Reason::AgentUnreachable)
+                .target(format!("hosts/{host}"))
+                .hint(format!(
+                    "check that `belay-agent` runs on the host and reaches the server; \
+                     `GET /api/v2/compute/hosts/{host}` shows when it last reported"
+                ))
+                .retry_after(Duration::from_secs(5)),
+            Error::NotProven { host, process, .. } => told(Reason::NotProven)
+                .target(target(*host, *process))
+                .hint(format!(
+                    "read the process again: `belay process get --host {host} {process}`"
+                )),
+            Error::Agent(problem) => problem.clone(),
+            Error::ShuttingDown => told(Reason::ShuttingDown)
+                .hint("try again in a few seconds")
+                .retry_after(Duration::from_secs(2)),
+            Error::Config(_)
+            | Error::Listen { .. }
+            | Error::Transport(_)
+            | Error::File { .. }
+            | Error::Random(_)
+            | Error::Uncovered(_)
+            | Error::Internal(_)
+            | Error::Store(_) => internal(),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    /// The caller gets what it can act on; the log gets the whole chain.
+    fn from(error: Error) -> Self {
+        let problem = Problem::from(&error);
+        match problem.reason {
+            Reason::Internal => error!(error = %Chain(&error), "Request failed."),
+            reason => info!(error = %Chain(&error), reason = reason.as_str(), "Request refused."),
+        }
+        Self::from(problem)
+    }
+}
+
+fn internal() -> Problem {
+    Problem::new(Reason::Internal, "internal error")
+        .hint("the server's log has the cause; search it for the trace id of this request")
+}
+
+/// An error with all its causes, for a log.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+struct Fields<'a>(&'a [(&'static str, String)]);
+
+impl fmt::Display for Fields<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (name, what)) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}invalid `{name}`: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Silence(Option<Duration>);
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(age) => write!(f, "its last report is {}s old", age.as_secs()),
+            None => write!(f, "it has not reported since the server started"),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! An order to one process, whatever its verb: check, commit the intent, have it carried out, note the outcome.
+
+use std::{sync::Arc, time::Duration};
+
+use belay_proto::{HostId, Problem, ProcessId, Reason};
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument, error, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    access::Caller,
+    agents::{NoAnswer, Order, Verb},
+    app::App,
+    convert::{Operation, OperationState},
+    error::{Chain, Error},
+    process::{Process, target},
+    store::{AuditEntry, NewOperation, OperationOutcome, StoreError},
+};
+
+/// How long a stop may take where the agent has not said.
+const UNKNOWN_STOP_BUDGET: Duration = Duration::from_secs(20);
+/// How long a start may take.
+const START_BUDGET: Duration = Duration::from_secs(10);
+/// What the way to the agent and back may take on top.
+const MARGIN: Duration = Duration::from_secs(2);
+/// How long an agent that does not answer is asked again while the caller waits.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Which process, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProcessOrder {
+    pub(crate) host: HostId,
+    pub(crate) process: ProcessId,
+    pub(crate) reason: String,
+}
+
+/// Has one process ordered, and answers with the process as it is then.
+///
+/// The order goes on when the caller goes away, and when it is not proven in time.
+pub(crate) async fn order_process(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: ProcessOrder,
+    action: &'static str,
+    verb: fn(String) -> Verb,
+) -> Result<Process, Error> {
+    let ProcessOrder {
+        host,
+        process,
+        reason,
+    } = order;
+    let audit = AuditEntry {
+        time: Timestamp::now(),
+        principal: caller.user.name.clone(),
+        action,
+        target: target(host, process),
+        reason,
+        allowed: true,
+        outcome: String::new(),
+        trace: caller.trace,
+    };
+    let known = match check(app, host, process) {
+        Ok(known) => known,
+        Err(error) => return Err(app.refused(audit, error).await),
+    };
+    let budget = budget(&known, &verb(String::new()));
+    let order = Order {
+        id: Uuid::now_v7(),
+        verb: verb(known.alias),
+        principal: caller.user.name.clone(),
+        trace: caller.trace,
+        budget: None,
+    };
+    let intent = NewOperation {
+        id: order.id,
+        verb: order.verb.name(),
+        host,
+        process: Some(process),
+        task: None,
+        trace: caller.trace,
+        time: audit.time,
+    };
+    match app.store.accept(intent, audit.clone()).await {
+        Ok(()) => {}
+        Err(StoreError::Held(task)) => return Err(app.refused(audit, Error::HostHeld { host, task }).await),
+        Err(error) => return Err(Error::Store(error)),
+    }
+    info!(%host, %process, operation = %order.id, verb = order.verb.name(), "Order accepted.");
+
+    let work = send(app.clone(), host, process, order, budget).in_current_span();
+    match timeout(budget + MARGIN, app.background.spawn(work)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(Error::Internal(format!("an order ended unexpectedly: {panic}"))),
+        Err(_) => Err(Error::NotProven {
+            what: action.into(),
+            host,
+            process,
+            waited: budget + MARGIN,
+        }),
+    }
+}
+
+fn check(app: &App, host: HostId, process: ProcessId) -> Result<Process, Error> {
+    let known = app.fleet.process(host, process)?;
+    known.check_operable()?;
+    app.fleet.reachable(host)?;
+    Ok(known)
+}
+
+/// The longest that the agent takes.
+fn budget(process: &Process, verb: &Verb) -> Duration {
+    let told = process
+        .observed
+        .as_ref()
+        .and_then(|observed| Duration::try_from(observed.stop_budget).ok());
+    let stop = told
+        .filter(|budget| !budget.is_zero())
+        .unwrap_or(UNKNOWN_STOP_BUDGET);
+    match verb {
+        Verb::Stop(_) | Verb::StopAll => stop,
+        Verb::Start(_) | Verb::StartAll => stop + START_BUDGET, // a start waits for a stop that is under way
+        Verb::Restart(_) => stop + START_BUDGET,
+    }
+}
+
+async fn send(
+    app: Arc<App>,
+    host: HostId,
+    process: ProcessId,
+    order: Order,
+    budget: Duration,
+) -> Result<Process, Error> {
+    // Longer than the caller waits: who comes late still learns what became of the order.
+    let deadline = Instant::now() + budget + 10 * MARGIN;
+    match app
+        .agents
+        .carry_out(&app.fleet, host, &order, PATIENCE, deadline)
+        .await
+    {
+        Ok(operation) => {
+            settle(&app, host, operation.clone());
+            match operation.failure() {
+                None => app.fleet.process(host, process),
+                Some(problem) => Err(Error::Agent(problem.target(target(host, process)))),
+            }
+        }
+        Err(NoAnswer::Refused(problem)) => {
+            let outcome = OperationOutcome::Failed {
+                reason: problem.reason.as_str().into(),
+                message: problem.message.clone(),
+            };
+            write_down(&app, order.id, outcome);
+            Err(Error::Agent(problem))
+        }
+        Err(NoAnswer::Lost(status)) => {
+            write_down(&app, order.id, OperationOutcome::Unknown);
+            let age = app.fleet.host(host).ok().and_then(|view| view.silence());
+            Err(Error::AgentUnreachable {
+                host,
+                age,
+                source: Some(Box::new(status)),
+            })
+        }
+    }
+}
+
+/// Takes in what the agent says of an operation that has ended.
+fn settle(app: &Arc<App>, host: HostId, operation: Operation) {
+    let outcome = operation.outcome();
+    info!(%host, operation = %operation.id, changed = ?operation.changed, "Operation ended.");
+    app.fleet.observe(host, operation.processes, Timestamp::now());
+    write_down(app, operation.id, outcome);
+}
+
+/// The caller need not wait for this commit: the outcome of an operation that is not written down is read back from the
+/// agent.
+fn write_down(app: &Arc<App>, operation: Uuid, outcome: OperationOutcome) {
+    let app = app.clone();
+    app.clone().background.spawn(async move {
+        if let Err(error) = app.store.settle(operation, outcome, Timestamp::now()).await {
+            error!(%operation, error = %Chain(&error), "The outcome could not be written down; it will be read back.");
+        }
+    });
+}
+
+/// Reads back from a host's agent what became of orders that were never answered.
+pub(crate) async fn settle_unknown(app: &Arc<App>, host: HostId) {
+    let pending = match app.store.unsettled(host).await {
+        Ok(pending) => pending,
+        Err(error) => {
+            error!(%host, error = %Chain(&error), "Orders without an outcome could not be read.");
+            return;
+        }
+    };
+    for pending in pending {
+        match app.agents.operation(&app.fleet, pending.host, pending.id).await {
+            Ok(Some(operation)) if operation.state == OperationState::Running => {}
+            Ok(Some(operation)) => settle(app, host, operation),
+            Ok(None) => {
+                info!(%host, operation = %pending.id, "The order never arrived.");
+                let outcome = OperationOutcome::Failed {
+                    reason: Reason::AgentUnreachable.as_str().into(),
+                    message: "the order never arrived at the agent".into(),
+                };
+                write_down(app, pending.id, outcome);
+            }
+            Err(NoAnswer::Refused(Problem { message, .. })) => {
+                warn!(%host, operation = %pending.id, message, "The agent would not say what became of an order.");
+            }
+            Err(NoAnswer::Lost(status)) => {
+                warn!(%host, operation = %pending.id, error = %status, "What became of an order is not known yet.");
+                return;
+            }
+        }
+    }
+}

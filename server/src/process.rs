@@ -1,0 +1,126 @@
+//! A process of a host: its identity, which is durable, and what its agent last saw of it.
+
+use belay_proto::{HostId, ProcessId};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// What is known of one process.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    pub(crate) id: ProcessId,
+    pub(crate) host: HostId,
+    pub(crate) alias: String,
+    /// Whether the agent still declares it.
+    pub(crate) declared: bool,
+    /// Whether it may be ordered alone.
+    pub(crate) operable: bool,
+    pub(crate) log_file_pattern: String,
+    pub(crate) create_time: Timestamp,
+    pub(crate) update_time: Timestamp,
+    pub(crate) observed: Option<Observed>,
+    pub(crate) observed_time: Option<Timestamp>,
+    /// Whether the observation is of this server's life, and not only what an earlier one left behind.
+    pub(crate) fresh: bool,
+}
+
+/// A process as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Observed {
+    /// Rises with each observation of one incarnation of the agent.
+    #[serde(skip)]
+    pub(crate) revision: u64,
+    pub(crate) phase: Phase,
+    pub(crate) desired_running: bool,
+    /// Absent when nothing of it is alive.
+    pub(crate) alive: Option<Alive>,
+    pub(crate) last_active_time: Option<Timestamp>,
+    pub(crate) generation: u64,
+    pub(crate) last_exit: Option<ExitReport>,
+    pub(crate) leftovers: Vec<Leftover>,
+    /// The longest that a stop takes, proof included.
+    pub(crate) stop_budget: SignedDuration,
+}
+
+/// What only a living process has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Alive {
+    pub(crate) pid: i32,
+    pub(crate) user: String,
+    pub(crate) start_command: String,
+    pub(crate) ports: String,
+    pub(crate) start_time: Timestamp,
+}
+
+/// Where a process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    Running,
+    Stopping,
+    Backoff,
+    Stopped,
+    Failed,
+}
+
+/// How one instance ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ExitReport {
+    pub(crate) pid: i32,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) signal: Option<String>,
+    pub(crate) escalated: bool,
+    pub(crate) stop_duration: Option<SignedDuration>,
+    pub(crate) finish_time: Option<Timestamp>,
+    pub(crate) note: String,
+}
+
+/// What is still alive after a stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Leftover {
+    pub(crate) pid: i32,
+    pub(crate) command: String,
+}
+
+impl Process {
+    /// Whether an operator may order it alone.
+    ///
+    /// # Errors
+    /// For a base process, and for one that its agent does not declare any more.
+    pub(crate) fn check_operable(&self) -> Result<(), Error> {
+        if !self.declared {
+            return Err(Error::ProcessUndeclared {
+                host: self.host,
+                process: self.id,
+                alias: self.alias.clone(),
+            });
+        }
+        if !self.operable {
+            return Err(Error::NotOperable {
+                host: self.host,
+                process: self.id,
+                alias: self.alias.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes in an observation, unless a newer one of the same incarnation is there already.
+    pub(crate) fn observe(&mut self, observed: Observed, at: Timestamp) -> bool {
+        let newer = match &self.observed {
+            Some(last) if self.fresh => observed.revision >= last.revision,
+            _ => true,
+        };
+        if newer {
+            self.observed = Some(observed);
+            self.observed_time = Some(at);
+            self.fresh = true;
+        }
+        newer
+    }
+}
+
+/// How a process is named in targets, logs and the audit trail.
+pub(crate) fn target(host: HostId, process: ProcessId) -> String {
+    format!("hosts/{host}/agent/processes/{process}")
+}

@@ -1,0 +1,158 @@
+//! The streams on which agents report: who they are, what they run, and that they are alive.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use belay_proto::{
+    HostId,
+    fleet::v1::{ReportRequest, ReportResponse, Welcome, fleet_service_server::FleetService},
+};
+use jiff::Timestamp;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument, info, warn};
+
+use crate::{
+    app::App,
+    convert::{Report, report},
+    error::Error,
+    fleet::OFFLINE_AFTER,
+    host::Facts,
+    order,
+    store::Declared,
+};
+
+/// How long an agent has to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Acknowledgements under way: an agent that does not read them is not read either.
+const ACKNOWLEDGEMENTS: usize = 8;
+
+/// Takes the reports of agents.
+#[derive(Debug, Clone)]
+pub(crate) struct Reports {
+    app: Arc<App>,
+}
+
+type Acknowledgements = mpsc::Sender<Result<ReportResponse, Status>>;
+
+impl Reports {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+
+    /// Takes in who reports. Gives the token that ends the stream when a newer one takes its place.
+    async fn welcome(
+        &self,
+        facts: Facts,
+        declared: Vec<Declared>,
+    ) -> Result<(HostId, CancellationToken), Error> {
+        let app = &self.app;
+        let now = Timestamp::now();
+        let (host, processes) = app.store.register(&facts, &declared, now).await?;
+        let id = host.id;
+        if let Ok(before) = app.fleet.host(id)
+            && before.host.facts.address != facts.address
+        {
+            app.agents.forget(&before.host.facts.address);
+        }
+        let mut declared = declared;
+        let observed = processes
+            .into_iter()
+            .map(|process| {
+                let place = declared
+                    .iter()
+                    .position(|declared| declared.alias == process.alias);
+                let seen = place.map(|place| declared.swap_remove(place).observed);
+                (process, seen)
+            })
+            .collect();
+        let stream = app.fleet.connect(host, observed, now);
+        info!(host = %id, name = facts.name, address = facts.address, incarnation = facts.incarnation, "Agent connected.");
+        let unknown = app.clone();
+        app.background
+            .spawn(async move { order::settle_unknown(&unknown, id).await });
+        Ok((id, stream))
+    }
+
+    /// Reads a stream until it ends, falls silent, or is replaced.
+    async fn follow(
+        &self,
+        host: HostId,
+        stream: &CancellationToken,
+        mut reports: Streaming<ReportRequest>,
+        acknowledge: Acknowledgements,
+    ) -> Result<(), Status> {
+        let patience = self.app.heartbeat * OFFLINE_AFTER;
+        loop {
+            let next = tokio::select! {
+                next = timeout(patience, reports.message()) => next,
+                () = stream.cancelled() => return Err(Status::aborted("a newer stream of this agent took its place")),
+                () = self.app.shutdown.cancelled() => return Err(Error::ShuttingDown.into()),
+            };
+            let Ok(next) = next else {
+                return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
+            };
+            let Some(message) = next? else { return Ok(()) };
+            match report(message)? {
+                (sequence, Report::Changed(observed)) => {
+                    self.app.fleet.report(host, stream, observed, Timestamp::now());
+                    let acknowledged = ReportResponse {
+                        sequence,
+                        welcome: None,
+                    };
+                    if acknowledge.send(Ok(acknowledged)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                (_, Report::Hello(..)) => {
+                    return Err(Error::invalid("report", "a hello is the first message only").into());
+                }
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl FleetService for Reports {
+    type ReportStream = Pin<Box<dyn Stream<Item = Result<ReportResponse, Status>> + Send>>;
+
+    async fn report(
+        &self,
+        request: Request<Streaming<ReportRequest>>,
+    ) -> Result<Response<Self::ReportStream>, Status> {
+        let mut reports = request.into_inner();
+        let first = timeout(HELLO_TIMEOUT, reports.message())
+            .await
+            .map_err(|_| Error::invalid("report", format!("no hello within {HELLO_TIMEOUT:?}")))??;
+        let Some((sequence, Report::Hello(facts, declared))) = first.map(report).transpose()? else {
+            return Err(Error::invalid("report", "the first message must be a hello").into());
+        };
+        let (host, stream) = self.welcome(*facts, declared).await?;
+
+        let (acknowledge, acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
+        let heartbeat_interval = self.app.heartbeat.try_into().ok();
+        let welcome = Some(Welcome {
+            host_id: host.get(),
+            heartbeat_interval,
+        });
+        // The channel is new and has room.
+        let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome }));
+
+        let this = self.clone();
+        let follow = async move {
+            let end = this.follow(host, &stream, reports, acknowledge.clone()).await;
+            this.app.fleet.disconnect(host, &stream);
+            match end {
+                Ok(()) => info!(%host, "Agent disconnected."),
+                Err(status) => {
+                    warn!(%host, reason = status.message(), "Agent disconnected.");
+                    // It may be gone already.
+                    let _ = acknowledge.try_send(Err(status));
+                }
+            }
+        };
+        self.app.background.spawn(follow.in_current_span());
+        Ok(Response::new(Box::pin(ReceiverStream::new(acknowledged))))
+    }
+}

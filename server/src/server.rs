@@ -1,0 +1,271 @@
+//! Opens the server's parts, serves, and ends in order.
+
+use std::{
+    fs,
+    future::Future,
+    io::{ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use belay_proto::fleet::v1::fleet_service_server::FleetServiceServer;
+use prost_reflect::DescriptorPool;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::{interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::server::TcpIncoming;
+use tower::ServiceBuilder;
+use tracing::{error, info, warn};
+
+use crate::{
+    access::{Gate, Verifier, check_coverage, random_secret},
+    agents::Agents,
+    api,
+    app::App,
+    config::Config,
+    error::{Chain, Error},
+    fleet::{Fleet, OFFLINE_AFTER},
+    reports::Reports,
+    store::Store,
+    task::executor,
+    users,
+};
+
+/// How often the last observations are written back.
+const WRITE_BACK: Duration = Duration::from_secs(5);
+/// Bounds of one connection.
+const STREAMS: u32 = 256;
+const LARGEST_HEADERS: u32 = 16 * 1024;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The services that are served, as the contract names them.
+const SERVED: [&str; 7] = [
+    "belay.v1.HostService",
+    "belay.v1.HostAgentService",
+    "belay.v1.AgentProcessService",
+    "belay.v1.TaskService",
+    "belay.v1.UserService",
+    "belay.v1.AuditService",
+    "belay.fleet.v1.FleetService",
+];
+
+/// A server with its database open, which does not serve yet.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    store: Arc<Store>,
+    fleet_token: String,
+}
+
+impl Server {
+    /// Opens the database of `config.data`, made where it is missing. At the very first start it makes the secret of the
+    /// fleet, and the user `admin` with a password at random, each in a file of mode 0600.
+    ///
+    /// # Errors
+    /// Where the settings are not acceptable, another server has the database, a newer program wrote it, or a file can
+    /// not be made.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let pool = DescriptorPool::decode(belay_proto::FILE_DESCRIPTOR_SET)
+            .map_err(|error| Error::Internal(format!("the contract cannot be read: {error}")))?;
+        check_coverage(&pool, &SERVED)?;
+        let store = Arc::new(Store::open(&config).await?);
+        let fleet_token = secret_file(&config.fleet_token())?;
+        if store.has_no_user().await? {
+            users::create_first(&store, secret_file(&config.admin_password())?).await?;
+            info!(user = users::FIRST_USER, password_file = %config.admin_password().display(), "First user made.");
+        }
+        Ok(Self {
+            config,
+            store,
+            fleet_token,
+        })
+    }
+}
+
+/// Loads the settings, listens where they say, and serves until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// Whatever [`Server::open`] and [`run`] say, or where the address can not be taken.
+pub async fn start(config: &Path) -> Result<(), Error> {
+    let config = Config::load(config)?;
+    let address = config.listen;
+    let server = Server::open(config).await?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })?;
+    run(listener, server, terminated()).await
+}
+
+/// Serves on `listener` until `shutdown`, then ends in order and in bounded time: health says so, streams end, calls that
+/// run may finish, tasks stay where their log says, the database closes.
+///
+/// # Errors
+/// Where the transport fails, or the database can not be read at the start.
+pub async fn run(
+    listener: TcpListener,
+    server: Server,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let Server {
+        config,
+        store,
+        fleet_token,
+    } = server;
+    let address = listener.local_addr().map_err(|source| Error::Listen {
+        address: config.listen,
+        source,
+    })?;
+    let app = Arc::new(App {
+        fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER),
+        agents: Agents::new(&fleet_token, store.epoch())?,
+        verifier: Arc::new(Verifier::new(store.clone())?),
+        store: store.clone(),
+        executor: address.ip().to_string(),
+        heartbeat: config.heartbeat,
+        task_changes: App::task_changes(),
+        background: TaskTracker::new(),
+        shutdown: CancellationToken::new(),
+    });
+    executor::resume(&app).await?;
+    let write_back = tokio::spawn(write_back(app.clone()));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for service in SERVED.iter().chain(&[""]) {
+        health
+            .set_service_status(service, tonic_health::ServingStatus::Serving)
+            .await;
+    }
+
+    let gate = Gate::new(app.verifier.clone(), store, &fleet_token);
+    let reports =
+        FleetServiceServer::new(Reports::new(app.clone())).max_decoding_message_size(api::LARGEST_REQUEST);
+    let routes = api::routes(&app).add_service(reports).add_service(health_service);
+    let routes = reflection(routes)?;
+    let begin_drain = {
+        let app = app.clone();
+        let health = health.clone();
+        async move {
+            shutdown.await;
+            info!("Shutting down.");
+            for service in SERVED.iter().chain(&[""]) {
+                health
+                    .set_service_status(service, tonic_health::ServingStatus::NotServing)
+                    .await;
+            }
+            app.shutdown.cancel();
+        }
+    };
+    info!(%address, epoch = app.store.epoch(), "Serving.");
+    let serving = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(LARGEST_HEADERS)
+        .layer(ServiceBuilder::new().layer(gate))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), begin_drain);
+
+    // A connection that never finishes its handshake would hold a graceful end up for ever: after the drain it is cut.
+    let drained = async {
+        app.shutdown.cancelled().await;
+        tokio::time::sleep(config.drain).await;
+    };
+    tokio::select! {
+        served = serving => served?,
+        () = drained => warn!(drain = ?config.drain, "Connections that did not end in time are cut."),
+    }
+    app.shutdown.cancel();
+    app.background.close();
+    if timeout(config.drain, app.background.wait()).await.is_err() {
+        warn!("Orders that did not end in time are left to their agents; their outcome will be read back.");
+    }
+    write_back.abort();
+    save_observations(&app).await;
+    app.store.close().await;
+    info!("Ended.");
+    Ok(())
+}
+
+fn reflection(routes: tonic::service::Routes) -> Result<tonic::service::Routes, Error> {
+    let sets = [
+        belay_proto::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_types::pb::FILE_DESCRIPTOR_SET,
+    ];
+    let builder = || {
+        sets.into_iter()
+            .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+                builder.register_encoded_file_descriptor_set(set)
+            })
+    };
+    let unreadable = |error| Error::Internal(format!("reflection cannot read the contract: {error}"));
+    // Older clients, grpcurl 1.8 among them, know only v1alpha.
+    Ok(routes
+        .add_service(builder().build_v1().map_err(unreadable)?)
+        .add_service(builder().build_v1alpha().map_err(unreadable)?))
+}
+
+async fn write_back(app: Arc<App>) {
+    let mut ticks = interval(WRITE_BACK);
+    loop {
+        ticks.tick().await;
+        save_observations(&app).await;
+    }
+}
+
+async fn save_observations(app: &App) {
+    let unsaved = app.fleet.take_unsaved();
+    if unsaved.processes.is_empty() && unsaved.seen.is_empty() {
+        return;
+    }
+    if let Err(error) = app
+        .store
+        .save_observations(&unsaved.processes, &unsaved.seen)
+        .await
+    {
+        error!(error = %Chain(&error), "What was last seen of hosts could not be written down.");
+    }
+}
+
+/// Reads a secret, made at random where the file is missing.
+fn secret_file(path: &Path) -> Result<String, Error> {
+    let failed = |source| Error::File {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::read_to_string(path) {
+        Ok(secret) if !secret.trim().is_empty() => return Ok(secret.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let secret = random_secret()?;
+    let mut file = fs::File::options()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    writeln!(file, "{secret}")
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
+    Ok(secret)
+}
+
+/// Ends with SIGTERM or Ctrl-C.
+async fn terminated() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

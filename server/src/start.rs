@@ -1,0 +1,108 @@
+//! The whole Start workflow, which the documents lack: of one process, and of all processes of a host.
+
+use std::{sync::Arc, time::Duration};
+
+use belay_proto::{Problem, Reason};
+
+use crate::{
+    access::Caller,
+    agents::Verb,
+    app::App,
+    error::Error,
+    order::{ProcessOrder, order_process},
+    process::{Phase, Process},
+    stop::names,
+    task::{
+        Node, Task,
+        dag::{Dag, Definition},
+        executor::{Context, HostOrder, submit},
+    },
+};
+
+/// Starts one process, and answers when it runs.
+pub(crate) async fn start(app: &Arc<App>, caller: &Caller, order: ProcessOrder) -> Result<Process, Error> {
+    order_process(app, caller, order, "StartAgentProcess", Verb::Start).await
+}
+
+/// Starts all processes of a host, by a durable task.
+pub(crate) async fn start_agent(app: &Arc<App>, caller: &Caller, order: HostOrder) -> Result<Task, Error> {
+    submit(app, caller, order, "StartHostAgent", dag()).await
+}
+
+/// The stop's steps turned round. The class of the middle one is documented as a step of the restart.
+fn dag() -> Dag {
+    let step = |node, name, class_name, timeout| Definition {
+        node,
+        name,
+        class_name,
+        timeout: Duration::from_secs(timeout),
+    };
+    Dag::chain(
+        "Start OCP agent",
+        [
+            step(
+                Node::PrepareStart,
+                "Prepare start OCP agent",
+                "PrepareStartOcpAgentTask",
+                60,
+            ),
+            step(
+                Node::StartAll,
+                "Start all OCP agent processes",
+                "com.alipay.ocp.service.task.business.obagent.StartAllOcpAgentProcessesTask",
+                600,
+            ),
+            step(
+                Node::FinishStart,
+                "Finish OCP agent operation",
+                "com.alipay.ocp.service.task.business.obagent.FinishOcpAgentOperationTask",
+                60,
+            ),
+        ],
+    )
+}
+
+/// The first step: the agent answers.
+pub(crate) async fn prepare_start(context: &Context) -> Result<(), Problem> {
+    let processes = context.inventory().await?;
+    let declared = processes.iter().filter(|process| process.declared).count();
+    context
+        .info(format!("the agent answers; {declared} processes are declared"))
+        .await;
+    Ok(())
+}
+
+/// The second step: one order to the agent, the same one however often it is sent.
+pub(crate) async fn send_start(context: &Context) -> Result<(), Problem> {
+    context.order(Verb::StartAll).await
+}
+
+/// The last step: the agent is asked once more, and everything must run.
+pub(crate) async fn finish_start(context: &Context) -> Result<(), Problem> {
+    let processes = context.inventory().await?;
+    let declared: Vec<_> = processes.iter().filter(|process| process.declared).collect();
+    let down: Vec<_> = declared
+        .iter()
+        .copied()
+        .filter(|process| {
+            process
+                .observed
+                .as_ref()
+                .is_none_or(|seen| seen.phase != Phase::Running)
+        })
+        .collect();
+    if down.is_empty() {
+        context
+            .info(format!("all of {} processes run", declared.len()))
+            .await;
+        return Ok(());
+    }
+    Err(Problem::new(
+        Reason::StartFailed,
+        format!("not running after the start: {}", names(&down)),
+    )
+    .hint(format!(
+        "see why with `belay process get --host {} ALIAS`",
+        context.host()
+    )))
+}

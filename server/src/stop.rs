@@ -1,0 +1,151 @@
+//! The whole Stop workflow: of one process, and of all processes of a host.
+
+use std::{sync::Arc, time::Duration};
+
+use belay_proto::{HostId, Problem, Reason};
+
+use crate::{
+    access::Caller,
+    agents::Verb,
+    app::App,
+    error::Error,
+    order::{ProcessOrder, order_process},
+    process::Process,
+    task::{
+        Node, Task,
+        dag::{Dag, Definition},
+        executor::{Context, HostOrder, submit},
+    },
+};
+
+/// Stops one process, and answers when it is proven gone.
+pub(crate) async fn stop(app: &Arc<App>, caller: &Caller, order: ProcessOrder) -> Result<Process, Error> {
+    order_process(app, caller, order, "StopAgentProcess", Verb::Stop).await
+}
+
+/// Stops all processes of a host, by a durable task.
+pub(crate) async fn stop_agent(app: &Arc<App>, caller: &Caller, order: HostOrder) -> Result<Task, Error> {
+    submit(app, caller, order, "StopHostAgent", dag()).await
+}
+
+/// The documented steps, names, classes and timeouts.
+fn dag() -> Dag {
+    let step = |node, name, class_name, timeout| Definition {
+        node,
+        name,
+        class_name,
+        timeout: Duration::from_secs(timeout),
+    };
+    Dag::chain(
+        "Stop OCP agent",
+        [
+            step(
+                Node::PrepareStop,
+                "Prepare stop OCP agent",
+                "com.alipay.ocp.service.task.business.obagent.PrepareStopOcpAgentTask",
+                60,
+            ),
+            step(
+                Node::StopAll,
+                "Stop all OCP agent processes",
+                "com.alipay.ocp.service.task.business.obagent.StopAllOcpAgentProcessesTask",
+                600,
+            ),
+            step(
+                Node::FinishStop,
+                "Finish OCP agent operation",
+                "com.alipay.ocp.service.task.business.obagent.FinishOcpAgentOperationTask",
+                60,
+            ),
+        ],
+    )
+}
+
+/// The first step: the agent answers, and what is going to be stopped is written down.
+pub(crate) async fn prepare_stop(context: &Context) -> Result<(), Problem> {
+    let processes = context.inventory().await?;
+    let (workers, base): (Vec<_>, Vec<_>) = processes
+        .iter()
+        .filter(|process| process.declared)
+        .partition(|process| process.operable);
+    context
+        .info(format!(
+            "the agent answers; {} processes are declared",
+            workers.len() + base.len()
+        ))
+        .await;
+    context
+        .info(format!(
+            "order of stopping: first workers [{}], then base processes [{}]",
+            names(&workers),
+            names(&base)
+        ))
+        .await;
+    Ok(())
+}
+
+/// The second step: one order to the agent, the same one however often it is sent.
+pub(crate) async fn send_stop(context: &Context) -> Result<(), Problem> {
+    context.order(Verb::StopAll).await
+}
+
+/// The last step: the agent is asked once more, and nothing may be left.
+pub(crate) async fn finish_stop(context: &Context) -> Result<(), Problem> {
+    let processes = context.inventory().await?;
+    let alive: Vec<_> = processes
+        .iter()
+        .filter(|process| process.observed.as_ref().is_some_and(|seen| seen.alive.is_some()))
+        .collect();
+    if alive.is_empty() {
+        context
+            .info(format!("proven: none of {} processes is alive", processes.len()))
+            .await;
+        return Ok(());
+    }
+    Err(Problem::new(
+        Reason::Leftovers,
+        format!("still alive after the stop: {}", names(&alive)),
+    )
+    .hint(format!(
+        "see what is left with `belay process list --host {}`, then stop again",
+        context.host()
+    )))
+}
+
+/// Aliases, for a line of a log.
+pub(crate) fn names(processes: &[&Process]) -> String {
+    processes
+        .iter()
+        .map(|process| process.alias.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Where a task is taken for: a host.
+pub(crate) fn target(host: HostId) -> String {
+    format!("hosts/{host}/agent")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dag_is_the_documented_one() {
+        let dag = dag().checked().expect("runnable");
+        let shown: Vec<_> = dag
+            .nodes
+            .iter()
+            .map(|step| (step.name, step.timeout.as_secs()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("Prepare stop OCP agent", 60),
+                ("Stop all OCP agent processes", 600),
+                ("Finish OCP agent operation", 60)
+            ]
+        );
+        assert_eq!(dag.edges, [(0, 1), (1, 2)]);
+    }
+}

@@ -1,0 +1,127 @@
+//! What must survive a crash. Everything that is asked for is committed here before it has an effect.
+//!
+//! There is one writer: a transaction waits its turn, and what it reads no other one changes. Reads go beside it.
+
+mod audit;
+mod connect;
+mod entity;
+mod hosts;
+mod migrations;
+mod operations;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use std::{fs::File, path::PathBuf};
+
+use jiff::Timestamp;
+use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
+
+pub(crate) use {
+    audit::{AuditEntry, AuditRow},
+    hosts::Declared,
+    operations::{NewOperation, OperationOutcome},
+    tasks::{Effects, NewTask},
+};
+
+/// The database.
+#[derive(Debug)]
+pub(crate) struct Store {
+    write: DatabaseConnection,
+    read: DatabaseConnection,
+    begin: TransactionOptions,
+    epoch: u64,
+    /// Held as long as the database is open: no second server may open it.
+    _lock: File,
+}
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another server has it open.
+    #[error(
+        "another server has `{}` open; stop it first, or give this one a data folder of its own", .0.display()
+    )]
+    Locked(PathBuf),
+    /// A file beside the database can not be made or read.
+    #[error("cannot use `{}`", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A newer program wrote it.
+    #[error(
+        "the database was written by a newer version of this program (it knows the change `{0}`, this one does not); \
+         run that version, or restore a backup from before the upgrade"
+    )]
+    Newer(String),
+    /// It would not keep what it acknowledges.
+    #[error("the database acknowledges commits before they are on disk (`synchronous` is {0}, not FULL)")]
+    NotDurable(i32),
+    /// A record can not be what it is: a fault of this program, or a damaged file.
+    #[error("the database holds what it can not hold: {0}")]
+    Damaged(String),
+    /// Another task holds the host.
+    #[error("task {0} holds the host")]
+    Held(belay_proto::TaskId),
+    /// The name is taken.
+    #[error("the name is taken")]
+    NameTaken,
+    /// No user would be left who may change users.
+    #[error("this is the last user with ADMIN")]
+    LastAdmin,
+    /// No such record.
+    #[error("there is no such record")]
+    Missing,
+    /// Anything that the engine says.
+    #[error("the database failed")]
+    Database(#[from] DbErr),
+}
+
+/// What a store call gives.
+pub(crate) type Result<T> = std::result::Result<T, StoreError>;
+
+impl Store {
+    /// This server's epoch. It is higher than that of every server that had the database before.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Begins a change. Nothing of it stays unless `commit` says so.
+    async fn change(&self) -> Result<DatabaseTransaction> {
+        Ok(self.write.begin_with_options(self.begin).await?)
+    }
+
+    /// Ends all use of the database.
+    pub(crate) async fn close(&self) {
+        for pool in [&self.read, &self.write] {
+            if let Err(error) = pool.close_by_ref().await {
+                tracing::warn!(%error, "The database did not close cleanly.");
+            }
+        }
+    }
+}
+
+/// Times are whole microseconds since 1970 in every engine.
+fn micros(time: Timestamp) -> i64 {
+    time.as_microsecond()
+}
+
+/// Reads what `micros` wrote.
+fn time(micros: i64) -> Result<Timestamp> {
+    Timestamp::from_microsecond(micros).map_err(|_| StoreError::Damaged(format!("the time {micros}")))
+}
+
+/// Reads an id that the database made.
+fn id<T: TryFrom<i64, Error = belay_proto::InvalidId>>(number: i64) -> Result<T> {
+    T::try_from(number).map_err(|invalid| StoreError::Damaged(invalid.to_string()))
+}
+
+/// Reads a word of a closed list.
+fn word<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T> {
+    parse(text).ok_or_else(|| StoreError::Damaged(format!("the word `{text}`")))
+}

@@ -1,0 +1,164 @@
+//! Opens the database. All that is specific to SQLite is here.
+
+use std::{
+    fs::{self, File, TryLockError},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    time::Duration,
+};
+
+use sea_orm::{
+    ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, EntityTrait, QueryFilter,
+    Set, SqliteTransactionMode, Statement, TransactionOptions,
+    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+};
+use sea_orm_migration::MigratorTrait;
+
+use super::{Result, Store, StoreError, entity::setting, migrations::Migrator};
+use crate::config::Config;
+
+/// How long a commit waits for an outsider who has the file locked.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reads that run at the same time.
+const READERS: u32 = 4;
+/// `PRAGMA synchronous` as SQLite numbers it: each commit is on disk before it is acknowledged.
+const FULL: i32 = 2;
+
+impl Store {
+    /// Opens the database of a data folder, made where it is missing, brings it up to date, and takes a new epoch.
+    pub(crate) async fn open(config: &Config) -> Result<Self> {
+        let path = config.database();
+        make_private_folder(&config.data)?;
+        let lock = lock(&path.with_extension("db.lock"), &path)?;
+
+        let write = connect(&path, 1).await?;
+        let synchronous = pragma(&write, "synchronous").await?;
+        if synchronous < FULL {
+            return Err(StoreError::NotDurable(synchronous));
+        }
+        migrate(&write).await?;
+        let read = connect(&path, READERS).await?;
+
+        let begin = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let mut store = Self {
+            write,
+            read,
+            begin,
+            epoch: 0,
+            _lock: lock,
+        };
+        store.epoch = store.take_epoch().await?;
+        Ok(store)
+    }
+
+    async fn take_epoch(&self) -> Result<u64> {
+        let change = self.change().await?;
+        let last: i64 = match setting::Entity::find_by_id("epoch").one(&change).await? {
+            Some(row) => row
+                .value
+                .parse()
+                .map_err(|_| StoreError::Damaged(format!("the epoch `{}`", row.value)))?,
+            None => {
+                let none = setting::ActiveModel {
+                    name: Set("epoch".into()),
+                    value: Set("0".into()),
+                };
+                setting::Entity::insert(none)
+                    .exec_without_returning(&change)
+                    .await?;
+                0
+            }
+        };
+        let epoch = last + 1;
+        setting::Entity::update_many()
+            .col_expr(
+                setting::Column::Value,
+                sea_orm::sea_query::Expr::value(epoch.to_string()),
+            )
+            .filter(setting::Column::Name.eq("epoch"))
+            .exec(&change)
+            .await?;
+        change.commit().await?;
+        u64::try_from(epoch).map_err(|_| StoreError::Damaged(format!("the epoch {epoch}")))
+    }
+}
+
+async fn connect(path: &Path, connections: u32) -> Result<DatabaseConnection> {
+    let mut options = ConnectOptions::new("sqlite::memory:");
+    let file = path.to_owned();
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .sqlx_logging(false)
+        .test_before_acquire(false)
+        .map_sqlx_sqlite_opts(move |sqlite| {
+            sqlite
+                .filename(&file)
+                .in_memory(false)
+                .shared_cache(false)
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(BUSY_TIMEOUT)
+                .foreign_keys(true)
+        });
+    Ok(Database::connect(options).await?)
+}
+
+async fn pragma(db: &DatabaseConnection, name: &str) -> Result<i32> {
+    let statement = Statement::from_string(db.get_database_backend(), format!("PRAGMA {name}"));
+    let row = db.query_one_raw(statement).await?;
+    Ok(row
+        .ok_or_else(|| StoreError::Damaged(format!("no pragma {name}")))?
+        .try_get_by_index(0)?)
+}
+
+/// Brings the tables up to date; refuses those of a newer program, which this one would misread.
+async fn migrate(db: &DatabaseConnection) -> Result<()> {
+    let known: Vec<String> = Migrator::migrations()
+        .iter()
+        .map(|migration| migration.name().to_owned())
+        .collect();
+    let applied = Migrator::get_migration_models(db).await?;
+    if let Some(newer) = applied
+        .into_iter()
+        .find(|migration| !known.contains(&migration.version))
+    {
+        return Err(StoreError::Newer(newer.version));
+    }
+    Ok(Migrator::up(db, None).await?)
+}
+
+/// Only the owner may look into the folder: it holds the fleet's token and password hashes.
+fn make_private_folder(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StoreError::File {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+fn lock(path: &Path, database: &Path) -> Result<File> {
+    let failed = |source| StoreError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(database.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

@@ -1,0 +1,172 @@
+//! The rows as the database keeps them: plain numbers and words. They become domain types in the files beside this one.
+
+macro_rules! rows {
+    ($($(#[$doc:meta])* $module:ident in $table:literal { $($(#[$attr:meta])* $field:ident: $type:ty,)* })*) => { $(
+        $(#[$doc])*
+        #[allow(unreachable_pub)] // what the derive makes is `pub`
+        pub(super) mod $module {
+            use sea_orm::entity::prelude::*;
+
+            #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+            #[sea_orm(table_name = $table)]
+            pub struct Model {
+                $($(#[$attr])* pub $field: $type,)*
+            }
+
+            #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+            pub enum Relation {}
+
+            impl ActiveModelBehavior for ActiveModel {}
+        }
+    )* };
+}
+
+rows! {
+    /// Single values, by name.
+    setting in "settings" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        name: String,
+        value: String,
+    }
+    /// Hosts.
+    host in "hosts" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        identity: String,
+        incarnation: String,
+        boot_id: String,
+        name: String,
+        address: String,
+        version: String,
+        operating_system: String,
+        operating_system_release: String,
+        architecture: String,
+        install_home: String,
+        log_home: String,
+        agent_state: String,
+        last_report_time: Option<i64>,
+        create_time: i64,
+        update_time: i64,
+    }
+    /// Process identities, each with its last observation.
+    process in "processes" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        host_id: i64,
+        alias: String,
+        declared: bool,
+        operable: bool,
+        log_file_pattern: String,
+        observed: Option<String>,
+        observed_time: Option<i64>,
+        create_time: i64,
+        update_time: i64,
+    }
+    /// Users.
+    user in "users" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        name: String,
+        password_hash: String,
+        roles: String,
+        create_time: i64,
+        update_time: i64,
+    }
+    /// Bearer tokens, by digest.
+    token in "tokens" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        digest: String,
+        user_id: i64,
+        expire_time: i64,
+        create_time: i64,
+    }
+    /// Tasks.
+    task in "tasks" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        name: String,
+        host_id: i64,
+        status: String,
+        creator_id: i64,
+        creator: String,
+        executor: String,
+        trace: String,
+        reason: String,
+        create_time: i64,
+        finish_time: Option<i64>,
+    }
+    /// The definition of a task's steps, as the task was made with it.
+    subtask in "subtasks" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        task_id: i64,
+        node: String,
+        name: String,
+        class_name: String,
+        series_id: i64,
+        timeout: i64,
+    }
+    /// Which step waits for which.
+    edge in "subtask_edges" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        task_id: i64,
+        upstream_id: i64,
+        downstream_id: i64,
+    }
+    /// What happened to tasks, appended only.
+    event in "task_events" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        task_id: i64,
+        time: i64,
+        event: String,
+    }
+    /// Lines of subtasks' logs.
+    log in "subtask_logs" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        subtask_id: i64,
+        attempt: i64,
+        time: i64,
+        level: String,
+        message: String,
+    }
+    /// Which open task holds which host.
+    host_lock in "host_locks" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        host_id: i64,
+        task_id: i64,
+    }
+    /// Orders to agents.
+    operation in "operations" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: String,
+        verb: String,
+        host_id: i64,
+        process_id: Option<i64>,
+        task_id: Option<i64>,
+        epoch: i64,
+        state: String,
+        outcome: String,
+        message: String,
+        trace: String,
+        create_time: i64,
+        finish_time: Option<i64>,
+    }
+    /// The audit trail, appended only.
+    audit in "audit" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        time: i64,
+        principal: String,
+        action: String,
+        target: String,
+        reason: String,
+        decision: String,
+        outcome: String,
+        trace_id: String,
+        operation_id: String,
+        task_id: Option<i64>,
+    }
+}

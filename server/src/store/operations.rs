@@ -1,0 +1,159 @@
+//! Orders to agents: the intent before the effect, the outcome after it.
+
+use belay_proto::{HostId, ProcessId, TaskId, Trace};
+use jiff::Timestamp;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Set};
+use uuid::Uuid;
+
+use super::{
+    AuditEntry, Result, Store, StoreError, audit,
+    entity::{host_lock, operation},
+    id, micros,
+};
+
+/// An order that is about to be sent.
+#[derive(Debug, Clone)]
+pub(crate) struct NewOperation {
+    pub(crate) id: Uuid,
+    /// The RPC's name at the agent.
+    pub(crate) verb: &'static str,
+    pub(crate) host: HostId,
+    pub(crate) process: Option<ProcessId>,
+    pub(crate) task: Option<TaskId>,
+    pub(crate) trace: Trace,
+    pub(crate) time: Timestamp,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OperationOutcome {
+    /// Done, and proven.
+    Done,
+    /// Failed, with a stable reason and a sentence.
+    Failed {
+        /// The stable reason.
+        reason: String,
+        /// The sentence.
+        message: String,
+    },
+    /// Sent perhaps, and not heard of. The agent will tell when it is back.
+    Unknown,
+}
+
+/// An order whose outcome is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingOperation {
+    pub(crate) id: Uuid,
+    pub(crate) host: HostId,
+}
+
+const PENDING: &str = "PENDING";
+const UNKNOWN: &str = "UNKNOWN";
+
+impl Store {
+    /// Commits the intent of an order to one process, with its audit record.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] where a task holds the host.
+    pub(crate) async fn accept(&self, operation: NewOperation, audit: AuditEntry) -> Result<()> {
+        let change = self.change().await?;
+        if let Some(held) = host_lock::Entity::find_by_id(operation.host.get())
+            .one(&change)
+            .await?
+        {
+            return Err(StoreError::Held(id(held.task_id)?));
+        }
+        let operation_id = operation.id;
+        insert(&change, operation, self.epoch()).await?;
+        audit::append(&change, audit, Some(operation_id), None).await?;
+        Ok(change.commit().await?)
+    }
+
+    /// Commits the intent of an order that a task gives. A task that is resumed gives the same one again.
+    pub(crate) async fn accept_for_task(&self, operation: NewOperation) -> Result<()> {
+        let change = self.change().await?;
+        if operation::Entity::find_by_id(operation.id.to_string())
+            .one(&change)
+            .await?
+            .is_none()
+        {
+            insert(&change, operation, self.epoch()).await?;
+        }
+        Ok(change.commit().await?)
+    }
+
+    /// Notes what became of an order.
+    pub(crate) async fn settle(
+        &self,
+        operation: Uuid,
+        outcome: OperationOutcome,
+        now: Timestamp,
+    ) -> Result<()> {
+        let (state, outcome, message, finish_time) = match outcome {
+            OperationOutcome::Done => ("DONE", "DONE".to_owned(), String::new(), Some(micros(now))),
+            OperationOutcome::Failed { reason, message } => ("FAILED", reason, message, Some(micros(now))),
+            OperationOutcome::Unknown => (UNKNOWN, String::new(), String::new(), None),
+        };
+        let change = self.change().await?;
+        operation::Entity::update(operation::ActiveModel {
+            id: Set(operation.to_string()),
+            state: Set(state.into()),
+            outcome: Set(outcome),
+            message: Set(message),
+            finish_time: Set(finish_time),
+            ..Default::default()
+        })
+        .exec(&change)
+        .await?;
+        Ok(change.commit().await?)
+    }
+
+    /// Orders to one process of this host whose outcome is not known. What a task ordered, the task itself resolves.
+    pub(crate) async fn unsettled(&self, host: HostId) -> Result<Vec<PendingOperation>> {
+        let rows = operation::Entity::find()
+            .filter(operation::Column::State.is_in([PENDING, UNKNOWN]))
+            .filter(operation::Column::HostId.eq(host.get()))
+            .filter(operation::Column::TaskId.is_null())
+            .all(&self.read)
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                let operation = row
+                    .id
+                    .parse()
+                    .map_err(|_| StoreError::Damaged(format!("the operation id `{}`", row.id)))?;
+                Ok(PendingOperation { id: operation, host })
+            })
+            .collect()
+    }
+}
+
+async fn insert(change: &sea_orm::DatabaseTransaction, operation: NewOperation, epoch: u64) -> Result<()> {
+    let NewOperation {
+        id,
+        verb,
+        host,
+        process,
+        task,
+        trace,
+        time,
+    } = operation;
+    let row = operation::ActiveModel {
+        id: Set(id.to_string()),
+        verb: Set(verb.into()),
+        host_id: Set(host.get()),
+        process_id: Set(process.map(ProcessId::get)),
+        task_id: Set(task.map(TaskId::get)),
+        epoch: Set(i64::try_from(epoch).map_err(|_| StoreError::Damaged(format!("the epoch {epoch}")))?),
+        state: Set(PENDING.into()),
+        outcome: Set(String::new()),
+        message: Set(String::new()),
+        trace: Set(trace.traceparent()),
+        create_time: Set(micros(time)),
+        finish_time: Set(None),
+    };
+    operation::Entity::insert(row)
+        .exec_without_returning(change)
+        .await?;
+    Ok(())
+}

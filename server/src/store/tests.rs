@@ -1,0 +1,430 @@
+//! The database on a real file.
+
+use std::time::Duration;
+
+use belay_proto::{HostId, Trace};
+use jiff::{SignedDuration, Timestamp};
+use sea_orm::{ConnectionTrait, Statement};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    access::Role,
+    config::Config,
+    host::{AgentState, Facts},
+    process::{Observed, Phase},
+    task::{Attempt, Event, Node, TaskStatus, dag, state::Next},
+};
+
+struct Scratch {
+    config: Config,
+    _folder: TempDir,
+}
+
+fn scratch() -> Scratch {
+    let folder = tempfile::tempdir().expect("a folder");
+    Scratch {
+        config: Config {
+            data: folder.path().join("data"),
+            ..Config::default()
+        },
+        _folder: folder,
+    }
+}
+
+impl Scratch {
+    async fn open(&self) -> Store {
+        Store::open(&self.config).await.expect("opened")
+    }
+}
+
+fn trace() -> Trace {
+    Trace::from_random([7; 16])
+}
+
+fn audit(action: &'static str) -> AuditEntry {
+    AuditEntry {
+        time: Timestamp::now(),
+        principal: "admin".into(),
+        action,
+        target: "hosts/1".into(),
+        reason: String::new(),
+        allowed: true,
+        outcome: String::new(),
+        trace: trace(),
+    }
+}
+
+fn facts(identity: &str) -> Facts {
+    Facts {
+        identity: identity.into(),
+        incarnation: "i1".into(),
+        boot_id: "b".into(),
+        version: "0.1.0".into(),
+        address: "127.0.0.1:9441".into(),
+        name: "host-1".into(),
+        operating_system: "6.1".into(),
+        operating_system_release: "debian 12".into(),
+        architecture: "x86_64".into(),
+        install_home: "/opt".into(),
+        log_home: "/var/log".into(),
+    }
+}
+
+fn declared(alias: &str) -> Declared {
+    Declared {
+        alias: alias.into(),
+        operable: true,
+        log_file_pattern: "/var/log/x*".into(),
+        observed: Observed {
+            revision: 1,
+            phase: Phase::Stopped,
+            desired_running: false,
+            alive: None,
+            last_active_time: None,
+            generation: 3,
+            last_exit: None,
+            leftovers: vec![],
+            stop_budget: SignedDuration::from_secs(10),
+        },
+    }
+}
+
+fn task(host: HostId) -> NewTask {
+    let step = |node| dag::Definition {
+        node,
+        name: "a step",
+        class_name: "AStep",
+        timeout: Duration::from_secs(60),
+    };
+    NewTask {
+        dag: dag::Dag::chain(
+            "Stop",
+            [
+                step(Node::PrepareStop),
+                step(Node::StopAll),
+                step(Node::FinishStop),
+            ],
+        ),
+        host,
+        creator_id: belay_proto::UserId::try_from(1).expect("an id"),
+        creator: "admin".into(),
+        executor: "127.0.0.1".into(),
+        trace: trace(),
+        reason: "maintenance".into(),
+    }
+}
+
+fn operation(host: HostId) -> NewOperation {
+    NewOperation {
+        id: Uuid::now_v7(),
+        verb: "StopProcess",
+        host,
+        process: None,
+        task: None,
+        trace: trace(),
+        time: Timestamp::now(),
+    }
+}
+
+/// Hazard R05.
+#[tokio::test]
+async fn a_second_server_is_refused() {
+    let scratch = scratch();
+    let first = scratch.open().await;
+    let second = Store::open(&scratch.config).await.expect_err("locked");
+    assert!(matches!(second, StoreError::Locked(_)), "{second}");
+    assert!(second.to_string().contains("another server"), "{second}");
+    drop(first);
+    scratch.open().await;
+}
+
+/// Hazard R13.
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_refused() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let newer = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m0999_future', 0)";
+    let backend = store.write.get_database_backend();
+    store
+        .write
+        .execute_raw(Statement::from_string(backend, newer))
+        .await
+        .expect("written");
+    store.close().await;
+    drop(store);
+    let refused = Store::open(&scratch.config).await.expect_err("newer");
+    assert!(
+        matches!(&refused, StoreError::Newer(change) if change == "m0999_future"),
+        "{refused}"
+    );
+}
+
+/// Hazard R09: what keeps an acknowledged commit over a loss of power.
+#[tokio::test]
+async fn commits_are_on_disk_before_they_are_acknowledged() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    for (pragma, expected) in [
+        ("synchronous", "2"),
+        ("journal_mode", "wal"),
+        ("foreign_keys", "1"),
+    ] {
+        let statement =
+            Statement::from_string(store.write.get_database_backend(), format!("PRAGMA {pragma}"));
+        let row = store
+            .write
+            .query_one_raw(statement)
+            .await
+            .expect("asked")
+            .expect("a row");
+        let told = row
+            .try_get_by_index::<String>(0)
+            .or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string()));
+        assert_eq!(told.expect("a value"), expected, "{pragma}");
+    }
+}
+
+#[tokio::test]
+async fn every_server_has_a_higher_epoch() {
+    let scratch = scratch();
+    let first = scratch.open().await.epoch();
+    let second = scratch.open().await.epoch();
+    assert_eq!((first, second), (1, 2));
+}
+
+/// Hazard A11: an id stays with its host and alias, whatever the agent declares meanwhile.
+#[tokio::test]
+async fn ids_are_kept_for_ever() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let now = Timestamp::now();
+    let (host, first) = store
+        .register(&facts("a"), &[declared("x"), declared("y")], now)
+        .await
+        .expect("registered");
+    let (again, second) = store
+        .register(&facts("a"), &[declared("y")], now)
+        .await
+        .expect("registered");
+    let (other, third) = store
+        .register(&facts("b"), &[declared("x")], now)
+        .await
+        .expect("registered");
+    assert_eq!(host.id, again.id);
+    assert_ne!(host.id, other.id);
+    let shown = |processes: &[crate::process::Process]| {
+        processes
+            .iter()
+            .map(|p| (p.id.get(), p.alias.clone(), p.declared))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&first), [(1, "x".into(), true), (2, "y".into(), true)]);
+    assert_eq!(shown(&second), [(1, "x".into(), false), (2, "y".into(), true)]);
+    assert_eq!(shown(&third), [(3, "x".into(), true)]);
+}
+
+/// Hazard U08: a restarted server has something old to show, and says that it is old.
+#[tokio::test]
+async fn the_last_observation_survives() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let now = Timestamp::now();
+    let (_, mut processes) = store
+        .register(&facts("a"), &[declared("x")], now)
+        .await
+        .expect("registered");
+    processes[0].observe(declared("x").observed, now);
+    store.save_observations(&processes, &[]).await.expect("saved");
+    drop(store);
+    let fleet = scratch.open().await.fleet().await.expect("read");
+    let process = &fleet[0].1[0];
+    assert_eq!(
+        process
+            .observed
+            .as_ref()
+            .map(|seen| (seen.phase, seen.generation)),
+        Some((Phase::Stopped, 3))
+    );
+    assert!(!process.fresh);
+}
+
+/// One open task for a host (hazards D17 and D21): whatever else is ordered is refused, and names the task.
+#[tokio::test]
+async fn a_task_holds_its_host_until_it_ends() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store
+        .register(&facts("a"), &[], Timestamp::now())
+        .await
+        .expect("registered");
+    let held = store
+        .add_task(task(host.id), audit("StopHostAgent"))
+        .await
+        .expect("taken");
+    for refused in [
+        store
+            .add_task(task(host.id), audit("StopHostAgent"))
+            .await
+            .map(drop),
+        store.accept(operation(host.id), audit("StopAgentProcess")).await,
+    ] {
+        assert!(
+            matches!(refused, Err(StoreError::Held(task)) if task == held.id),
+            "{refused:?}"
+        );
+    }
+
+    let step = held.steps[0].id.get();
+    let end = Effects {
+        agent_state: Some(AgentState::Available),
+        end: Some(TaskStatus::Failed),
+    };
+    let failed = Event::Failed {
+        subtask: step,
+        attempt: 1,
+        reason: "TIMED_OUT".into(),
+        message: String::new(),
+    };
+    store
+        .append(&held, &failed, Timestamp::now(), end)
+        .await
+        .expect("appended");
+    store
+        .accept(operation(host.id), audit("StopAgentProcess"))
+        .await
+        .expect("free again");
+    assert!(store.open_tasks().await.expect("read").is_empty());
+}
+
+/// Hazard D01: what was written before a crash is what the next server goes on with.
+#[tokio::test]
+async fn a_task_is_read_back_with_the_attempt_that_was_under_way() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store
+        .register(&facts("a"), &[], Timestamp::now())
+        .await
+        .expect("registered");
+    let task = store
+        .add_task(task(host.id), audit("StopHostAgent"))
+        .await
+        .expect("taken");
+    let ids: Vec<_> = task
+        .steps
+        .iter()
+        .map(|step| (step.id.get(), step.series_id))
+        .collect();
+    assert_eq!(
+        ids,
+        [(3, 2), (2, 1), (1, 0)],
+        "ids and series run against the order, as documented"
+    );
+    let operation = Uuid::now_v7();
+    let started = Event::Started {
+        subtask: 3,
+        attempt: 1,
+        operation,
+    };
+    store
+        .append(&task, &started, Timestamp::now(), Effects::default())
+        .await
+        .expect("appended");
+    drop(store);
+
+    let open = scratch.open().await.open_tasks().await.expect("read");
+    let attempt = Attempt { number: 1, operation };
+    assert_eq!(
+        open[0].state.next(&open[0].steps),
+        Next::Run(vec![(open[0].steps[0].id, Some(attempt))])
+    );
+}
+
+#[tokio::test]
+async fn the_audit_trail_tells_how_orders_ended() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store
+        .register(&facts("a"), &[], Timestamp::now())
+        .await
+        .expect("registered");
+    let (done, unknown) = (operation(host.id), operation(host.id));
+    store
+        .accept(done.clone(), audit("StopAgentProcess"))
+        .await
+        .expect("accepted");
+    store
+        .accept(unknown.clone(), audit("StartAgentProcess"))
+        .await
+        .expect("accepted");
+    assert_eq!(store.unsettled(host.id).await.expect("read").len(), 2);
+    store
+        .settle(done.id, OperationOutcome::Done, Timestamp::now())
+        .await
+        .expect("settled");
+    store
+        .settle(unknown.id, OperationOutcome::Unknown, Timestamp::now())
+        .await
+        .expect("settled");
+    assert_eq!(store.unsettled(host.id).await.expect("read").len(), 1);
+
+    let rows = store.audit_records(None, 10).await.expect("read");
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| (row.action.as_str(), row.outcome.as_str()))
+        .collect();
+    assert_eq!(told, [("StartAgentProcess", ""), ("StopAgentProcess", "DONE")]);
+    let older = store.audit_records(Some(rows[0].id), 10).await.expect("read");
+    assert_eq!(older, rows[1..]);
+}
+
+#[tokio::test]
+async fn the_last_admin_stays() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let add = |name: &'static str, roles: &'static [Role]| {
+        store.add_user(name, roles, "hash".into(), audit("CreateUser"))
+    };
+    add("admin", &[Role::Admin]).await.expect("added");
+    add("viewer", &[Role::HostViewer]).await.expect("added");
+    assert!(matches!(
+        add("viewer", &[Role::Admin]).await,
+        Err(StoreError::NameTaken)
+    ));
+    let delete = |name: &'static str| store.delete_user(name, audit("DeleteUser"));
+    assert!(matches!(delete("admin").await, Err(StoreError::LastAdmin)));
+    assert!(matches!(delete("nobody").await, Err(StoreError::Missing)));
+    delete("viewer").await.expect("deleted");
+}
+
+/// Hazard S04: a token ends with its time, with its user, and with a new password.
+#[tokio::test]
+async fn tokens_end() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let now = Timestamp::now();
+    let user = store
+        .add_user("admin", &[Role::Admin], "hash".into(), audit("CreateUser"))
+        .await
+        .expect("added");
+    let expire = now + SignedDuration::from_secs(60);
+    store
+        .add_token(user.id, "digest".into(), expire, audit("CreateToken"))
+        .await
+        .expect("added");
+    assert!(store.user_by_token("digest", now).await.expect("read").is_some());
+    assert!(
+        store
+            .user_by_token("digest", expire)
+            .await
+            .expect("read")
+            .is_none()
+    );
+    assert!(store.user_by_token("other", now).await.expect("read").is_none());
+    store
+        .set_password("admin", "new".into(), audit("SetPassword"))
+        .await
+        .expect("set");
+    assert!(store.user_by_token("digest", now).await.expect("read").is_none());
+}

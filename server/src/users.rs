@@ -1,0 +1,190 @@
+//! Changes of users: checked, in the audit trail, and forgotten by the verifier.
+
+use belay_proto::Trace;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    access::{Caller, Role, User, hash_password, random_secret, token_digest},
+    app::App,
+    error::Error,
+    store::{AuditEntry, Store, StoreError},
+};
+
+/// The name of the first user.
+pub(crate) const FIRST_USER: &str = "admin";
+
+const LONGEST_NAME: usize = 64;
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=256;
+const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 60..=31_536_000;
+const DEFAULT_TOKEN_SECONDS: i64 = 86_400;
+
+/// Adds the first user to a new database, with every right.
+pub(crate) async fn create_first(store: &Store, password: String) -> Result<(), Error> {
+    let trace = Trace::from_random(uuid::Uuid::new_v4().into_bytes());
+    let audit = entry(FIRST_USER, "CreateUser", FIRST_USER, trace);
+    let hash = hash(password).await?;
+    store.add_user(FIRST_USER, &[Role::Admin], hash, audit).await?;
+    Ok(())
+}
+
+/// Adds a user.
+pub(crate) async fn create(
+    app: &App,
+    caller: &Caller,
+    name: String,
+    roles: Vec<Role>,
+    password: String,
+) -> Result<User, Error> {
+    check_name(&name)?;
+    check_password(&password)?;
+    if roles.is_empty() {
+        return Err(Error::invalid("roles", "there is none; give at least one"));
+    }
+    let mut distinct: Vec<Role> = Vec::with_capacity(roles.len());
+    for role in roles {
+        if !distinct.contains(&role) {
+            distinct.push(role);
+        }
+    }
+    let audit = entry(&caller.user.name, "CreateUser", &name, caller.trace);
+    let hash = hash(password).await?;
+    match app.store.add_user(&name, &distinct, hash, audit.clone()).await {
+        Ok(user) => Ok(user),
+        Err(StoreError::NameTaken) => Err(app.refused(audit, Error::UserExists(name)).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Deletes a user.
+pub(crate) async fn delete(app: &App, caller: &Caller, name: String) -> Result<(), Error> {
+    let audit = entry(&caller.user.name, "DeleteUser", &name, caller.trace);
+    match app.store.delete_user(&name, audit.clone()).await {
+        Ok(()) => {
+            app.verifier.forget(&name);
+            Ok(())
+        }
+        Err(StoreError::Missing) => Err(app.refused(audit, Error::UserUnknown(name)).await),
+        Err(StoreError::LastAdmin) => Err(app.refused(audit, Error::LastAdmin(name)).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets the caller's own password, or as ADMIN anyone's.
+pub(crate) async fn set_password(
+    app: &App,
+    caller: &Caller,
+    name: String,
+    password: String,
+) -> Result<(), Error> {
+    let audit = entry(&caller.user.name, "SetPassword", &name, caller.trace);
+    if name != caller.user.name && !caller.user.roles.contains(&Role::Admin) {
+        let needs = "the role ADMIN to set another user's password".to_owned();
+        let denied = Error::Denied {
+            user: caller.user.name.clone(),
+            action: "SetPassword",
+            needs,
+        };
+        return Err(app
+            .refused(
+                AuditEntry {
+                    allowed: false,
+                    ..audit
+                },
+                denied,
+            )
+            .await);
+    }
+    check_password(&password)?;
+    let hash = hash(password).await?;
+    match app.store.set_password(&name, hash, audit.clone()).await {
+        Ok(()) => {
+            app.verifier.forget(&name);
+            Ok(())
+        }
+        Err(StoreError::Missing) => Err(app.refused(audit, Error::UserUnknown(name)).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a token for the caller, and says when it ends.
+pub(crate) async fn create_token(
+    app: &App,
+    caller: &Caller,
+    seconds: i64,
+) -> Result<(String, Timestamp), Error> {
+    let seconds = if seconds == 0 {
+        DEFAULT_TOKEN_SECONDS
+    } else {
+        seconds
+    };
+    if !TOKEN_SECONDS.contains(&seconds) {
+        let what = format!(
+            "{seconds} is not from {} to {}",
+            TOKEN_SECONDS.start(),
+            TOKEN_SECONDS.end()
+        );
+        return Err(Error::invalid("lifetime_seconds", what));
+    }
+    let token = format!("belay_{}", random_secret()?);
+    let audit = entry(&caller.user.name, "CreateToken", &caller.user.name, caller.trace);
+    let expire = audit.time + SignedDuration::from_secs(seconds);
+    app.store
+        .add_token(caller.user.id, token_digest(&token), expire, audit)
+        .await?;
+    Ok((token, expire))
+}
+
+fn entry(principal: &str, action: &'static str, name: &str, trace: Trace) -> AuditEntry {
+    AuditEntry {
+        time: Timestamp::now(),
+        principal: principal.into(),
+        action,
+        target: format!(
+            "users/{}",
+            name.escape_default().take(LONGEST_NAME).collect::<String>()
+        ),
+        reason: String::new(),
+        allowed: true,
+        outcome: "DONE".into(),
+        trace,
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    let mut letters = name.chars();
+    let first = letters
+        .next()
+        .is_some_and(|letter| letter.is_ascii_alphanumeric());
+    if first
+        && name.len() <= LONGEST_NAME
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
+    {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "name",
+        format!("it must be 1 to {LONGEST_NAME} of a-z A-Z 0-9 . _ -, a letter or digit first"),
+    ))
+}
+
+fn check_password(password: &str) -> Result<(), Error> {
+    match PASSWORD_BYTES.contains(&password.len()) {
+        true => Ok(()),
+        false => {
+            let what = format!(
+                "it must have {} to {} bytes",
+                PASSWORD_BYTES.start(),
+                PASSWORD_BYTES.end()
+            );
+            Err(Error::invalid("password", what))
+        }
+    }
+}
+
+/// Off the threads that answer calls: it takes a while.
+async fn hash(password: String) -> Result<String, Error> {
+    let hashed = tokio::task::spawn_blocking(move || hash_password(&password)).await;
+    hashed
+        .map_err(|panic| Error::Internal(panic.to_string()))?
+        .map_err(|error| Error::Internal(format!("a password could not be hashed: {error}")))
+}
