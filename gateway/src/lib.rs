@@ -1,1 +1,100 @@
+//! The gateway: the documented REST API in, one gRPC call to the server, the documented envelope out.
+//!
+//! Invariant: it holds no state and no secrets, and decides nothing. Who may do what, what an order does and how it
+//! ended is all the server's; the gateway translates. It can be restarted, or run many times, at any moment.
+//!
+//! The way of a request: `serve` takes the connection, `middleware` gives the request its trace and its bounds,
+//! `routes` finds its function, `extract` reads it, `upstream` makes the call, `json` gives the answer its documented
+//! shape or `error` its documented refusal, and `envelope` wraps either.
 
+mod config; // typed settings, checked before anything binds
+mod envelope; // the one shape of every answer
+mod error; // the one table from a reason to an HTTP status and an error code
+mod extract; // path, query and body, each refused inside the envelope
+pub mod json; // the documented objects
+mod middleware; // what happens to every request, whatever its route
+mod routes; // one function for each route, and the table of all
+mod serve; // connections: accepted, bounded, drained
+mod trace; // the trace of a request
+mod upstream; // the one way to the server
+
+#[cfg(test)]
+mod testing; // a server that answers what a test says, and a bare HTTP client
+#[cfg(test)]
+mod tests; // whole requests
+
+use std::{future::Future, io, net::SocketAddr, path::Path};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::info;
+
+pub use config::{Config, ConfigError};
+
+/// Serves `listener` until `shutdown` ends; then takes no new connection, refuses new requests, lets the ones under way
+/// finish for at most [`Config::drain`], and drops the rest.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    config.validate()?;
+    config.check_listen(listener.local_addr().map_err(Error::Listener)?)?;
+    let gateway = routes::Gateway::new(&config)?;
+    serve::serve(
+        listener,
+        routes::router(gateway.clone()),
+        &gateway,
+        config.drain,
+        shutdown,
+    )
+    .await;
+    Ok(())
+}
+
+/// Loads and checks the settings in `config`, binds, and serves until SIGTERM or Ctrl-C.
+pub async fn start(config: &Path) -> Result<(), Error> {
+    let config = Config::load(config)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let bind = |source| Error::Bind {
+        address: config.listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+    let address = listener.local_addr().map_err(Error::Listener)?;
+    info!(%address, server = %config.server, "Gateway listens.");
+    run(listener, config, async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: the gateway drains."),
+            _ = interrupt.recv() => info!("Ctrl-C: the gateway drains."),
+        }
+    })
+    .await
+}
+
+/// Why the gateway does not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The settings are not acceptable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address to listen on can not be had.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The listener has no address.
+    #[error("cannot read the listener's address")]
+    Listener(#[source] io::Error),
+    /// Signals can not be listened for.
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+}

@@ -1,0 +1,300 @@
+//! The gateway's settings: one TOML file, every key with a default, unknown keys refused.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::Uri;
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+
+/// The gateway's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The address that REST callers connect to. Default: `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// The gRPC address of the server. Default: `http://127.0.0.1:9440`.
+    pub server: String,
+    /// The zone of every time in an answer: an IANA name such as `Asia/Shanghai`, or an offset such as `+08:00`.
+    /// Default: the system's.
+    pub timezone: Option<String>,
+    /// Whether passwords and tokens may cross a network in plain text. Without it the gateway neither listens on, nor
+    /// talks to, an address that is not loopback. Default: false.
+    pub allow_plaintext: bool,
+    /// How long requests under way may go on after the gateway was told to end. Default: `10s`.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    /// The largest request body, in bytes. Default: 1 MiB.
+    pub max_body: usize,
+    /// How long the server may take for one call; it is told. Default: `700s`, which is above the worst case of every
+    /// synchronous order.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            server: "http://127.0.0.1:9440".to_owned(),
+            timezone: None,
+            allow_plaintext: false,
+            drain: Duration::from_secs(10),
+            max_body: 1 << 20,
+            request_timeout: Duration::from_secs(700),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what no type can say.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_listen(self.listen)?;
+        let server = self.server_uri()?;
+        if !self.allow_plaintext && !is_loopback(&server) {
+            return Err(ConfigError::Plaintext {
+                key: "server",
+                address: self.server.clone(),
+            });
+        }
+        self.zone()?;
+        if self.max_body == 0 {
+            return Err(invalid("max_body", "0 bytes leave no room for an order"));
+        }
+        // gRPC carries a timeout in at most eight digits of a unit; a zero one would refuse every call.
+        if self.request_timeout.is_zero() || self.request_timeout > LONGEST_TIMEOUT {
+            return Err(invalid(
+                "request_timeout",
+                "must be above zero and at most one day",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses an address to listen on at which credentials would cross a network in plain text.
+    pub(crate) fn check_listen(&self, listen: SocketAddr) -> Result<(), ConfigError> {
+        if self.allow_plaintext || listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        Err(ConfigError::Plaintext {
+            key: "listen",
+            address: listen.to_string(),
+        })
+    }
+
+    /// The zone of every time in an answer.
+    pub(crate) fn zone(&self) -> Result<TimeZone, ConfigError> {
+        let Some(name) = &self.timezone else {
+            return Ok(TimeZone::system());
+        };
+        if let Some(offset) = numeric_offset(name) {
+            return Ok(offset);
+        }
+        TimeZone::get(name).map_err(|_| {
+            invalid(
+                "timezone",
+                format!(
+                    "`{name}` is neither a time zone's name, say `Asia/Shanghai`, nor an offset, say `+08:00`"
+                ),
+            )
+        })
+    }
+
+    /// The gRPC address of the server.
+    pub(crate) fn server_uri(&self) -> Result<Uri, ConfigError> {
+        let wrong = || {
+            let say = format!(
+                "`{}` is not an address such as `http://127.0.0.1:9440`",
+                self.server
+            );
+            invalid("server", say)
+        };
+        let uri: Uri = self.server.parse().map_err(|_| wrong())?;
+        match (uri.scheme_str(), uri.host(), uri.path()) {
+            (Some("http"), Some(_), "" | "/") => Ok(uri),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Why settings are not acceptable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can not be read.
+    #[error("cannot read the settings in `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML, or has a key or a value that the gateway does not know.
+    #[error("cannot understand the settings in `{}`", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value is not acceptable.
+    #[error("invalid `{key}`: {what}")]
+    Invalid {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Credentials would cross a network in plain text.
+    #[error(
+        "invalid `{key}`: {address} is not a loopback address, so passwords would cross the network in plain text; \
+         put a proxy with TLS in front, or set `allow_plaintext = true` where the network is trusted"
+    )]
+    Plaintext {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        address: String,
+    },
+}
+
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
+
+fn invalid(key: &'static str, what: impl Into<String>) -> ConfigError {
+    let what = what.into();
+    ConfigError::Invalid { key, what }
+}
+
+/// A name other than `localhost` may resolve to anything, so it is not loopback.
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || bare
+            .parse()
+            .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}
+
+fn numeric_offset(text: &str) -> Option<TimeZone> {
+    let (sign, digits) = match text.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = digits.split_once(':')?;
+    let two = |part: &str| match *part.as_bytes() {
+        [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => {
+            Some(i32::from(tens - b'0') * 10 + i32::from(ones - b'0'))
+        }
+        _ => None,
+    };
+    let (hours, minutes) = (two(hours)?, two(minutes)?);
+    if minutes > 59 {
+        return None;
+    }
+    let offset = jiff::tz::Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok()?;
+    Some(TimeZone::fixed(offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[track_caller]
+    fn refused(text: &str, say: &str) {
+        let config: Config = toml::from_str(text).expect("TOML");
+        let told = config.validate().expect_err(text).to_string();
+        assert!(told.contains(say), "{text}: {told}");
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config: Config = toml::from_str("").expect("TOML");
+        assert_eq!(config, Config::default());
+        config.validate().expect("valid");
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config: Config = toml::from_str(
+            "listen = '0.0.0.0:80'\nserver = 'http://10.0.0.1:9440'\ntimezone = 'Asia/Shanghai'\n\
+             allow_plaintext = true\ndrain = '1s'\nmax_body = 10\nrequest_timeout = '2m'",
+        )
+        .expect("TOML");
+        config.validate().expect("valid");
+        assert_eq!(config.request_timeout, Duration::from_secs(120));
+    }
+
+    #[test]
+    fn plaintext_leaves_the_machine_only_when_allowed() {
+        refused(
+            "listen = '0.0.0.0:8080'",
+            "invalid `listen`: 0.0.0.0:8080 is not a loopback",
+        );
+        refused("server = 'http://10.0.0.1:9440'", "invalid `server`");
+        refused("server = 'http://belay.example:9440'", "allow_plaintext = true");
+        for near in ["http://localhost:1", "http://[::1]:1", "http://127.9.9.9:1"] {
+            let config = Config {
+                server: near.to_owned(),
+                ..Config::default()
+            };
+            config.validate().expect(near);
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        refused("server = '127.0.0.1:9440'", "invalid `server`");
+        refused("server = 'https://127.0.0.1:9440'", "invalid `server`");
+        refused("timezone = 'Mars/Base'", "invalid `timezone`: `Mars/Base`");
+        refused("timezone = '+8:00'", "invalid `timezone`");
+        refused("max_body = 0", "invalid `max_body`");
+        refused("request_timeout = '0s'", "invalid `request_timeout`");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_file_and_line() {
+        let path = std::env::temp_dir().join(format!("belay-gateway-{}.toml", uuid::Uuid::new_v4()));
+        fs::write(&path, "drain = '1s'\nlisten_on = 'x'\n").expect("written");
+        let error = Config::load(&path).expect_err("unknown key");
+        fs::remove_file(&path).expect("removed");
+        assert!(error.to_string().contains(&path.display().to_string()));
+        let cause = error.source().expect("a cause").to_string();
+        assert!(cause.contains("line 2") && cause.contains("listen_on"), "{cause}");
+    }
+
+    #[test]
+    fn offsets_are_zones() {
+        let config = Config {
+            timezone: Some("-03:30".to_owned()),
+            ..Config::default()
+        };
+        let zone = config.zone().expect("zone");
+        assert_eq!(
+            jiff::Timestamp::UNIX_EPOCH.to_zoned(zone).offset().seconds(),
+            -12_600
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! The one shape of every answer, success and error, as documented: keys in alphabetical order, `data` left out where
+//! there is none, the HTTP status always equal to `status`.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use belay_proto::{Problem, Trace};
+use http::{HeaderValue, StatusCode, header};
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tracing::error;
+
+use crate::{error, json::time};
+
+/// What a route's function answers with.
+pub(crate) type Answer = Result<Done, Refusal>;
+
+/// A request that was answered. Travels from the route's function to where the envelope is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Done(Option<Arc<RawValue>>);
+
+impl Done {
+    /// Answered with an object.
+    pub(crate) fn with(data: &impl Serialize) -> Answer {
+        let data = serde_json::value::to_raw_value(data).map_err(|error| {
+            error!(%error, "Answer could not be written as JSON.");
+            Refusal::from(error::internal())
+        })?;
+        Ok(Self(Some(data.into())))
+    }
+
+    /// Answered, with nothing to say.
+    pub(crate) fn without_data() -> Answer {
+        Ok(Self(None))
+    }
+}
+
+/// A request that was not answered. Travels as [`Done`] does.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal(Arc<Problem>);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(Arc::new(problem))
+    }
+}
+
+impl From<tonic::Status> for Refusal {
+    fn from(status: tonic::Status) -> Self {
+        error::problem(&status).into()
+    }
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        response.extensions_mut().insert(Outcome(Ok(self)));
+        response
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = error::status(self.0.reason).into_response();
+        response.extensions_mut().insert(Outcome(Err(self)));
+        response
+    }
+}
+
+/// How a request ended; an extension of the response until it is wrapped.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome(Answer);
+
+impl Outcome {
+    /// Takes the outcome out of a response. One without was made by no route's function, and its status is all there
+    /// is to know.
+    pub(crate) fn take(response: &mut Response) -> Self {
+        let own = response.extensions_mut().remove();
+        own.unwrap_or_else(|| Self(Err(error::from_http(response.status()).into())))
+    }
+
+    /// What a program acts on, for the log.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.0
+            .as_ref()
+            .map_or_else(|refusal| refusal.0.reason.as_str(), |_| "OK")
+    }
+
+    /// The HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0
+            .as_ref()
+            .map_or_else(|refusal| error::status(refusal.0.reason), |_| StatusCode::OK)
+    }
+
+    /// Writes the envelope.
+    pub(crate) fn wrap(&self, about: &About<'_>) -> Response {
+        let envelope = self.envelope(about);
+        let body = serde_json::to_vec(&envelope).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        if let Err(Refusal(problem)) = &self.0 {
+            error::add_headers(problem, headers);
+        }
+        response
+    }
+
+    fn envelope<'a>(&'a self, about: &About<'_>) -> Envelope<'a> {
+        let (data, error) = match &self.0 {
+            Ok(Done(data)) => (data.as_deref(), None),
+            Err(Refusal(problem)) => (None, Some(ErrorObject::new(problem))),
+        };
+        Envelope {
+            data,
+            duration: u64::try_from(about.duration.as_millis()).unwrap_or(u64::MAX),
+            error,
+            server: about
+                .server
+                .map(|ip| ip.to_canonical().to_string())
+                .unwrap_or_default(),
+            status: self.status().as_u16(),
+            successful: self.0.is_ok(),
+            timestamp: time::millis(about.now, about.zone),
+            trace_id: about.trace.to_string(),
+        }
+    }
+}
+
+/// What an envelope tells of its request, whatever the outcome.
+pub(crate) struct About<'a> {
+    /// How long it took.
+    pub(crate) duration: Duration,
+    /// The address that answered.
+    pub(crate) server: Option<IpAddr>,
+    /// When it was answered.
+    pub(crate) now: Timestamp,
+    /// The zone to show that in.
+    pub(crate) zone: &'a TimeZone,
+    /// Its trace.
+    pub(crate) trace: Trace,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    duration: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorObject<'a>>,
+    server: String,
+    status: u16,
+    successful: bool,
+    timestamp: String,
+    trace_id: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorObject<'a> {
+    /// The number of the old error table; 0 where it has none.
+    code: i32,
+    error_code: &'static str,
+    message: String,
+    reason: &'static str,
+    sub_errors: Vec<SubError<'a>>,
+    target: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct SubError<'a> {
+    field: String,
+    message: &'a str,
+}
+
+impl<'a> ErrorObject<'a> {
+    fn new(problem: &'a Problem) -> Self {
+        let row = error::row(problem.reason);
+        let message = match problem.hint.as_str() {
+            "" => problem.message.clone(),
+            hint => format!("{} (hint: {hint})", problem.message),
+        };
+        let sub_error = |(field, message): &'a (String, String)| SubError {
+            field: camel_case(field),
+            message,
+        };
+        Self {
+            code: row.code,
+            error_code: row.error_code,
+            message,
+            reason: problem.reason.as_str(),
+            sub_errors: problem.fields.iter().map(sub_error).collect(),
+            target: Some(problem.target.as_str()).filter(|target| !target.is_empty()),
+        }
+    }
+}
+
+/// The server names fields as gRPC does; a REST caller knows them by their JSON names.
+fn camel_case(name: &str) -> String {
+    let mut camel = String::with_capacity(name.len());
+    let mut upper = false;
+    for c in name.chars() {
+        match c {
+            '_' => upper = true,
+            c if upper => {
+                camel.push(c.to_ascii_uppercase());
+                upper = false;
+            }
+            c => camel.push(c),
+        }
+    }
+    camel
+}
+
+#[cfg(test)]
+mod tests {
+    use belay_proto::Reason;
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn shown(answer: Answer) -> String {
+        let zone = TimeZone::fixed(jiff::tz::offset(8));
+        let about = About {
+            duration: Duration::from_micros(3_481_900),
+            server: Some(IpAddr::from([192, 168, 0, 1])),
+            now: "2021-09-03T05:01:50.465Z".parse().expect("a time"),
+            zone: &zone,
+            trace: Trace::from_hex("51b0faa7203d42db").expect("a trace"),
+        };
+        serde_json::to_string_pretty(&Outcome(answer).envelope(&about)).expect("JSON")
+    }
+
+    #[test]
+    fn success_has_the_documented_keys_in_the_documented_order() {
+        insta::assert_snapshot!(shown(Done::with(&json!({"id": 9007199254740993_i64}))), @r#"
+        {
+          "data": {"id":9007199254740993},
+          "duration": 3481,
+          "server": "192.168.0.1",
+          "status": 200,
+          "successful": true,
+          "timestamp": "2021-09-03T13:01:50.465+08:00",
+          "traceId": "51b0faa7203d42db"
+        }
+        "#);
+    }
+
+    #[test]
+    fn success_without_data_has_no_data() {
+        insta::assert_snapshot!(shown(Done::without_data()), @r#"
+        {
+          "duration": 3481,
+          "server": "192.168.0.1",
+          "status": 200,
+          "successful": true,
+          "timestamp": "2021-09-03T13:01:50.465+08:00",
+          "traceId": "51b0faa7203d42db"
+        }
+        "#);
+    }
+
+    #[test]
+    fn an_error_says_what_is_wrong_and_what_to_do() {
+        let problem = Problem::new(Reason::AgentBusy, "task 7 holds host 20")
+            .hint("wait for task 7")
+            .target("hosts/20")
+            .field("lifetime_seconds", "too long");
+        insta::assert_snapshot!(shown(Err(problem.into())), @r#"
+        {
+          "duration": 3481,
+          "error": {
+            "code": 7019,
+            "errorCode": "CMP07019",
+            "message": "task 7 holds host 20 (hint: wait for task 7)",
+            "reason": "AGENT_BUSY",
+            "subErrors": [
+              {
+                "field": "lifetimeSeconds",
+                "message": "too long"
+              }
+            ],
+            "target": "hosts/20"
+          },
+          "server": "192.168.0.1",
+          "status": 409,
+          "successful": false,
+          "timestamp": "2021-09-03T13:01:50.465+08:00",
+          "traceId": "51b0faa7203d42db"
+        }
+        "#);
+    }
+}

@@ -1,0 +1,258 @@
+//! What a body says.
+//!
+//! The policy for every body (hazard I03): an empty one is `{}`, whatever its type; otherwise it must be a JSON object
+//! sent as JSON. Unknown and repeated keys and wrong types are refused by name; `null` is the same as leaving out.
+
+use std::fmt;
+
+use axum::extract::{FromRequest, Request};
+use axum::{body, body::Bytes};
+use belay_proto::{Problem, Reason, v1::Role};
+use http::{HeaderMap, header};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::error::Category;
+
+use super::invalid;
+use crate::envelope::Refusal;
+
+/// The body, read as JSON.
+pub(crate) struct Json<T>(pub(crate) T);
+
+/// The optional body of an order.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderBody {
+    /// Why, for the audit trail.
+    reason: Option<String>,
+}
+
+impl OrderBody {
+    /// Why; empty where it is not said.
+    pub(crate) fn reason(self) -> String {
+        self.reason.unwrap_or_default()
+    }
+}
+
+/// The user to add. No `Debug`: it holds a password.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateUserBody {
+    pub(crate) name: String,
+    pub(crate) password: String,
+    roles: Vec<String>,
+}
+
+impl CreateUserBody {
+    /// The roles, as the wire has them.
+    pub(crate) fn roles(&self) -> Result<Vec<i32>, Problem> {
+        let role = |name: &String| match Role::from_str_name(&format!("ROLE_{name}")) {
+            Some(Role::Unspecified) | None => Err(invalid(
+                "roles",
+                "they must be of ADMIN, HOST_MANAGER, HOST_VIEWER, TASK_MANAGER, TASK_VIEWER",
+            )),
+            Some(role) => Ok(role.into()),
+        };
+        self.roles.iter().map(role).collect()
+    }
+}
+
+/// The password to set. No `Debug`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PasswordBody {
+    pub(crate) password: String,
+}
+
+/// The token to make.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct CreateTokenBody {
+    lifetime_seconds: Option<i64>,
+}
+
+impl CreateTokenBody {
+    /// How long it is good for; 0, which stands for the default on the wire, where it is not said.
+    pub(crate) fn lifetime_seconds(&self) -> Result<i64, Problem> {
+        match self.lifetime_seconds {
+            // Said in so many words, 0 seconds can not mean a day.
+            Some(0) => Err(invalid("lifetimeSeconds", "it must be at least 60")),
+            said => Ok(said.unwrap_or_default()),
+        }
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        // The middleware has read it whole, and no more of it than is allowed.
+        let bytes = body::to_bytes(body, usize::MAX)
+            .await
+            .map_err(|_| Problem::new(Reason::InvalidArgument, "the body could not be read"))?;
+        Ok(Self(read(&parts.headers, &bytes)?))
+    }
+}
+
+fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Problem> {
+    if bytes.is_empty() {
+        return parse(b"{}");
+    }
+    if !is_json(headers) {
+        return Err(Problem::new(Reason::UnsupportedMediaType, "the body is not JSON")
+            .hint("send `Content-Type: application/json`, or no body"));
+    }
+    // Left to itself, serde would take the array `["why"]` for the object `{"reason": "why"}`.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first != Some(&b'{') {
+        return Err(Problem::new(
+            Reason::InvalidArgument,
+            "the body is not a JSON object",
+        ));
+    }
+    parse(bytes)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        match error.classify() {
+            Category::Data => wrong(&path, &error),
+            Category::Io | Category::Syntax | Category::Eof => malformed(&error),
+        }
+    })?;
+    json.end().map_err(|error| malformed(&error))?;
+    Ok(value)
+}
+
+/// Names the field, and says what it should be; not what it is, which may be a password.
+fn wrong(path: &str, error: &dyn fmt::Display) -> Problem {
+    let text = error.to_string();
+    let unplaced = ["duplicate field `", "missing field `"]
+        .into_iter()
+        .find_map(|kind| {
+            let (name, _) = text.strip_prefix(kind)?.split_once('`')?;
+            Some(name)
+        });
+    let what = match text.rsplit_once(", expected ") {
+        Some((is, expected)) if !is.starts_with("unknown field") => format!("expected {expected}"),
+        _ => text.clone(),
+    };
+    match unplaced.unwrap_or(path) {
+        "." => Problem::new(Reason::InvalidArgument, format!("invalid body: {what}")),
+        field => invalid(field, what),
+    }
+}
+
+fn malformed(error: &dyn fmt::Display) -> Problem {
+    Problem::new(
+        Reason::InvalidArgument,
+        format!("the body is not valid JSON: {error}"),
+    )
+}
+
+/// Whether the body is sent as JSON in UTF-8.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut sent = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(Ok(sent)), None) = (sent.next().map(|value| value.to_str()), sent.next()) else {
+        return false;
+    };
+    let mut parts = sent.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let essence = parts.next().unwrap_or_default();
+    let json =
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    json && parts
+        .filter_map(|parameter| Some(parameter.strip_prefix("charset=")?.trim_matches('"').to_owned()))
+        .all(|charset| charset == "utf-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(content_type: Option<&str>, body: &[u8]) -> Result<OrderBody, Problem> {
+        let mut headers = HeaderMap::new();
+        if let Some(content_type) = content_type {
+            headers.insert(
+                header::CONTENT_TYPE,
+                content_type.parse().expect("a header's value"),
+            );
+        }
+        read(&headers, &Bytes::copy_from_slice(body))
+    }
+
+    #[test]
+    fn an_order_needs_no_body() {
+        for content_type in [None, Some("text/plain"), Some("application/json")] {
+            assert_eq!(order(content_type, b""), Ok(OrderBody::default()));
+        }
+    }
+
+    #[test]
+    fn an_order_may_say_why() {
+        for content_type in [
+            "application/json",
+            "Application/JSON; charset=\"UTF-8\"",
+            "application/x+json",
+        ] {
+            let body = order(Some(content_type), br#" {"reason": "upgrade"} "#).expect(content_type);
+            assert_eq!(body.reason(), "upgrade");
+        }
+        assert_eq!(
+            order(Some("application/json"), br#"{"reason":null}"#),
+            Ok(OrderBody::default())
+        );
+    }
+
+    /// Hazard I16.
+    #[test]
+    fn a_body_that_is_not_sent_as_json_is_refused() {
+        for content_type in [
+            None,
+            Some("text/plain"),
+            Some("application/json; charset=utf-16"),
+            Some("json"),
+        ] {
+            let problem = order(content_type, b"{}").expect_err("refused");
+            assert_eq!(problem.reason, Reason::UnsupportedMediaType, "{content_type:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check(body: &[u8], field: Option<&str>, say: &str) {
+        let problem = order(Some("application/json"), body).expect_err("refused");
+        assert_eq!(problem.reason, Reason::InvalidArgument);
+        assert_eq!(
+            problem.fields.first().map(|(name, _)| name.as_str()),
+            field,
+            "{problem:?}"
+        );
+        assert!(problem.message.contains(say), "{problem:?}");
+    }
+
+    /// Hazards I03, I04 and I05.
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        check(br#"{"force": true}"#, Some("force"), "unknown field");
+        check(br#"{"reason": 1}"#, Some("reason"), "expected a string");
+        check(
+            br#"{"reason": "a", "reason": "b"}"#,
+            Some("reason"),
+            "duplicate field",
+        );
+        check(br#"["upgrade"]"#, None, "not a JSON object");
+        check(b"null", None, "not a JSON object");
+        check(b"{", None, "not valid JSON");
+        check(br#"{"reason": "a"} {}"#, None, "not valid JSON");
+        check(b"{\"reason\": \"\xff\"}", None, "not valid JSON");
+        check(br#"{"reason": "\ud800"}"#, None, "not valid JSON");
+        let problem = parse::<PasswordBody>(br#"{"password": 12345678}"#)
+            .err()
+            .expect("refused");
+        assert!(!format!("{problem:?}").contains("12345678"), "{problem:?}");
+        let deep = [br#"{"reason": "#.as_slice(), &vec![b'['; 100_000]].concat();
+        assert!(order(Some("application/json"), &deep).is_err());
+    }
+}

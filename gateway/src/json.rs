@@ -1,0 +1,41 @@
+//! The documented objects, as JSON shows them, made from the messages of the wire contract.
+//!
+//! Keys are in alphabetical order. Process, agent and host objects print `null` for what is not there; task and subtask
+//! objects leave it out. Times carry the offset of the zone that is passed in. Nothing of ours is added to a documented
+//! object: what OCP has no field for is in [`AgentProcessDetail`], [`User`] and [`AuditRecord`], which are our own.
+
+mod agent;
+mod audit;
+mod detail;
+mod host;
+mod page;
+mod process;
+mod task;
+mod task_list;
+mod task_log;
+pub(crate) mod time;
+mod user;
+
+pub use agent::HostAgent;
+pub use audit::AuditRecord;
+pub use detail::{AgentProcessDetail, ExitReport, Leftover};
+pub use host::{Host, HostService};
+pub use page::{Listed, Page, Paged};
+pub use process::AgentProcess;
+pub use task::{Context, Creator, StringMap, Subtask, TaskInstance, WrappedSubtask, WrappedTaskInstance};
+pub use task_list::{BasicSubtask, BasicTaskInstance};
+pub use task_log::SubtaskLog;
+pub use user::{Token, User};
+
+/// The name of an enum's value without what every value of that enum begins with.
+fn bare(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+}
+
+/// A text that is empty on the wire where it is not known.
+fn known(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! The table of all routes, from which the router is made. A test holds it against the `google.api.http` options of
+//! the wire contract.
+
+mod agent;
+mod audit;
+mod hosts;
+mod processes;
+mod tasks;
+mod users;
+
+use axum::{
+    Router,
+    handler::Handler,
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use http::StatusCode;
+use jiff::tz::TimeZone;
+
+use crate::{
+    config::{Config, ConfigError},
+    middleware,
+    serve::Drain,
+    upstream::Upstream,
+};
+
+/// What every route's function may use. Cheap to clone, and nothing in it outlives the program.
+#[derive(Debug, Clone)]
+pub(crate) struct Gateway {
+    pub(crate) upstream: Upstream,
+    pub(crate) zone: TimeZone,
+    pub(crate) max_body: usize,
+    pub(crate) drain: Drain,
+}
+
+impl Gateway {
+    /// A gateway with these settings. It connects to the server when it first needs to.
+    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
+        Ok(Self {
+            upstream: Upstream::new(config.server_uri()?, config.request_timeout),
+            zone: config.zone()?,
+            max_body: config.max_body,
+            drain: Drain::default(),
+        })
+    }
+}
+
+/// One REST route.
+struct Route {
+    method: MethodFilter,
+    /// Without the prefix.
+    path: &'static str,
+    /// Made for the method when the router is built, so that what the table says is what is served.
+    function: Box<dyn FnOnce(MethodFilter) -> MethodRouter<Gateway>>,
+}
+
+/// The documented prefix. The two first pages of the documents leave it out, so every route exists without it too.
+const PREFIX: &str = "/api/v2";
+
+fn table() -> Vec<Route> {
+    vec![
+        get("/compute/hosts", hosts::list),
+        get("/compute/hosts/{hostId}", hosts::get),
+        get("/compute/hosts/{hostId}/agent", agent::get),
+        post("/compute/hosts/{hostId}/agent/stop", agent::stop),
+        post("/compute/hosts/{hostId}/agent/start", agent::start),
+        get("/compute/hosts/{hostId}/agent/processes", processes::list),
+        get(
+            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/detail",
+            processes::get,
+        ),
+        post(
+            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop",
+            processes::stop,
+        ),
+        post(
+            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/start",
+            processes::start,
+        ),
+        post(
+            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/restart",
+            processes::restart,
+        ),
+        get("/tasks/instances", tasks::list),
+        get("/tasks/instances/{taskInstanceId}", tasks::get),
+        get(
+            "/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log",
+            tasks::log,
+        ),
+        get("/iam/users", users::list),
+        post("/iam/users", users::create),
+        delete("/iam/users/{name}", users::delete),
+        post("/iam/users/{name}/password", users::set_password),
+        post("/iam/tokens", users::create_token),
+        get("/audit/records", audit::list),
+    ]
+}
+
+/// All routes, each with the prefix and without, and an answer in the envelope for everything else.
+pub(crate) fn router(gateway: Gateway) -> Router {
+    middleware::wrap(routes(), gateway)
+}
+
+fn routes() -> Router<Gateway> {
+    let mut router = Router::new();
+    for Route {
+        method,
+        path,
+        function,
+    } in table()
+    {
+        let function = function(method);
+        router = router
+            .route(path, function.clone())
+            .route(&format!("{PREFIX}{path}"), function);
+    }
+    // Both are told apart by their status alone where the envelope is made.
+    router
+        .fallback(|| async { bare(StatusCode::NOT_FOUND) })
+        .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
+}
+
+fn bare(status: StatusCode) -> Response {
+    status.into_response()
+}
+
+fn get<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+    route(MethodFilter::GET, path, function)
+}
+
+fn post<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+    route(MethodFilter::POST, path, function)
+}
+
+fn delete<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+    route(MethodFilter::DELETE, path, function)
+}
+
+fn route<H: Handler<T, Gateway>, T: 'static>(method: MethodFilter, path: &'static str, function: H) -> Route {
+    Route {
+        method,
+        path,
+        function: Box::new(|method| on(method, function)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Every service of `belay.v1`, answering what the test says, and remembering what was asked.
+
+use std::{
+    any::Any,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use belay_proto::v1::{
+    self, agent_process_service_server as processes, audit_service_server as audit,
+    host_agent_service_server as agents, host_service_server as hosts, task_service_server as tasks,
+    user_service_server as users,
+};
+use tokio::{net::TcpListener, sync::Notify};
+use tonic::{
+    Request, Response, Status,
+    codegen::BoxStream,
+    metadata::MetadataMap,
+    transport::{Server, server::TcpIncoming},
+};
+
+/// What the server was asked.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// The RPC, in snake case.
+    pub(crate) rpc: &'static str,
+    pub(crate) metadata: MetadataMap,
+    /// The request message, as `Debug` shows it.
+    pub(crate) message: String,
+}
+
+/// Answers every RPC with what was said last, or with an empty message.
+#[derive(Default)]
+pub(crate) struct Fake {
+    seen: Mutex<Vec<Seen>>,
+    reply: Mutex<Option<Reply>>,
+    /// While set, calls wait for `release`.
+    held: Mutex<bool>,
+    pub(crate) arrived: Notify,
+    pub(crate) release: Notify,
+}
+
+type Reply = Result<Box<dyn Any + Send>, Status>;
+
+impl Fake {
+    /// The next call is answered with `reply`, a response message.
+    pub(crate) fn reply(&self, reply: impl Any + Send) {
+        *lock(&self.reply) = Some(Ok(Box::new(reply)));
+    }
+
+    /// The next call fails.
+    pub(crate) fn fail(&self, status: impl Into<Status>) {
+        *lock(&self.reply) = Some(Err(status.into()));
+    }
+
+    /// The next calls wait for `release`.
+    pub(crate) fn hold(&self) {
+        *lock(&self.held) = true;
+    }
+
+    /// What was asked since this was last called.
+    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut lock(&self.seen))
+    }
+
+    async fn answer<M: std::fmt::Debug, R: Default + 'static>(
+        &self,
+        rpc: &'static str,
+        request: Request<M>,
+    ) -> Result<Response<R>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        lock(&self.seen).push(Seen {
+            rpc,
+            metadata,
+            message: format!("{message:?}"),
+        });
+        let held = *lock(&self.held);
+        if held {
+            self.arrived.notify_one();
+            self.release.notified().await;
+        }
+        match lock(&self.reply).take() {
+            None => Ok(Response::new(R::default())),
+            Some(Err(status)) => Err(status),
+            Some(Ok(reply)) => Ok(Response::new(*reply.downcast().expect("a reply of this RPC"))),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+macro_rules! service {
+    ($service:path { $($rpc:ident($request:ident) -> $response:ident;)* } $($more:item)*) => {
+        #[tonic::async_trait]
+        impl $service for Shared {
+            $(
+                async fn $rpc(&self, request: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                    self.0.answer(stringify!($rpc), request).await
+                }
+            )*
+            $($more)*
+        }
+    };
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Fake>);
+
+service! { hosts::HostService {
+    list_hosts(ListHostsRequest) -> ListHostsResponse;
+    get_host(GetHostRequest) -> GetHostResponse;
+} }
+service! { agents::HostAgentService {
+    get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
+    stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
+    start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;
+} }
+service! { processes::AgentProcessService {
+    list_agent_processes(ListAgentProcessesRequest) -> ListAgentProcessesResponse;
+    get_agent_process(GetAgentProcessRequest) -> GetAgentProcessResponse;
+    stop_agent_process(StopAgentProcessRequest) -> StopAgentProcessResponse;
+    start_agent_process(StartAgentProcessRequest) -> StartAgentProcessResponse;
+    restart_agent_process(RestartAgentProcessRequest) -> RestartAgentProcessResponse;
+} }
+service! { users::UserService {
+    list_users(ListUsersRequest) -> ListUsersResponse;
+    create_user(CreateUserRequest) -> CreateUserResponse;
+    delete_user(DeleteUserRequest) -> DeleteUserResponse;
+    set_password(SetPasswordRequest) -> SetPasswordResponse;
+    create_token(CreateTokenRequest) -> CreateTokenResponse;
+} }
+service! { audit::AuditService {
+    list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
+} }
+service! { tasks::TaskService {
+    list_tasks(ListTasksRequest) -> ListTasksResponse;
+    get_task(GetTaskRequest) -> GetTaskResponse;
+    get_subtask_log(GetSubtaskLogRequest) -> GetSubtaskLogResponse;
+}
+    type WatchTaskStream = BoxStream<v1::WatchTaskResponse>;
+
+    async fn watch_task(&self, _: Request<v1::WatchTaskRequest>) -> Result<Response<Self::WatchTaskStream>, Status> {
+        Err(Status::unimplemented("no route leads here"))
+    }
+}
+
+/// Serves all of it on a port of its own.
+pub(super) async fn spawn(fake: Arc<Fake>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let shared = Shared(fake);
+    let served = Server::builder()
+        .add_service(hosts::HostServiceServer::new(shared.clone()))
+        .add_service(agents::HostAgentServiceServer::new(shared.clone()))
+        .add_service(processes::AgentProcessServiceServer::new(shared.clone()))
+        .add_service(users::UserServiceServer::new(shared.clone()))
+        .add_service(audit::AuditServiceServer::new(shared.clone()))
+        .add_service(tasks::TaskServiceServer::new(shared))
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(async move { drop(served.await) });
+    address
+}

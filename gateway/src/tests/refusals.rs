@@ -1,0 +1,138 @@
+//! Requests that are refused before the server hears of them, and what else is HTTP alone.
+
+use super::{JSON, PARENT, STOP};
+use crate::testing::{Connection, Running};
+
+/// Hazards I01 and I03: none of it reaches the server.
+#[tokio::test]
+async fn wrong_input_is_refused_in_the_envelope() {
+    let gateway = Running::start().await;
+    let long = "1".repeat(400);
+    for id in [
+        "abc",
+        "0",
+        "-1",
+        "+1",
+        "%201",
+        "1e3",
+        "0x10",
+        "9223372036854775808",
+        "%EF%BC%91",
+        "%ff",
+        &long,
+    ] {
+        let answer = gateway.send("POST", &STOP.replace("185", id), &[], b"").await;
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (400, "INVALID_ARGUMENT"),
+            "{id}"
+        );
+        let field = if id == "%ff" { "path" } else { "agentProcessId" };
+        assert_eq!(answer.body["error"]["subErrors"][0]["field"], field, "{id}");
+    }
+    for path in [
+        "/api/v2/compute/hosts?size=2001",
+        "/compute/hosts?page=0",
+        "/tasks/instances?status=DONE",
+    ] {
+        assert_eq!(gateway.get(path).await.reason(), "INVALID_ARGUMENT", "{path}");
+    }
+    let answer = gateway.send("POST", STOP, &[JSON], br#"{"force": true}"#).await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.body["error"]["subErrors"][0]["field"], "force");
+    assert!(gateway.fake.take_seen().is_empty());
+}
+
+/// Hazards I06 and I16.
+#[tokio::test]
+async fn wrong_routes_methods_and_media_types_are_refused_in_the_envelope() {
+    let gateway = Running::start().await;
+    for path in [
+        "/",
+        "/api/v2",
+        "/api/v2/compute/hosts/",
+        "/api/v1/compute/hosts",
+        "//compute/hosts",
+        "/compute/../x",
+    ] {
+        let answer = gateway.get(path).await;
+        assert_eq!((answer.status, answer.reason()), (404, "ROUTE_UNKNOWN"), "{path}");
+    }
+    for method in ["GET", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+        let answer = gateway
+            .send(method, STOP, &[("X-HTTP-Method-Override", "POST")], b"")
+            .await;
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (405, "METHOD_NOT_ALLOWED"),
+            "{method}"
+        );
+        assert_eq!(answer.header("allow"), Some("POST"), "{method}");
+    }
+    let answer = gateway.send("DELETE", "/iam/users", &[], b"").await;
+    assert_eq!(answer.header("allow"), Some("GET,HEAD,POST"));
+    let answer = gateway
+        .send("POST", STOP, &[("Content-Type", "text/plain")], b"{}")
+        .await;
+    assert_eq!((answer.status, answer.reason()), (415, "UNSUPPORTED_MEDIA_TYPE"));
+    assert!(gateway.fake.take_seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_large_body_is_refused_whether_or_not_its_size_is_said() {
+    let gateway = Running::with(|config| config.max_body = 1000).await;
+    let large = vec![b' '; 10 << 20];
+    let answer = gateway.send("POST", STOP, &[JSON], &large).await;
+    assert_eq!((answer.status, answer.reason()), (413, "BODY_TOO_LARGE"));
+
+    let chunk = [b"7d0\r\n".as_slice(), &[b' '; 2000], b"\r\n0\r\n\r\n"].concat();
+    let answer = gateway
+        .send("POST", STOP, &[JSON, ("Transfer-Encoding", "chunked")], &chunk)
+        .await;
+    assert_eq!((answer.status, answer.reason()), (413, "BODY_TOO_LARGE"));
+
+    // One who asks first is told before it sends anything.
+    let mut asks = Connection::open(gateway.address).await;
+    let head =
+        format!("POST {STOP} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\nExpect: 100-continue\r\n\r\n");
+    asks.write(head.as_bytes()).await;
+    assert_eq!(asks.answer().await.status, 413);
+    assert!(gateway.fake.take_seen().is_empty());
+}
+
+/// Hazard I13.
+#[tokio::test]
+async fn a_trace_is_taken_over_only_where_it_is_valid() {
+    let gateway = Running::start().await;
+    let mut seen = Vec::new();
+    for parent in [
+        PARENT,
+        "",
+        "51b0faa7203d42db",
+        &"a".repeat(5000),
+        "00-51b0faa7203d42db\u{fffd}",
+    ] {
+        let answer = gateway
+            .send("GET", "/nowhere", &[("traceparent", parent)], b"")
+            .await;
+        let trace = answer.body["traceId"].to_string();
+        assert!(!seen.contains(&trace), "{parent}");
+        seen.push(trace);
+    }
+    assert_eq!(seen[0], "\"51b0faa7203d42db\"");
+}
+
+/// Hazard I16.
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let gateway = Running::start().await;
+    let mut connection = Connection::open(gateway.address).await;
+    let head = "HEAD /iam/users HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    connection.write(head.as_bytes()).await;
+    let answer = connection.rest().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
+    assert_eq!(gateway.fake.take_seen().len(), 1);
+}

@@ -1,0 +1,151 @@
+//! The one way to the server, and what travels there: an allow-list, nothing else of what a caller sends (hazard S13).
+
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use belay_proto::{
+    Problem, Reason, Trace,
+    v1::{
+        agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        task_service_client::TaskServiceClient, user_service_client::UserServiceClient,
+    },
+};
+use http::{Uri, header, request::Parts};
+use jiff::tz::TimeZone;
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+use crate::{envelope::Refusal, error, routes::Gateway, trace};
+
+/// A connection to the server that is made when it is first needed, and again when it was lost. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    channel: Channel,
+    timeout: Duration,
+}
+
+/// One request's call to the server: whose it is, and which trace it belongs to.
+pub(crate) struct Call {
+    upstream: Upstream,
+    /// As the caller sent it. Checking it is the server's, and so is refusing a request without it.
+    authorization: Option<MetadataValue<Ascii>>,
+    trace: Trace,
+    zone: TimeZone,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A server that vanished without a word is noticed within the sum of these two.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Above a page of 2000 rows; the default of 4 MiB could be reached by long command lines.
+const LARGEST_REPLY: usize = 32 << 20;
+
+impl Upstream {
+    /// The way to the server at `server`, which may take `timeout` for one call.
+    pub(crate) fn new(server: Uri, timeout: Duration) -> Self {
+        let channel = Endpoint::from(server)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .connect_lazy();
+        Self { channel, timeout }
+    }
+}
+
+macro_rules! clients {
+    ($($(#[$doc:meta])* $name:ident: $client:ident;)*) => {
+        impl Call {
+            $(
+                $(#[$doc])*
+                pub(crate) fn $name(&self) -> $client<Channel> {
+                    $client::new(self.upstream.channel.clone()).max_decoding_message_size(LARGEST_REPLY)
+                }
+            )*
+        }
+    };
+}
+
+clients! {
+    /// Calls on hosts.
+    hosts: HostServiceClient;
+    /// Calls on the agent of a host.
+    agents: HostAgentServiceClient;
+    /// Calls on single processes.
+    processes: AgentProcessServiceClient;
+    /// Calls on tasks.
+    tasks: TaskServiceClient;
+    /// Calls on users.
+    users: UserServiceClient;
+    /// Calls on the audit trail.
+    audit: AuditServiceClient;
+}
+
+impl Call {
+    /// A message with everything that travels with it: credentials, trace, and how long the answer may take.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.upstream.timeout);
+        self.trace.into_metadata(request.metadata_mut());
+        if let Some(authorization) = &self.authorization {
+            request
+                .metadata_mut()
+                .insert("authorization", authorization.clone());
+        }
+        request
+    }
+
+    /// The zone of the times in the answer.
+    pub(crate) fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+}
+
+/// What a reply must hold, or the server broke the contract.
+pub(crate) fn told<T>(part: Option<T>) -> Result<T, Refusal> {
+    part.ok_or_else(|| {
+        tracing::error!("Server answered without the object that was asked for.");
+        error::internal().into()
+    })
+}
+
+impl FromRequestParts<Gateway> for Call {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Refusal> {
+        Ok(Self {
+            upstream: gateway.upstream.clone(),
+            authorization: authorization(parts)?,
+            trace: parts
+                .extensions
+                .get()
+                .copied()
+                .unwrap_or_else(|| trace::of(&parts.headers)),
+            zone: gateway.zone.clone(),
+        })
+    }
+}
+
+/// With two sets of credentials it is not clear whose the request is, so it is nobody's.
+fn authorization(parts: &Parts) -> Result<Option<MetadataValue<Ascii>>, Problem> {
+    let mut sent = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let Some(first) = sent.next() else {
+        return Ok(None);
+    };
+    let refused = |what: &str| {
+        Problem::new(Reason::Unauthenticated, what)
+            .hint("send one `Authorization` header with one set of credentials")
+    };
+    if sent.next().is_some() {
+        return Err(refused("more than one `Authorization` header"));
+    }
+    let mut value = MetadataValue::try_from(first.as_bytes())
+        .map_err(|_| refused("the `Authorization` header is malformed"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
