@@ -19,10 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=google");
 
     let mut compiler = protox::Compiler::new(["."])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files(FILES)?;
+    compiler.include_imports(true).include_source_info(true).open_files(FILES)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // Options such as `google.api.http` survive only in the bytes, not in the typed set that feeds the generator.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;

@@ -53,14 +53,10 @@ impl Default for Config {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let config: Self = toml::from_str(&text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
         config.validate()?;
         Ok(config)
     }
@@ -70,10 +66,7 @@ impl Config {
         self.check_listen(self.listen)?;
         let server = self.server_uri()?;
         if !self.allow_plaintext && !is_loopback(&server) {
-            return Err(ConfigError::Plaintext {
-                key: "server",
-                address: self.server.clone(),
-            });
+            return Err(ConfigError::Plaintext { key: "server", address: self.server.clone() });
         }
         self.zone()?;
         if self.max_body == 0 {
@@ -81,10 +74,7 @@ impl Config {
         }
         // gRPC carries a timeout in at most eight digits of a unit; a zero one would refuse every call.
         if self.request_timeout.is_zero() || self.request_timeout > LONGEST_TIMEOUT {
-            return Err(invalid(
-                "request_timeout",
-                "must be above zero and at most one day",
-            ));
+            return Err(invalid("request_timeout", "must be above zero and at most one day"));
         }
         Ok(())
     }
@@ -94,10 +84,7 @@ impl Config {
         if self.allow_plaintext || listen.ip().to_canonical().is_loopback() {
             return Ok(());
         }
-        Err(ConfigError::Plaintext {
-            key: "listen",
-            address: listen.to_string(),
-        })
+        Err(ConfigError::Plaintext { key: "listen", address: listen.to_string() })
     }
 
     /// The zone of every time in an answer.
@@ -121,10 +108,7 @@ impl Config {
     /// The gRPC address of the server.
     pub(crate) fn server_uri(&self) -> Result<Uri, ConfigError> {
         let wrong = || {
-            let say = format!(
-                "`{}` is not an address such as `http://127.0.0.1:9440`",
-                self.server
-            );
+            let say = format!("`{}` is not an address such as `http://127.0.0.1:9440`", self.server);
             invalid("server", say)
         };
         let uri: Uri = self.server.parse().map_err(|_| wrong())?;
@@ -189,10 +173,7 @@ fn invalid(key: &'static str, what: impl Into<String>) -> ConfigError {
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || bare
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+    host == "localhost" || bare.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
 fn numeric_offset(text: &str) -> Option<TimeZone> {
@@ -249,17 +230,11 @@ mod tests {
 
     #[test]
     fn plaintext_leaves_the_machine_only_when_allowed() {
-        refused(
-            "listen = '0.0.0.0:8080'",
-            "invalid `listen`: 0.0.0.0:8080 is not a loopback",
-        );
+        refused("listen = '0.0.0.0:8080'", "invalid `listen`: 0.0.0.0:8080 is not a loopback");
         refused("server = 'http://10.0.0.1:9440'", "invalid `server`");
         refused("server = 'http://belay.example:9440'", "allow_plaintext = true");
         for near in ["http://localhost:1", "http://[::1]:1", "http://127.9.9.9:1"] {
-            let config = Config {
-                server: near.to_owned(),
-                ..Config::default()
-            };
+            let config = Config { server: near.to_owned(), ..Config::default() };
             config.validate().expect(near);
         }
     }
@@ -287,14 +262,8 @@ mod tests {
 
     #[test]
     fn offsets_are_zones() {
-        let config = Config {
-            timezone: Some("-03:30".to_owned()),
-            ..Config::default()
-        };
+        let config = Config { timezone: Some("-03:30".to_owned()), ..Config::default() };
         let zone = config.zone().expect("zone");
-        assert_eq!(
-            jiff::Timestamp::UNIX_EPOCH.to_zoned(zone).offset().seconds(),
-            -12_600
-        );
+        assert_eq!(jiff::Timestamp::UNIX_EPOCH.to_zoned(zone).offset().seconds(), -12_600);
     }
 }

@@ -85,16 +85,12 @@ impl Outcome {
 
     /// What a program acts on, for the log.
     pub(crate) fn reason(&self) -> &'static str {
-        self.0
-            .as_ref()
-            .map_or_else(|refusal| refusal.0.reason.as_str(), |_| "OK")
+        self.0.as_ref().map_or_else(|refusal| refusal.0.reason.as_str(), |_| "OK")
     }
 
     /// The HTTP status.
     pub(crate) fn status(&self) -> StatusCode {
-        self.0
-            .as_ref()
-            .map_or_else(|refusal| error::status(refusal.0.reason), |_| StatusCode::OK)
+        self.0.as_ref().map_or_else(|refusal| error::status(refusal.0.reason), |_| StatusCode::OK)
     }
 
     /// Writes the envelope.
@@ -106,10 +102,7 @@ impl Outcome {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Err(Refusal(problem)) = &self.0 {
             error::add_headers(problem, headers);
         }
@@ -125,10 +118,7 @@ impl Outcome {
             data,
             duration: u64::try_from(about.duration.as_millis()).unwrap_or(u64::MAX),
             error,
-            server: about
-                .server
-                .map(|ip| ip.to_canonical().to_string())
-                .unwrap_or_default(),
+            server: about.server.map(|ip| ip.to_canonical().to_string()).unwrap_or_default(),
             status: self.status().as_u16(),
             successful: self.0.is_ok(),
             timestamp: time::millis(about.now, about.zone),
@@ -191,10 +181,8 @@ impl<'a> ErrorObject<'a> {
             "" => problem.message.clone(),
             hint => format!("{} (hint: {hint})", problem.message),
         };
-        let sub_error = |(field, message): &'a (String, String)| SubError {
-            field: camel_case(field),
-            message,
-        };
+        let sub_error =
+            |(field, message): &'a (String, String)| SubError { field: camel_case(field), message };
         Self {
             code: row.code,
             error_code: row.error_code,

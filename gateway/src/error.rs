@@ -51,11 +51,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::Internal => (Http::INTERNAL_SERVER_ERROR, 0, "COM10999"),
     };
-    Row {
-        status,
-        code,
-        error_code,
-    }
+    Row { status, code, error_code }
 }
 
 /// The HTTP status of a reason.
@@ -72,11 +68,8 @@ pub(crate) fn problem(status: &Status) -> Problem {
     match status.code() {
         Code::Cancelled | Code::DeadlineExceeded => {
             warn!(code = ?status.code(), %cause, "Server did not answer in time.");
-            Problem::new(
-                Reason::NotProven,
-                "the server did not answer in time; an order may still go on",
-            )
-            .hint("read the object again before the order is repeated")
+            Problem::new(Reason::NotProven, "the server did not answer in time; an order may still go on")
+                .hint("read the object again before the order is repeated")
         }
         Code::ResourceExhausted => {
             warn!(%cause, "Server has too much to do.");
@@ -125,10 +118,7 @@ pub(crate) fn from_http(status: StatusCode) -> Problem {
 /// Adds the headers that HTTP asks for with some refusals.
 pub(crate) fn add_headers(problem: &Problem, headers: &mut HeaderMap) {
     if problem.reason == Reason::Unauthenticated {
-        headers.insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Basic realm=\"belay\""),
-        );
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"belay\""));
     }
     if let Some(after) = problem.retry_after {
         // Whole seconds, and never 0, which would ask for a storm.
@@ -145,11 +135,8 @@ fn unreachable(status: &Status) -> Problem {
     warn!(code = ?status.code(), cause = %Chain(status), "Server can not be reached.");
     let never_left = sources(status).any(|cause| cause.is::<ConnectError>());
     let problem = if never_left {
-        Problem::new(
-            Reason::ServerUnreachable,
-            "the server can not be reached; nothing was ordered",
-        )
-        .hint("check that the Belay server runs, then try again")
+        Problem::new(Reason::ServerUnreachable, "the server can not be reached; nothing was ordered")
+            .hint("check that the Belay server runs, then try again")
     } else {
         let told = "the connection to the server was lost; whether an order was carried out is not known";
         Problem::new(Reason::ServerUnreachable, told)
@@ -182,18 +169,9 @@ mod tests {
     fn the_table() {
         let mut table = String::new();
         for &reason in Reason::ALL {
-            let Row {
-                status,
-                code,
-                error_code,
-            } = row(reason);
-            writeln!(
-                table,
-                "{:<22} {} {error_code} {code}",
-                reason.as_str(),
-                status.as_u16()
-            )
-            .expect("written");
+            let Row { status, code, error_code } = row(reason);
+            writeln!(table, "{:<22} {} {error_code} {code}", reason.as_str(), status.as_u16())
+                .expect("written");
         }
         insta::assert_snapshot!(table, @r#"
         INVALID_ARGUMENT       400 COM10001 1001

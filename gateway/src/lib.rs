@@ -43,14 +43,7 @@ pub async fn run(
     config.validate()?;
     config.check_listen(listener.local_addr().map_err(Error::Listener)?)?;
     let gateway = routes::Gateway::new(&config)?;
-    serve::serve(
-        listener,
-        routes::router(gateway.clone()),
-        &gateway,
-        config.drain,
-        shutdown,
-    )
-    .await;
+    serve::serve(listener, routes::router(gateway.clone()), &gateway, config.drain, shutdown).await;
     Ok(())
 }
 
@@ -59,10 +52,7 @@ pub async fn start(config: &Path) -> Result<(), Error> {
     let config = Config::load(config)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-    let bind = |source| Error::Bind {
-        address: config.listen,
-        source,
-    };
+    let bind = |source| Error::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
     let address = listener.local_addr().map_err(Error::Listener)?;
     info!(%address, server = %config.server, "Gateway listens.");

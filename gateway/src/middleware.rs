@@ -64,9 +64,7 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
             answer.headers_mut().insert(header::ALLOW, allow);
         }
         if gateway.drain.is_told() {
-            answer
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         line.write(answer.status(), outcome.reason());
         answer
@@ -78,12 +76,9 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
 /// Refuses what comes in while the gateway is about to end.
 async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     if gateway.drain.is_told() {
-        let problem = Problem::new(
-            Reason::ShuttingDown,
-            "the gateway is about to end; nothing was ordered",
-        )
-        .hint("try again")
-        .retry_after(Duration::from_secs(1));
+        let problem = Problem::new(Reason::ShuttingDown, "the gateway is about to end; nothing was ordered")
+            .hint("try again")
+            .retry_after(Duration::from_secs(1));
         return Refusal::from(problem).into_response();
     }
     next.run(request).await
@@ -94,12 +89,9 @@ async fn bound(State(gateway): State<Gateway>, request: Request, next: Next) -> 
     let (parts, body) = request.into_parts();
     let waits = parts.headers.contains_key(header::EXPECT);
     let read = tokio::time::timeout(BODY_TIME, read(body, gateway.max_body, waits)).await;
-    match read.unwrap_or_else(|_| {
-        Err(Problem::new(
-            Reason::InvalidArgument,
-            "the body did not arrive in time",
-        ))
-    }) {
+    match read
+        .unwrap_or_else(|_| Err(Problem::new(Reason::InvalidArgument, "the body did not arrive in time")))
+    {
         Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
         Err(problem) => Refusal::from(problem).into_response(),
     }
@@ -132,11 +124,7 @@ async fn read(mut body: Body, limit: usize, waits: bool) -> Result<Bytes, Proble
             break;
         }
     }
-    if length > limit {
-        Err(too_large())
-    } else {
-        Ok(bytes.into())
-    }
+    if length > limit { Err(too_large()) } else { Ok(bytes.into()) }
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> Response {
@@ -166,12 +154,7 @@ impl LogLine {
 
     fn write(mut self, status: StatusCode, reason: &str) {
         self.written = true;
-        let Self {
-            method,
-            path,
-            started,
-            ..
-        } = &self;
+        let Self { method, path, started, .. } = &self;
         let duration = started.elapsed();
         info!(%method, path, status = status.as_u16(), reason, ?duration, "Request answered.");
     }
@@ -180,12 +163,7 @@ impl LogLine {
 impl Drop for LogLine {
     fn drop(&mut self) {
         if !self.written {
-            let Self {
-                method,
-                path,
-                started,
-                ..
-            } = self;
+            let Self { method, path, started, .. } = self;
             info!(%method, path, duration = ?started.elapsed(), "Caller hung up before the answer.");
         }
     }

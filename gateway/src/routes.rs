@@ -65,28 +65,13 @@ fn table() -> Vec<Route> {
         post("/compute/hosts/{hostId}/agent/stop", agent::stop),
         post("/compute/hosts/{hostId}/agent/start", agent::start),
         get("/compute/hosts/{hostId}/agent/processes", processes::list),
-        get(
-            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/detail",
-            processes::get,
-        ),
-        post(
-            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop",
-            processes::stop,
-        ),
-        post(
-            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/start",
-            processes::start,
-        ),
-        post(
-            "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/restart",
-            processes::restart,
-        ),
+        get("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/detail", processes::get),
+        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop", processes::stop),
+        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/start", processes::start),
+        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/restart", processes::restart),
         get("/tasks/instances", tasks::list),
         get("/tasks/instances/{taskInstanceId}", tasks::get),
-        get(
-            "/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log",
-            tasks::log,
-        ),
+        get("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log", tasks::log),
         get("/iam/users", users::list),
         post("/iam/users", users::create),
         delete("/iam/users/{name}", users::delete),
@@ -103,16 +88,9 @@ pub(crate) fn router(gateway: Gateway) -> Router {
 
 fn routes() -> Router<Gateway> {
     let mut router = Router::new();
-    for Route {
-        method,
-        path,
-        function,
-    } in table()
-    {
+    for Route { method, path, function } in table() {
         let function = function(method);
-        router = router
-            .route(path, function.clone())
-            .route(&format!("{PREFIX}{path}"), function);
+        router = router.route(path, function.clone()).route(&format!("{PREFIX}{path}"), function);
     }
     // Both are told apart by their status alone where the envelope is made.
     router
@@ -137,11 +115,7 @@ fn delete<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -
 }
 
 fn route<H: Handler<T, Gateway>, T: 'static>(method: MethodFilter, path: &'static str, function: H) -> Route {
-    Route {
-        method,
-        path,
-        function: Box::new(|method| on(method, function)),
-    }
+    Route { method, path, function: Box::new(|method| on(method, function)) }
 }
 
 #[cfg(test)]

@@ -91,10 +91,7 @@ pub(crate) async fn serve(
     };
     match timeout(limit, drained).await {
         Ok(()) => info!("Gateway ended; nothing was left under way."),
-        Err(_) => warn!(
-            requests = requests.len(),
-            "Gateway ended; what was under way is dropped."
-        ),
+        Err(_) => warn!(requests = requests.len(), "Gateway ended; what was under way is dropped."),
     }
 }
 
@@ -103,10 +100,7 @@ async fn accept(
     listener: &TcpListener,
     seats: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let seat = Arc::clone(seats)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
+    let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, seat))
 }

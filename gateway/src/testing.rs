@@ -40,17 +40,9 @@ impl Running {
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };
-        let ended = tokio::spawn(async move {
-            crate::run(listener, config, shutdown)
-                .await
-                .expect("it ends well")
-        });
-        Self {
-            address,
-            fake,
-            stop: Some(stop),
-            ended,
-        }
+        let ended =
+            tokio::spawn(async move { crate::run(listener, config, shutdown).await.expect("it ends well") });
+        Self { address, fake, stop: Some(stop), ended }
     }
 
     /// Tells the gateway to end.
@@ -60,10 +52,7 @@ impl Running {
 
     /// Waits for the gateway's end.
     pub(crate) async fn ended(self) {
-        tokio::time::timeout(Duration::from_secs(30), self.ended)
-            .await
-            .expect("in time")
-            .expect("no panic");
+        tokio::time::timeout(Duration::from_secs(30), self.ended).await.expect("in time").expect("no panic");
     }
 
     /// One request on a connection of its own.
@@ -74,10 +63,7 @@ impl Running {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        Connection::open(self.address)
-            .await
-            .send(method, path, headers, body)
-            .await
+        Connection::open(self.address).await.send(method, path, headers, body).await
     }
 
     /// A bare GET.
@@ -88,9 +74,6 @@ impl Running {
 
 /// A gateway that is asked without a network, and whose server does not exist.
 pub(crate) fn unconnected() -> Gateway {
-    let config = Config {
-        server: "http://127.0.0.1:1".to_owned(),
-        ..Config::default()
-    };
+    let config = Config { server: "http://127.0.0.1:1".to_owned(), ..Config::default() };
     Gateway::new(&config).expect("a gateway")
 }

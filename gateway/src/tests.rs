@@ -16,50 +16,26 @@ const PARENT: &str = "00-51b0faa7203d42dbaaaaaaaaaaaaaaaa-00f067aa0ba902b7-01";
 #[tokio::test]
 async fn an_order_is_one_call_with_credentials_trace_and_deadline() {
     let gateway = Running::start().await;
-    let process = v1::AgentProcess {
-        id: 185,
-        host_id: 20,
-        status: 2,
-        ..v1::AgentProcess::default()
-    };
-    gateway.fake.reply(v1::StopAgentProcessResponse {
-        process: Some(process),
-    });
+    let process = v1::AgentProcess { id: 185, host_id: 20, status: 2, ..v1::AgentProcess::default() };
+    gateway.fake.reply(v1::StopAgentProcessResponse { process: Some(process) });
     let credentials = ("Authorization", "Basic YWRtaW46cGFzcw==");
     // Hazard S13: what is not on the list goes no further.
-    let headers = [
-        JSON,
-        credentials,
-        ("traceparent", PARENT),
-        ("X-User", "root"),
-        ("Cookie", "a=b"),
-    ];
-    let answer = gateway
-        .send("POST", STOP, &headers, br#"{"reason": "upgrade"}"#)
-        .await;
+    let headers = [JSON, credentials, ("traceparent", PARENT), ("X-User", "root"), ("Cookie", "a=b")];
+    let answer = gateway.send("POST", STOP, &headers, br#"{"reason": "upgrade"}"#).await;
 
     assert_eq!(answer.status, 200);
     assert_eq!(answer.body["data"]["id"], 185);
     assert_eq!(answer.body["data"]["status"], "STOPPED");
     assert_eq!(answer.body["traceId"], "51b0faa7203d42db");
-    let [seen] = &gateway.fake.take_seen()[..] else {
-        panic!("one call")
-    };
+    let [seen] = &gateway.fake.take_seen()[..] else { panic!("one call") };
     assert_eq!(seen.rpc, "stop_agent_process");
     assert!(
-        seen.message
-            .contains("host_id: 20, agent_process_id: 185, reason: \"upgrade\""),
+        seen.message.contains("host_id: 20, agent_process_id: 185, reason: \"upgrade\""),
         "{}",
         seen.message
     );
-    assert_eq!(
-        seen.metadata.get("authorization").expect("credentials"),
-        "Basic YWRtaW46cGFzcw=="
-    );
-    assert_eq!(
-        belay_proto::Trace::from_metadata(&seen.metadata),
-        belay_proto::Trace::parse(PARENT)
-    );
+    assert_eq!(seen.metadata.get("authorization").expect("credentials"), "Basic YWRtaW46cGFzcw==");
+    assert_eq!(belay_proto::Trace::from_metadata(&seen.metadata), belay_proto::Trace::parse(PARENT));
     assert_eq!(seen.metadata.get("grpc-timeout").expect("a deadline"), "700000m");
     assert!(seen.metadata.get("x-user").is_none() && seen.metadata.get("cookie").is_none());
 }
@@ -67,27 +43,17 @@ async fn an_order_is_one_call_with_credentials_trace_and_deadline() {
 #[tokio::test]
 async fn without_credentials_the_server_is_asked_all_the_same() {
     let gateway = Running::start().await;
-    gateway
-        .fake
-        .fail(Problem::new(Reason::Unauthenticated, "no credentials"));
+    gateway.fake.fail(Problem::new(Reason::Unauthenticated, "no credentials"));
     let answer = gateway.get("/api/v2/compute/hosts/20").await;
     assert_eq!((answer.status, answer.reason()), (401, "UNAUTHENTICATED"));
     assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"belay\""));
-    assert!(
-        gateway.fake.take_seen()[0]
-            .metadata
-            .get("authorization")
-            .is_none()
-    );
+    assert!(gateway.fake.take_seen()[0].metadata.get("authorization").is_none());
 }
 
 #[tokio::test]
 async fn two_sets_of_credentials_are_nobodys() {
     let gateway = Running::start().await;
-    let twice = [
-        ("Authorization", "Basic YTph"),
-        ("Authorization", "Basic YjpiCg=="),
-    ];
+    let twice = [("Authorization", "Basic YTph"), ("Authorization", "Basic YjpiCg==")];
     let answer = gateway.send("POST", STOP, &twice, b"").await;
     assert_eq!((answer.status, answer.reason()), (401, "UNAUTHENTICATED"));
     assert!(gateway.fake.take_seen().is_empty());
@@ -103,10 +69,7 @@ async fn a_problem_of_the_server_is_told_whole() {
     gateway.fake.fail(problem);
     let answer = gateway.send("POST", STOP, &[], b"").await;
     assert_eq!((answer.status, answer.reason()), (409, "AGENT_BUSY"));
-    assert_eq!(
-        answer.body["error"]["message"],
-        "task 7 holds host 20 (hint: wait for task 7)"
-    );
+    assert_eq!(answer.body["error"]["message"], "task 7 holds host 20 (hint: wait for task 7)");
     assert_eq!(answer.body["error"]["target"], "hosts/20");
     assert_eq!(answer.header("retry-after"), Some("2"));
 }
@@ -115,9 +78,7 @@ async fn a_problem_of_the_server_is_told_whole() {
 #[tokio::test]
 async fn what_the_server_says_without_a_reason_stays_in_the_log() {
     let gateway = Running::start().await;
-    gateway
-        .fake
-        .fail(tonic::Status::internal("SELECT password FROM users"));
+    gateway.fake.fail(tonic::Status::internal("SELECT password FROM users"));
     let answer = gateway.get("/api/v2/compute/hosts").await;
     assert_eq!((answer.status, answer.reason()), (500, "INTERNAL"));
     assert!(!answer.body.to_string().contains("SELECT"));

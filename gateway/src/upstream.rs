@@ -93,9 +93,7 @@ impl Call {
         request.set_timeout(self.upstream.timeout);
         self.trace.into_metadata(request.metadata_mut());
         if let Some(authorization) = &self.authorization {
-            request
-                .metadata_mut()
-                .insert("authorization", authorization.clone());
+            request.metadata_mut().insert("authorization", authorization.clone());
         }
         request
     }
@@ -121,11 +119,7 @@ impl FromRequestParts<Gateway> for Call {
         Ok(Self {
             upstream: gateway.upstream.clone(),
             authorization: authorization(parts)?,
-            trace: parts
-                .extensions
-                .get()
-                .copied()
-                .unwrap_or_else(|| trace::of(&parts.headers)),
+            trace: parts.extensions.get().copied().unwrap_or_else(|| trace::of(&parts.headers)),
             zone: gateway.zone.clone(),
         })
     }

@@ -8,11 +8,7 @@ pub struct InvalidId(pub i64);
 
 impl fmt::Display for InvalidId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is not an id: ids are whole numbers from 1 to 9223372036854775807",
-            self.0
-        )
+        write!(f, "{} is not an id: ids are whole numbers from 1 to 9223372036854775807", self.0)
     }
 }
 

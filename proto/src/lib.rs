@@ -1,13 +1,7 @@
 //! The wire contract of Belay: generated code, and the few types that every part shares.
 
 /// The public API: hosts, agents, processes, tasks, users, audit.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    rust_2018_idioms,
-    clippy::all,
-    clippy::unwrap_used
-)]
+#[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::unwrap_used)]
 pub mod v1 {
     tonic::include_proto!("belay.v1");
 }
@@ -15,13 +9,7 @@ pub mod v1 {
 /// The server's orders to an agent, and what an agent observes.
 pub mod agent {
     /// Version 1.
-    #[allow(
-        missing_docs,
-        unreachable_pub,
-        rust_2018_idioms,
-        clippy::all,
-        clippy::unwrap_used
-    )]
+    #[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::unwrap_used)]
     pub mod v1 {
         tonic::include_proto!("belay.agent.v1");
     }
@@ -30,13 +18,7 @@ pub mod agent {
 /// An agent's reports to the server.
 pub mod fleet {
     /// Version 1.
-    #[allow(
-        missing_docs,
-        unreachable_pub,
-        rust_2018_idioms,
-        clippy::all,
-        clippy::unwrap_used
-    )]
+    #[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::unwrap_used)]
     pub mod v1 {
         tonic::include_proto!("belay.fleet.v1");
     }

@@ -185,14 +185,7 @@ impl Problem {
 
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
-        let Problem {
-            reason,
-            message,
-            hint,
-            target,
-            fields,
-            retry_after,
-        } = problem;
+        let Problem { reason, message, hint, target, fields, retry_after } = problem;
         let metadata: HashMap<_, _> = [("hint", hint), ("target", target)]
             .into_iter()
             .filter(|(_, text)| !text.is_empty())
@@ -227,10 +220,7 @@ mod tests {
 
     #[test]
     fn a_foreign_status_is_no_problem_of_ours() {
-        assert_eq!(
-            Problem::from_status(&Status::unavailable("connection refused")),
-            None
-        );
+        assert_eq!(Problem::from_status(&Status::unavailable("connection refused")), None);
     }
 
     #[test]

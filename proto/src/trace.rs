@@ -21,9 +21,7 @@ impl Trace {
     pub fn from_random(bytes: [u8; 16]) -> Self {
         let id = u128::from_be_bytes(bytes);
         // The shown half must not be zero either.
-        Self {
-            id: if id >> 64 == 0 { id | 1 << 64 } else { id },
-        }
+        Self { id: if id >> 64 == 0 { id | 1 << 64 } else { id } }
     }
 
     /// Reads a `traceparent`. `None` unless it is wholly valid: what a caller sends is never copied unchecked.
@@ -96,10 +94,7 @@ mod tests {
     /// Hazard I13: what is not wholly valid is replaced, never copied.
     #[test]
     fn reads_only_valid_traceparents() {
-        check(
-            "00-51b0faa7203d42dbaaaaaaaaaaaaaaaa-00f067aa0ba902b7-01",
-            Some("51b0faa7203d42db"),
-        );
+        check("00-51b0faa7203d42dbaaaaaaaaaaaaaaaa-00f067aa0ba902b7-01", Some("51b0faa7203d42db"));
         check("00-51B0FAA7203D42DBAAAAAAAAAAAAAAAA-00f067aa0ba902b7-01", None);
         check("00-00000000000000000000000000000000-00f067aa0ba902b7-01", None);
         check("00-51b0faa7203d42dbaaaaaaaaaaaaaaaa-0000000000000000-01", None);
@@ -112,9 +107,7 @@ mod tests {
     #[test]
     fn a_short_id_keeps_its_digits() {
         assert_eq!(
-            Trace::from_hex("51b0faa7203d42db")
-                .map(|t| t.to_string())
-                .as_deref(),
+            Trace::from_hex("51b0faa7203d42db").map(|t| t.to_string()).as_deref(),
             Some("51b0faa7203d42db")
         );
         assert_eq!(Trace::from_hex("0000000000000000"), None);

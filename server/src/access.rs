@@ -36,13 +36,8 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 5] = [
-        Self::Admin,
-        Self::HostManager,
-        Self::HostViewer,
-        Self::TaskManager,
-        Self::TaskViewer,
-    ];
+    const ALL: [Self; 5] =
+        [Self::Admin, Self::HostManager, Self::HostViewer, Self::TaskManager, Self::TaskViewer];
 
     /// The documented word.
     pub(crate) fn as_str(self) -> &'static str {

@@ -104,11 +104,7 @@ impl Agents {
     pub(crate) fn new(token: &str, epoch: u64) -> Result<Self, Error> {
         let token = MetadataValue::try_from(format!("Bearer {token}"))
             .map_err(|_| Error::Internal("the fleet's token has characters that cannot be sent".into()))?;
-        Ok(Self {
-            token,
-            epoch,
-            channels: Mutex::default(),
-        })
+        Ok(Self { token, epoch, channels: Mutex::default() })
     }
 
     /// Has an order carried out: sends it, and after a lost connection sends it again under the same operation id, for
@@ -150,12 +146,7 @@ impl Agents {
         id: Uuid,
     ) -> Result<Option<Operation>, NoAnswer> {
         let mut client = self.client(&reachable(fleet, host)?)?;
-        let request = self.request(
-            pb::GetOperationRequest {
-                operation_id: id.to_string(),
-            },
-            None,
-        );
+        let request = self.request(pb::GetOperationRequest { operation_id: id.to_string() }, None);
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_operation(request)).await;
         match answer {
             Ok(answer) => Ok(Some(read(answer.operation)?)),
@@ -174,11 +165,7 @@ impl Agents {
         let mut client = self.client(&reachable(fleet, host)?)?;
         let request = self.request(pb::GetInventoryRequest {}, Some(trace));
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_inventory(request)).await?;
-        answer
-            .processes
-            .into_iter()
-            .map(|process| observed(process).map_err(garbled))
-            .collect()
+        answer.processes.into_iter().map(|process| observed(process).map_err(garbled)).collect()
     }
 
     async fn send(
@@ -208,21 +195,15 @@ impl Agents {
             }
             Verb::Restart(alias) => {
                 let request = self.request(pb::RestartProcessRequest { order: wire, alias }, trace);
-                bounded(deadline, client.restart_process(request))
-                    .await?
-                    .operation
+                bounded(deadline, client.restart_process(request)).await?.operation
             }
             Verb::StopAll => {
                 let request = self.request(pb::StopAllProcessesRequest { order: wire }, trace);
-                bounded(deadline, client.stop_all_processes(request))
-                    .await?
-                    .operation
+                bounded(deadline, client.stop_all_processes(request)).await?.operation
             }
             Verb::StartAll => {
                 let request = self.request(pb::StartAllProcessesRequest { order: wire }, trace);
-                bounded(deadline, client.start_all_processes(request))
-                    .await?
-                    .operation
+                bounded(deadline, client.start_all_processes(request)).await?.operation
             }
         };
         read(operation)
@@ -251,10 +232,7 @@ impl Agents {
 
     /// Forgets the connection to an address that an agent has left.
     pub(crate) fn forget(&self, address: &str) {
-        self.channels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(address);
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
     }
 
     fn request<T>(&self, message: T, trace: Option<Trace>) -> Request<T> {
@@ -268,9 +246,7 @@ impl Agents {
 }
 
 fn reachable(fleet: &Fleet, host: HostId) -> Result<String, NoAnswer> {
-    fleet
-        .reachable(host)
-        .map_err(|error| NoAnswer::Lost(Status::unavailable(error.to_string())))
+    fleet.reachable(host).map_err(|error| NoAnswer::Lost(Status::unavailable(error.to_string())))
 }
 
 async fn bounded<T>(
@@ -283,23 +259,15 @@ async fn bounded<T>(
             Some(problem) if problem.reason != Reason::ShuttingDown => NoAnswer::Refused(problem),
             _ => NoAnswer::Lost(status),
         }),
-        Err(_) => Err(NoAnswer::Lost(Status::new(
-            Code::DeadlineExceeded,
-            "no answer in time",
-        ))),
+        Err(_) => Err(NoAnswer::Lost(Status::new(Code::DeadlineExceeded, "no answer in time"))),
     }
 }
 
 fn read(operation: Option<pb::Operation>) -> Result<Operation, NoAnswer> {
-    operation
-        .ok_or_else(|| "it has no operation".to_owned())
-        .and_then(Operation::read)
-        .map_err(garbled)
+    operation.ok_or_else(|| "it has no operation".to_owned()).and_then(Operation::read).map_err(garbled)
 }
 
 /// An answer that can not be read is no answer: the agent is asked again.
 fn garbled(what: String) -> NoAnswer {
-    NoAnswer::Lost(Status::data_loss(format!(
-        "the agent's answer cannot be read: {what}"
-    )))
+    NoAnswer::Lost(Status::data_loss(format!("the agent's answer cannot be read: {what}")))
 }

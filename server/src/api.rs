@@ -48,8 +48,5 @@ fn admitted<T>(request: Request<T>) -> Result<(Caller, T), Status> {
 /// One page of a list that is in memory.
 fn cut<T>(all: Vec<T>, page: crate::convert::Page) -> Vec<T> {
     let offset = usize::try_from(page.offset()).unwrap_or(usize::MAX);
-    all.into_iter()
-        .skip(offset)
-        .take(page.size.unsigned_abs() as usize)
-        .collect()
+    all.into_iter().skip(offset).take(page.size.unsigned_abs() as usize).collect()
 }

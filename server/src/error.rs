@@ -175,16 +175,14 @@ impl From<&Error> for Problem {
         match error {
             Error::Invalid(fields) => fields
                 .iter()
-                .fold(told(Reason::InvalidArgument), |problem, (name, what)| {
-                    problem.field(*name, what)
-                })
+                .fold(told(Reason::InvalidArgument), |problem, (name, what)| problem.field(*name, what))
                 .hint("correct the request and send it again"),
             Error::Unauthenticated(NotVerified::Store(_)) => internal(),
             Error::Unauthenticated(_) => told(Reason::Unauthenticated)
                 .hint("send `authorization: Basic base64(NAME:PASSWORD)` or `authorization: Bearer TOKEN`"),
-            Error::Denied { action, .. } => told(Reason::PermissionDenied)
-                .target(*action)
-                .hint("ask an administrator for the role"),
+            Error::Denied { action, .. } => {
+                told(Reason::PermissionDenied).target(*action).hint("ask an administrator for the role")
+            }
             Error::RouteUnknown(path) => told(Reason::RouteUnknown)
                 .target(path)
                 .hint("list what there is with `grpcurl HOST:PORT list`"),
@@ -193,9 +191,7 @@ impl From<&Error> for Problem {
                 .hint("list hosts with `belay host list`"),
             Error::ProcessUnknown { host, process } => told(Reason::ProcessUnknown)
                 .target(target(*host, *process))
-                .hint(format!(
-                    "list its processes with `belay process list --host {host}`"
-                )),
+                .hint(format!("list its processes with `belay process list --host {host}`")),
             Error::TaskUnknown(task) => told(Reason::TaskUnknown)
                 .target(format!("tasks/{task}"))
                 .hint("list tasks with `belay task list`"),
@@ -205,23 +201,19 @@ impl From<&Error> for Problem {
             Error::UserUnknown(name) => told(Reason::UserUnknown)
                 .target(format!("users/{name}"))
                 .hint("list users with `belay user list`"),
-            Error::UserExists(name) => told(Reason::UserExists)
-                .target(format!("users/{name}"))
-                .hint("choose another name"),
+            Error::UserExists(name) => {
+                told(Reason::UserExists).target(format!("users/{name}")).hint("choose another name")
+            }
             Error::LastAdmin(name) => told(Reason::LastAdmin)
                 .target(format!("users/{name}"))
                 .hint("add another user with the role ADMIN first"),
             Error::HostHeld { host, task } => told(Reason::AgentBusy)
                 .target(format!("hosts/{host}"))
-                .hint(format!(
-                    "wait for it with `belay task watch {task}`, then order again"
-                ))
+                .hint(format!("wait for it with `belay task watch {task}`, then order again"))
                 .retry_after(Duration::from_secs(5)),
             Error::NotOperable { host, process, .. } => told(Reason::ProcessNotOperable)
                 .target(target(*host, *process))
-                .hint(format!(
-                    "order the whole agent of the host instead: `belay agent stop --host {host}`"
-                )),
+                .hint(format!("order the whole agent of the host instead: `belay agent stop --host {host}`")),
             Error::ProcessUndeclared { host, process, .. } => told(Reason::ProcessUndeclared)
                 .target(target(*host, *process))
                 .hint("declare it in the agent's configuration and restart the agent"),
@@ -234,9 +226,7 @@ impl From<&Error> for Problem {
                 .retry_after(Duration::from_secs(5)),
             Error::NotProven { host, process, .. } => told(Reason::NotProven)
                 .target(target(*host, *process))
-                .hint(format!(
-                    "read the process again: `belay process get --host {host} {process}`"
-                )),
+                .hint(format!("read the process again: `belay process get --host {host} {process}`")),
             Error::Agent(problem) => problem.clone(),
             Error::ShuttingDown => told(Reason::ShuttingDown)
                 .hint("try again in a few seconds")

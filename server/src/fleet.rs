@@ -47,7 +47,7 @@ struct Link {
     incarnation: String,
     last_report: Instant,
     /// Ends the stream when a newer one takes its place.
-    replaced: CancellationToken,
+    stream: CancellationToken,
 }
 
 /// A host as it is now.
@@ -72,20 +72,8 @@ impl Fleet {
     /// A fleet as the database knows it; no agent has reported yet.
     pub(crate) fn new(hosts: Vec<(Host, Vec<Process>)>, patience: Duration) -> Self {
         let entry = |(host, processes): (Host, Vec<Process>)| {
-            let processes = processes
-                .into_iter()
-                .map(|process| (process.id, process))
-                .collect();
-            (
-                host.id,
-                Entry {
-                    host,
-                    processes,
-                    task: None,
-                    link: None,
-                    unsaved: BTreeSet::new(),
-                },
-            )
+            let processes = processes.into_iter().map(|process| (process.id, process)).collect();
+            (host.id, Entry { host, processes, task: None, link: None, unsaved: BTreeSet::new() })
         };
         Self {
             hosts: RwLock::new(hosts.into_iter().map(entry).collect()),
@@ -96,10 +84,7 @@ impl Fleet {
 
     /// Every host, by rising id.
     pub(crate) fn hosts(&self) -> Vec<HostView> {
-        self.read()
-            .values()
-            .map(|entry| entry.view(self.patience))
-            .collect()
+        self.read().values().map(|entry| entry.view(self.patience)).collect()
     }
 
     /// One host.
@@ -107,11 +92,7 @@ impl Fleet {
     /// # Errors
     /// [`Error::HostUnknown`].
     pub(crate) fn host(&self, host: HostId) -> Result<HostView, Error> {
-        Ok(self
-            .read()
-            .get(&host)
-            .ok_or(Error::HostUnknown(host))?
-            .view(self.patience))
+        Ok(self.read().get(&host).ok_or(Error::HostUnknown(host))?.view(self.patience))
     }
 
     /// The processes of a host, by rising id: those that its agent declares, and those it did.
@@ -120,13 +101,7 @@ impl Fleet {
     /// [`Error::HostUnknown`].
     pub(crate) fn processes(&self, host: HostId) -> Result<Vec<Process>, Error> {
         let hosts = self.read();
-        Ok(hosts
-            .get(&host)
-            .ok_or(Error::HostUnknown(host))?
-            .processes
-            .values()
-            .cloned()
-            .collect())
+        Ok(hosts.get(&host).ok_or(Error::HostUnknown(host))?.processes.values().cloned().collect())
     }
 
     /// One process of one host. A process of another host is as unknown as one that never was (hazard S08).
@@ -136,11 +111,7 @@ impl Fleet {
     pub(crate) fn process(&self, host: HostId, process: ProcessId) -> Result<Process, Error> {
         let hosts = self.read();
         let entry = hosts.get(&host).ok_or(Error::HostUnknown(host))?;
-        entry
-            .processes
-            .get(&process)
-            .cloned()
-            .ok_or(Error::ProcessUnknown { host, process })
+        entry.processes.get(&process).cloned().ok_or(Error::ProcessUnknown { host, process })
     }
 
     /// Where orders for a host go.
@@ -151,11 +122,7 @@ impl Fleet {
         let view = self.host(host)?;
         match view.online {
             true => Ok(view.host.facts.address),
-            false => Err(Error::AgentUnreachable {
-                host,
-                age: view.silence(),
-                source: None,
-            }),
+            false => Err(Error::AgentUnreachable { host, age: view.silence(), source: None }),
         }
     }
 
@@ -171,14 +138,14 @@ impl Fleet {
         }
     }
 
-    /// An agent opened its stream. An older stream of it is ended by the token of that one.
+    /// An agent opened its stream, which ends with its token. An older stream of it is ended.
     pub(crate) fn connect(
         &self,
         host: Host,
         processes: Vec<(Process, Option<Observed>)>,
         now: Timestamp,
-    ) -> CancellationToken {
-        let replaced = CancellationToken::new();
+        stream: CancellationToken,
+    ) {
         let mut hosts = self.write();
         let id = host.id;
         let entry = hosts.entry(id).or_insert_with(|| Entry {
@@ -188,12 +155,9 @@ impl Fleet {
             link: None,
             unsaved: BTreeSet::new(),
         });
-        let same_life = entry
-            .link
-            .as_ref()
-            .is_some_and(|link| link.incarnation == host.facts.incarnation);
+        let same_life = entry.link.as_ref().is_some_and(|link| link.incarnation == host.facts.incarnation);
         if let Some(link) = entry.link.take() {
-            link.replaced.cancel();
+            link.stream.cancel();
         }
         for (mut process, observed) in processes {
             if let Some(known) = entry.processes.get(&process.id) {
@@ -208,17 +172,13 @@ impl Fleet {
             }
             entry.processes.insert(process.id, process);
         }
-        entry.link = Some(Link {
-            incarnation: host.facts.incarnation.clone(),
-            last_report: Instant::now(),
-            replaced: replaced.clone(),
-        });
+        entry.link =
+            Some(Link { incarnation: host.facts.incarnation.clone(), last_report: Instant::now(), stream });
         // What the agent is meant to do was not the report's to say: keep what tasks have set meanwhile.
         let agent_state = entry.host.agent_state;
         entry.host = Host { agent_state, ..host };
         drop(hosts);
         self.connected.notify_waiters();
-        replaced
     }
 
     /// An agent reported on its stream.
@@ -277,11 +237,9 @@ impl Fleet {
         let mut unsaved = Unsaved::default();
         for (id, entry) in self.write().iter_mut() {
             let changed = std::mem::take(&mut entry.unsaved);
-            unsaved.processes.extend(
-                changed
-                    .into_iter()
-                    .filter_map(|process| entry.processes.get(&process).cloned()),
-            );
+            unsaved
+                .processes
+                .extend(changed.into_iter().filter_map(|process| entry.processes.get(&process).cloned()));
             if let (Some(_), Some(at)) = (&entry.link, entry.host.last_report_time) {
                 unsaved.seen.push((*id, at));
             }
@@ -311,10 +269,8 @@ impl Entry {
 
     fn observe(&mut self, observed: Vec<(String, Observed)>, now: Timestamp) {
         for (alias, observed) in observed {
-            let known = self
-                .processes
-                .values_mut()
-                .find(|process| process.alias == alias && process.declared);
+            let known =
+                self.processes.values_mut().find(|process| process.alias == alias && process.declared);
             if let Some(process) = known
                 && process.observe(observed, now)
             {

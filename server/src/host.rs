@@ -37,10 +37,7 @@ pub(crate) struct Facts {
 impl Facts {
     /// The address without its port.
     pub(crate) fn inner_ip_address(&self) -> &str {
-        let host = self
-            .address
-            .rsplit_once(':')
-            .map_or(&self.address[..], |(host, _)| host);
+        let host = self.address.rsplit_once(':').map_or(&self.address[..], |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
     }
 }

@@ -22,6 +22,9 @@ mod store; // what must survive a crash
 mod task; // what a durable task is, and its runner
 mod users; // changes of users // opens and runs all of it
 
+/// What is logged where nobody says otherwise: libraries only when something is wrong.
+pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn";
+
 pub use access::policy::UncoveredRpc;
 pub use config::{Config, ConfigError};
 pub use error::Error;

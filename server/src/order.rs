@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use belay_proto::{HostId, Problem, ProcessId, Reason};
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, error, info, warn};
 use uuid::Uuid;
 
@@ -26,6 +26,9 @@ const START_BUDGET: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(2);
 /// How long an agent that does not answer is asked again while the caller waits.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Pauses between questions about orders that go on: from the first, doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Which process, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +48,7 @@ pub(crate) async fn order_process(
     action: &'static str,
     verb: fn(String) -> Verb,
 ) -> Result<Process, Error> {
-    let ProcessOrder {
-        host,
-        process,
-        reason,
-    } = order;
+    let ProcessOrder { host, process, reason } = order;
     let audit = AuditEntry {
         time: Timestamp::now(),
         principal: caller.user.name.clone(),
@@ -92,12 +91,7 @@ pub(crate) async fn order_process(
     match timeout(budget + MARGIN, app.background.spawn(work)).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(Error::Internal(format!("an order ended unexpectedly: {panic}"))),
-        Err(_) => Err(Error::NotProven {
-            what: action.into(),
-            host,
-            process,
-            waited: budget + MARGIN,
-        }),
+        Err(_) => Err(Error::NotProven { what: action.into(), host, process, waited: budget + MARGIN }),
     }
 }
 
@@ -110,13 +104,8 @@ fn check(app: &App, host: HostId, process: ProcessId) -> Result<Process, Error> 
 
 /// The longest that the agent takes.
 fn budget(process: &Process, verb: &Verb) -> Duration {
-    let told = process
-        .observed
-        .as_ref()
-        .and_then(|observed| Duration::try_from(observed.stop_budget).ok());
-    let stop = told
-        .filter(|budget| !budget.is_zero())
-        .unwrap_or(UNKNOWN_STOP_BUDGET);
+    let told = process.observed.as_ref().and_then(|observed| Duration::try_from(observed.stop_budget).ok());
+    let stop = told.filter(|budget| !budget.is_zero()).unwrap_or(UNKNOWN_STOP_BUDGET);
     match verb {
         Verb::Stop(_) | Verb::StopAll => stop,
         Verb::Start(_) | Verb::StartAll => stop + START_BUDGET, // a start waits for a stop that is under way
@@ -133,11 +122,7 @@ async fn send(
 ) -> Result<Process, Error> {
     // Longer than the caller waits: who comes late still learns what became of the order.
     let deadline = Instant::now() + budget + 10 * MARGIN;
-    match app
-        .agents
-        .carry_out(&app.fleet, host, &order, PATIENCE, deadline)
-        .await
-    {
+    match app.agents.carry_out(&app.fleet, host, &order, PATIENCE, deadline).await {
         Ok(operation) => {
             settle(&app, host, operation.clone());
             match operation.failure() {
@@ -156,11 +141,7 @@ async fn send(
         Err(NoAnswer::Lost(status)) => {
             write_down(&app, order.id, OperationOutcome::Unknown);
             let age = app.fleet.host(host).ok().and_then(|view| view.silence());
-            Err(Error::AgentUnreachable {
-                host,
-                age,
-                source: Some(Box::new(status)),
-            })
+            Err(Error::AgentUnreachable { host, age, source: Some(Box::new(status)) })
         }
     }
 }
@@ -184,34 +165,46 @@ fn write_down(app: &Arc<App>, operation: Uuid, outcome: OperationOutcome) {
     });
 }
 
-/// Reads back from a host's agent what became of orders that were never answered.
+/// Reads back from a host's agent what became of orders that were never answered: those of an earlier server, and those
+/// whose connection was lost. Asks until every one of them has ended.
 pub(crate) async fn settle_unknown(app: &Arc<App>, host: HostId) {
-    let pending = match app.store.unsettled(host).await {
-        Ok(pending) => pending,
+    let mut pause = FIRST_PAUSE;
+    while !settle_what_ended(app, host).await {
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// Whether nothing is left to be settled.
+async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
+    let unsettled = match app.store.unsettled(host).await {
+        Ok(unsettled) => unsettled,
         Err(error) => {
             error!(%host, error = %Chain(&error), "Orders without an outcome could not be read.");
-            return;
+            return false;
         }
     };
-    for pending in pending {
-        match app.agents.operation(&app.fleet, pending.host, pending.id).await {
-            Ok(Some(operation)) if operation.state == OperationState::Running => {}
+    let mut all = true;
+    for id in unsettled {
+        match app.agents.operation(&app.fleet, host, id).await {
+            Ok(Some(operation)) if operation.state == OperationState::Running => all = false,
             Ok(Some(operation)) => settle(app, host, operation),
             Ok(None) => {
-                info!(%host, operation = %pending.id, "The order never arrived.");
+                info!(%host, operation = %id, "The order never arrived.");
                 let outcome = OperationOutcome::Failed {
                     reason: Reason::AgentUnreachable.as_str().into(),
                     message: "the order never arrived at the agent".into(),
                 };
-                write_down(app, pending.id, outcome);
+                write_down(app, id, outcome);
             }
             Err(NoAnswer::Refused(Problem { message, .. })) => {
-                warn!(%host, operation = %pending.id, message, "The agent would not say what became of an order.");
+                warn!(%host, operation = %id, message, "The agent would not say what became of an order.");
             }
             Err(NoAnswer::Lost(status)) => {
-                warn!(%host, operation = %pending.id, error = %status, "What became of an order is not known yet.");
-                return;
+                warn!(%host, operation = %id, error = %status, "What became of an order is not known yet.");
+                return false;
             }
         }
     }
+    all
 }

@@ -96,11 +96,7 @@ impl Process {
             });
         }
         if !self.operable {
-            return Err(Error::NotOperable {
-                host: self.host,
-                process: self.id,
-                alias: self.alias.clone(),
-            });
+            return Err(Error::NotOperable { host: self.host, process: self.id, alias: self.alias.clone() });
         }
         Ok(())
     }

@@ -60,18 +60,17 @@ impl Reports {
         let observed = processes
             .into_iter()
             .map(|process| {
-                let place = declared
-                    .iter()
-                    .position(|declared| declared.alias == process.alias);
+                let place = declared.iter().position(|declared| declared.alias == process.alias);
                 let seen = place.map(|place| declared.swap_remove(place).observed);
                 (process, seen)
             })
             .collect();
-        let stream = app.fleet.connect(host, observed, now);
+        let stream = app.shutdown.child_token();
+        app.fleet.connect(host, observed, now, stream.clone());
         info!(host = %id, name = facts.name, address = facts.address, incarnation = facts.incarnation, "Agent connected.");
-        let unknown = app.clone();
+        let (unsettled, connected) = (app.clone(), stream.clone());
         app.background
-            .spawn(async move { order::settle_unknown(&unknown, id).await });
+            .spawn(async move { connected.run_until_cancelled(order::settle_unknown(&unsettled, id)).await });
         Ok((id, stream))
     }
 
@@ -87,8 +86,10 @@ impl Reports {
         loop {
             let next = tokio::select! {
                 next = timeout(patience, reports.message()) => next,
-                () = stream.cancelled() => return Err(Status::aborted("a newer stream of this agent took its place")),
-                () = self.app.shutdown.cancelled() => return Err(Error::ShuttingDown.into()),
+                () = stream.cancelled() => return Err(match self.app.shutdown.is_cancelled() {
+                    true => Error::ShuttingDown.into(),
+                    false => Status::aborted("a newer stream of this agent took its place"),
+                }),
             };
             let Ok(next) = next else {
                 return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
@@ -97,10 +98,7 @@ impl Reports {
             match report(message)? {
                 (sequence, Report::Changed(observed)) => {
                     self.app.fleet.report(host, stream, observed, Timestamp::now());
-                    let acknowledged = ReportResponse {
-                        sequence,
-                        welcome: None,
-                    };
+                    let acknowledged = ReportResponse { sequence, welcome: None };
                     if acknowledge.send(Ok(acknowledged)).await.is_err() {
                         return Ok(());
                     }
@@ -132,10 +130,7 @@ impl FleetService for Reports {
 
         let (acknowledge, acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
         let heartbeat_interval = self.app.heartbeat.try_into().ok();
-        let welcome = Some(Welcome {
-            host_id: host.get(),
-            heartbeat_interval,
-        });
+        let welcome = Some(Welcome { host_id: host.get(), heartbeat_interval });
         // The channel is new and has room.
         let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome }));
 
@@ -143,6 +138,7 @@ impl FleetService for Reports {
         let follow = async move {
             let end = this.follow(host, &stream, reports, acknowledge.clone()).await;
             this.app.fleet.disconnect(host, &stream);
+            stream.cancel();
             match end {
                 Ok(()) => info!(%host, "Agent disconnected."),
                 Err(status) => {

@@ -55,6 +55,8 @@ const SERVED: [&str; 7] = [
     "belay.fleet.v1.FleetService",
 ];
 
+const HEALTH: &str = "grpc.health.v1.Health";
+
 /// A server with its database open, which does not serve yet.
 #[derive(Debug)]
 pub struct Server {
@@ -81,11 +83,7 @@ impl Server {
             users::create_first(&store, secret_file(&config.admin_password())?).await?;
             info!(user = users::FIRST_USER, password_file = %config.admin_password().display(), "First user made.");
         }
-        Ok(Self {
-            config,
-            store,
-            fleet_token,
-        })
+        Ok(Self { config, store, fleet_token })
     }
 }
 
@@ -97,9 +95,7 @@ pub async fn start(config: &Path) -> Result<(), Error> {
     let config = Config::load(config)?;
     let address = config.listen;
     let server = Server::open(config).await?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen { address, source })?;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     run(listener, server, terminated()).await
 }
 
@@ -113,15 +109,8 @@ pub async fn run(
     server: Server,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let Server {
-        config,
-        store,
-        fleet_token,
-    } = server;
-    let address = listener.local_addr().map_err(|source| Error::Listen {
-        address: config.listen,
-        source,
-    })?;
+    let Server { config, store, fleet_token } = server;
+    let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let app = Arc::new(App {
         fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER),
         agents: Agents::new(&fleet_token, store.epoch())?,
@@ -137,9 +126,7 @@ pub async fn run(
     let write_back = tokio::spawn(write_back(app.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in SERVED.iter().chain(&[""]) {
-        health
-            .set_service_status(service, tonic_health::ServingStatus::Serving)
-            .await;
+        health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
     }
 
     let gate = Gate::new(app.verifier.clone(), store, &fleet_token);
@@ -154,9 +141,7 @@ pub async fn run(
             shutdown.await;
             info!("Shutting down.");
             for service in SERVED.iter().chain(&[""]) {
-                health
-                    .set_service_status(service, tonic_health::ServingStatus::NotServing)
-                    .await;
+                health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
             }
             app.shutdown.cancel();
         }
@@ -199,10 +184,11 @@ fn reflection(routes: tonic::service::Routes) -> Result<tonic::service::Routes, 
         tonic_types::pb::FILE_DESCRIPTOR_SET,
     ];
     let builder = || {
-        sets.into_iter()
-            .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
-                builder.register_encoded_file_descriptor_set(set)
-            })
+        let empty = tonic_reflection::server::Builder::configure();
+        let known =
+            sets.into_iter().fold(empty, |builder, set| builder.register_encoded_file_descriptor_set(set));
+        // The contract describes more than this program serves.
+        SERVED.into_iter().chain([HEALTH]).fold(known, |builder, name| builder.with_service_name(name))
     };
     let unreadable = |error| Error::Internal(format!("reflection cannot read the contract: {error}"));
     // Older clients, grpcurl 1.8 among them, know only v1alpha.
@@ -224,21 +210,14 @@ async fn save_observations(app: &App) {
     if unsaved.processes.is_empty() && unsaved.seen.is_empty() {
         return;
     }
-    if let Err(error) = app
-        .store
-        .save_observations(&unsaved.processes, &unsaved.seen)
-        .await
-    {
+    if let Err(error) = app.store.save_observations(&unsaved.processes, &unsaved.seen).await {
         error!(error = %Chain(&error), "What was last seen of hosts could not be written down.");
     }
 }
 
 /// Reads a secret, made at random where the file is missing.
 fn secret_file(path: &Path) -> Result<String, Error> {
-    let failed = |source| Error::File {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| Error::File { path: path.to_owned(), source };
     match fs::read_to_string(path) {
         Ok(secret) if !secret.trim().is_empty() => return Ok(secret.trim().to_owned()),
         Ok(_) => {}
@@ -246,16 +225,9 @@ fn secret_file(path: &Path) -> Result<String, Error> {
         Err(error) => return Err(failed(error)),
     }
     let secret = random_secret()?;
-    let mut file = fs::File::options()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
-    writeln!(file, "{secret}")
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    let mut file =
+        fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
+    writeln!(file, "{secret}").and_then(|()| file.sync_all()).map_err(failed)?;
     Ok(secret)
 }
 

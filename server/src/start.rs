@@ -40,12 +40,7 @@ fn dag() -> Dag {
     Dag::chain(
         "Start OCP agent",
         [
-            step(
-                Node::PrepareStart,
-                "Prepare start OCP agent",
-                "PrepareStartOcpAgentTask",
-                60,
-            ),
+            step(Node::PrepareStart, "Prepare start OCP agent", "PrepareStartOcpAgentTask", 60),
             step(
                 Node::StartAll,
                 "Start all OCP agent processes",
@@ -66,9 +61,7 @@ fn dag() -> Dag {
 pub(crate) async fn prepare_start(context: &Context) -> Result<(), Problem> {
     let processes = context.inventory().await?;
     let declared = processes.iter().filter(|process| process.declared).count();
-    context
-        .info(format!("the agent answers; {declared} processes are declared"))
-        .await;
+    context.info(format!("the agent answers; {declared} processes are declared")).await;
     Ok(())
 }
 
@@ -84,25 +77,12 @@ pub(crate) async fn finish_start(context: &Context) -> Result<(), Problem> {
     let down: Vec<_> = declared
         .iter()
         .copied()
-        .filter(|process| {
-            process
-                .observed
-                .as_ref()
-                .is_none_or(|seen| seen.phase != Phase::Running)
-        })
+        .filter(|process| process.observed.as_ref().is_none_or(|seen| seen.phase != Phase::Running))
         .collect();
     if down.is_empty() {
-        context
-            .info(format!("all of {} processes run", declared.len()))
-            .await;
+        context.info(format!("all of {} processes run", declared.len())).await;
         return Ok(());
     }
-    Err(Problem::new(
-        Reason::StartFailed,
-        format!("not running after the start: {}", names(&down)),
-    )
-    .hint(format!(
-        "see why with `belay process get --host {} ALIAS`",
-        context.host()
-    )))
+    Err(Problem::new(Reason::StartFailed, format!("not running after the start: {}", names(&down)))
+        .hint(format!("see why with `belay process get --host {} ALIAS`", context.host())))
 }

@@ -64,16 +64,9 @@ fn dag() -> Dag {
 /// The first step: the agent answers, and what is going to be stopped is written down.
 pub(crate) async fn prepare_stop(context: &Context) -> Result<(), Problem> {
     let processes = context.inventory().await?;
-    let (workers, base): (Vec<_>, Vec<_>) = processes
-        .iter()
-        .filter(|process| process.declared)
-        .partition(|process| process.operable);
-    context
-        .info(format!(
-            "the agent answers; {} processes are declared",
-            workers.len() + base.len()
-        ))
-        .await;
+    let (workers, base): (Vec<_>, Vec<_>) =
+        processes.iter().filter(|process| process.declared).partition(|process| process.operable);
+    context.info(format!("the agent answers; {} processes are declared", workers.len() + base.len())).await;
     context
         .info(format!(
             "order of stopping: first workers [{}], then base processes [{}]",
@@ -97,28 +90,17 @@ pub(crate) async fn finish_stop(context: &Context) -> Result<(), Problem> {
         .filter(|process| process.observed.as_ref().is_some_and(|seen| seen.alive.is_some()))
         .collect();
     if alive.is_empty() {
-        context
-            .info(format!("proven: none of {} processes is alive", processes.len()))
-            .await;
+        context.info(format!("proven: none of {} processes is alive", processes.len())).await;
         return Ok(());
     }
-    Err(Problem::new(
-        Reason::Leftovers,
-        format!("still alive after the stop: {}", names(&alive)),
-    )
-    .hint(format!(
-        "see what is left with `belay process list --host {}`, then stop again",
-        context.host()
-    )))
+    Err(Problem::new(Reason::Leftovers, format!("still alive after the stop: {}", names(&alive))).hint(
+        format!("see what is left with `belay process list --host {}`, then stop again", context.host()),
+    ))
 }
 
 /// Aliases, for a line of a log.
 pub(crate) fn names(processes: &[&Process]) -> String {
-    processes
-        .iter()
-        .map(|process| process.alias.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+    processes.iter().map(|process| process.alias.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Where a task is taken for: a host.
@@ -133,11 +115,7 @@ mod tests {
     #[test]
     fn the_dag_is_the_documented_one() {
         let dag = dag().checked().expect("runnable");
-        let shown: Vec<_> = dag
-            .nodes
-            .iter()
-            .map(|step| (step.name, step.timeout.as_secs()))
-            .collect();
+        let shown: Vec<_> = dag.nodes.iter().map(|step| (step.name, step.timeout.as_secs())).collect();
         assert_eq!(
             shown,
             [

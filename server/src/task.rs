@@ -61,22 +61,13 @@ pub(crate) enum Node {
 pub(crate) enum Event {
     /// An attempt begins. Its order to the agent, if it gives one, carries this operation id, also when the attempt is
     /// resumed by another server.
-    Started {
-        subtask: i64,
-        attempt: i32,
-        operation: Uuid,
-    },
+    Started { subtask: i64, attempt: i32, operation: Uuid },
     /// An attempt that a crash had interrupted goes on.
     Resumed { subtask: i64, attempt: i32, epoch: u64 },
     /// The attempt is done.
     Succeeded { subtask: i64, attempt: i32 },
     /// The attempt failed.
-    Failed {
-        subtask: i64,
-        attempt: i32,
-        reason: String,
-        message: String,
-    },
+    Failed { subtask: i64, attempt: i32, reason: String, message: String },
 }
 
 /// A step's attempt, as the one who runs it sees it.

@@ -79,20 +79,8 @@ pub(crate) async fn set_password(
     let audit = entry(&caller.user.name, "SetPassword", &name, caller.trace);
     if name != caller.user.name && !caller.user.roles.contains(&Role::Admin) {
         let needs = "the role ADMIN to set another user's password".to_owned();
-        let denied = Error::Denied {
-            user: caller.user.name.clone(),
-            action: "SetPassword",
-            needs,
-        };
-        return Err(app
-            .refused(
-                AuditEntry {
-                    allowed: false,
-                    ..audit
-                },
-                denied,
-            )
-            .await);
+        let denied = Error::Denied { user: caller.user.name.clone(), action: "SetPassword", needs };
+        return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
     }
     check_password(&password)?;
     let hash = hash(password).await?;
@@ -112,25 +100,15 @@ pub(crate) async fn create_token(
     caller: &Caller,
     seconds: i64,
 ) -> Result<(String, Timestamp), Error> {
-    let seconds = if seconds == 0 {
-        DEFAULT_TOKEN_SECONDS
-    } else {
-        seconds
-    };
+    let seconds = if seconds == 0 { DEFAULT_TOKEN_SECONDS } else { seconds };
     if !TOKEN_SECONDS.contains(&seconds) {
-        let what = format!(
-            "{seconds} is not from {} to {}",
-            TOKEN_SECONDS.start(),
-            TOKEN_SECONDS.end()
-        );
+        let what = format!("{seconds} is not from {} to {}", TOKEN_SECONDS.start(), TOKEN_SECONDS.end());
         return Err(Error::invalid("lifetime_seconds", what));
     }
     let token = format!("belay_{}", random_secret()?);
     let audit = entry(&caller.user.name, "CreateToken", &caller.user.name, caller.trace);
     let expire = audit.time + SignedDuration::from_secs(seconds);
-    app.store
-        .add_token(caller.user.id, token_digest(&token), expire, audit)
-        .await?;
+    app.store.add_token(caller.user.id, token_digest(&token), expire, audit).await?;
     Ok((token, expire))
 }
 
@@ -139,10 +117,7 @@ fn entry(principal: &str, action: &'static str, name: &str, trace: Trace) -> Aud
         time: Timestamp::now(),
         principal: principal.into(),
         action,
-        target: format!(
-            "users/{}",
-            name.escape_default().take(LONGEST_NAME).collect::<String>()
-        ),
+        target: format!("users/{}", name.escape_default().take(LONGEST_NAME).collect::<String>()),
         reason: String::new(),
         allowed: true,
         outcome: "DONE".into(),
@@ -152,9 +127,7 @@ fn entry(principal: &str, action: &'static str, name: &str, trace: Trace) -> Aud
 
 fn check_name(name: &str) -> Result<(), Error> {
     let mut letters = name.chars();
-    let first = letters
-        .next()
-        .is_some_and(|letter| letter.is_ascii_alphanumeric());
+    let first = letters.next().is_some_and(|letter| letter.is_ascii_alphanumeric());
     if first
         && name.len() <= LONGEST_NAME
         && letters.all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
@@ -171,11 +144,7 @@ fn check_password(password: &str) -> Result<(), Error> {
     match PASSWORD_BYTES.contains(&password.len()) {
         true => Ok(()),
         false => {
-            let what = format!(
-                "it must have {} to {} bytes",
-                PASSWORD_BYTES.start(),
-                PASSWORD_BYTES.end()
-            );
+            let what = format!("it must have {} to {} bytes", PASSWORD_BYTES.start(), PASSWORD_BYTES.end());
             Err(Error::invalid("password", what))
         }
     }

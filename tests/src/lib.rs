@@ -1,1 +1,60 @@
+//! A whole fleet for tests: a server, a gateway and agents, each a real process that can be killed and started again, on
+//! an address of its own and in a temporary folder.
+//!
+//! Every fleet has its own address of the loopback network, so that fixed ports meet nobody and stay the same over a
+//! restart.
 
+mod client;
+mod fleet;
+mod ledger;
+mod part;
+mod proxy;
+mod shape;
+
+pub use client::{Answer, Client, Wire, basic};
+pub use fleet::{Fleet, HostSetup};
+pub use ledger::Ledger;
+pub use part::Part;
+pub use proxy::Proxy;
+pub use shape::Shape;
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// How long a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `look` gives a value. What it gives otherwise is what a failure shows.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub async fn wait_for<T, E: Debug, F: Future<Output = Result<T, E>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(last) if start.elapsed() > PATIENCE => {
+                panic!("{what}: not within {PATIENCE:?}; last seen: {last:#?}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Whether a process is gone: there is none, or only what its parent has not yet taken notice of.
+pub fn is_gone(pid: i32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the name, which may have anything in it.
+        Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
+}
+
+/// No pid: what a ledger should hold where nobody was signalled, or nobody is alive.
+pub const NOBODY: [i32; 0] = [];

@@ -105,10 +105,7 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Pr
     // Left to itself, serde would take the array `["why"]` for the object `{"reason": "why"}`.
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first != Some(&b'{') {
-        return Err(Problem::new(
-            Reason::InvalidArgument,
-            "the body is not a JSON object",
-        ));
+        return Err(Problem::new(Reason::InvalidArgument, "the body is not a JSON object"));
     }
     parse(bytes)
 }
@@ -130,12 +127,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// Names the field, and says what it should be; not what it is, which may be a password.
 fn wrong(path: &str, error: &dyn fmt::Display) -> Problem {
     let text = error.to_string();
-    let unplaced = ["duplicate field `", "missing field `"]
-        .into_iter()
-        .find_map(|kind| {
-            let (name, _) = text.strip_prefix(kind)?.split_once('`')?;
-            Some(name)
-        });
+    let unplaced = ["duplicate field `", "missing field `"].into_iter().find_map(|kind| {
+        let (name, _) = text.strip_prefix(kind)?.split_once('`')?;
+        Some(name)
+    });
     let what = match text.rsplit_once(", expected ") {
         Some((is, expected)) if !is.starts_with("unknown field") => format!("expected {expected}"),
         _ => text.clone(),
@@ -147,10 +142,7 @@ fn wrong(path: &str, error: &dyn fmt::Display) -> Problem {
 }
 
 fn malformed(error: &dyn fmt::Display) -> Problem {
-    Problem::new(
-        Reason::InvalidArgument,
-        format!("the body is not valid JSON: {error}"),
-    )
+    Problem::new(Reason::InvalidArgument, format!("the body is not valid JSON: {error}"))
 }
 
 /// Whether the body is sent as JSON in UTF-8.
@@ -175,10 +167,7 @@ mod tests {
     fn order(content_type: Option<&str>, body: &[u8]) -> Result<OrderBody, Problem> {
         let mut headers = HeaderMap::new();
         if let Some(content_type) = content_type {
-            headers.insert(
-                header::CONTENT_TYPE,
-                content_type.parse().expect("a header's value"),
-            );
+            headers.insert(header::CONTENT_TYPE, content_type.parse().expect("a header's value"));
         }
         read(&headers, &Bytes::copy_from_slice(body))
     }
@@ -192,29 +181,19 @@ mod tests {
 
     #[test]
     fn an_order_may_say_why() {
-        for content_type in [
-            "application/json",
-            "Application/JSON; charset=\"UTF-8\"",
-            "application/x+json",
-        ] {
+        for content_type in ["application/json", "Application/JSON; charset=\"UTF-8\"", "application/x+json"]
+        {
             let body = order(Some(content_type), br#" {"reason": "upgrade"} "#).expect(content_type);
             assert_eq!(body.reason(), "upgrade");
         }
-        assert_eq!(
-            order(Some("application/json"), br#"{"reason":null}"#),
-            Ok(OrderBody::default())
-        );
+        assert_eq!(order(Some("application/json"), br#"{"reason":null}"#), Ok(OrderBody::default()));
     }
 
     /// Hazard I16.
     #[test]
     fn a_body_that_is_not_sent_as_json_is_refused() {
-        for content_type in [
-            None,
-            Some("text/plain"),
-            Some("application/json; charset=utf-16"),
-            Some("json"),
-        ] {
+        for content_type in [None, Some("text/plain"), Some("application/json; charset=utf-16"), Some("json")]
+        {
             let problem = order(content_type, b"{}").expect_err("refused");
             assert_eq!(problem.reason, Reason::UnsupportedMediaType, "{content_type:?}");
         }
@@ -224,11 +203,7 @@ mod tests {
     fn check(body: &[u8], field: Option<&str>, say: &str) {
         let problem = order(Some("application/json"), body).expect_err("refused");
         assert_eq!(problem.reason, Reason::InvalidArgument);
-        assert_eq!(
-            problem.fields.first().map(|(name, _)| name.as_str()),
-            field,
-            "{problem:?}"
-        );
+        assert_eq!(problem.fields.first().map(|(name, _)| name.as_str()), field, "{problem:?}");
         assert!(problem.message.contains(say), "{problem:?}");
     }
 
@@ -237,20 +212,14 @@ mod tests {
     fn what_is_not_understood_is_refused_by_name() {
         check(br#"{"force": true}"#, Some("force"), "unknown field");
         check(br#"{"reason": 1}"#, Some("reason"), "expected a string");
-        check(
-            br#"{"reason": "a", "reason": "b"}"#,
-            Some("reason"),
-            "duplicate field",
-        );
+        check(br#"{"reason": "a", "reason": "b"}"#, Some("reason"), "duplicate field");
         check(br#"["upgrade"]"#, None, "not a JSON object");
         check(b"null", None, "not a JSON object");
         check(b"{", None, "not valid JSON");
         check(br#"{"reason": "a"} {}"#, None, "not valid JSON");
         check(b"{\"reason\": \"\xff\"}", None, "not valid JSON");
         check(br#"{"reason": "\ud800"}"#, None, "not valid JSON");
-        let problem = parse::<PasswordBody>(br#"{"password": 12345678}"#)
-            .err()
-            .expect("refused");
+        let problem = parse::<PasswordBody>(br#"{"password": 12345678}"#).err().expect("refused");
         assert!(!format!("{problem:?}").contains("12345678"), "{problem:?}");
         let deep = [br#"{"reason": "#.as_slice(), &vec![b'['; 100_000]].concat();
         assert!(order(Some("application/json"), &deep).is_err());

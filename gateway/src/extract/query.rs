@@ -27,8 +27,7 @@ impl Query {
 
     /// An id; 0 where it is not given.
     pub(crate) fn id(&self, name: &str) -> Result<i64, Problem> {
-        self.one(name)?
-            .map_or(Ok(0), |text| decimal(name, text, i64::MAX))
+        self.one(name)?.map_or(Ok(0), |text| decimal(name, text, i64::MAX))
     }
 
     /// The states in `status`, separated by commas; none where it is not given. An empty or unknown one is refused, as
@@ -41,10 +40,7 @@ impl Query {
             "RUNNING" => Ok(TaskStatus::Running.into()),
             "FAILED" => Ok(TaskStatus::Failed.into()),
             "SUCCESSFUL" => Ok(TaskStatus::Successful.into()),
-            _ => Err(invalid(
-                "status",
-                "it must be of RUNNING, FAILED, SUCCESSFUL, joined by commas",
-            )),
+            _ => Err(invalid("status", "it must be of RUNNING, FAILED, SUCCESSFUL, joined by commas")),
         };
         text.split(',').map(status).collect()
     }
@@ -70,11 +66,7 @@ impl Query {
     }
 
     fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let mut values = self
-            .0
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str());
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = values.next();
         match values.next() {
             None => Ok(first),
@@ -127,13 +119,8 @@ mod tests {
     fn states_are_the_documented_ones() {
         assert_eq!(query("").task_statuses(), Ok(Vec::new()));
         assert_eq!(query("status=RUNNING,FAILED").task_statuses(), Ok(vec![1, 2]));
-        for bad in [
-            "status=",
-            "status=running",
-            "status=RUNNING,",
-            "status=TASK_STATUS_RUNNING",
-            "status=1",
-        ] {
+        for bad in ["status=", "status=running", "status=RUNNING,", "status=TASK_STATUS_RUNNING", "status=1"]
+        {
             assert!(query(bad).task_statuses().is_err(), "{bad}");
         }
     }

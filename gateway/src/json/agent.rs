@@ -64,10 +64,7 @@ impl HostAgent {
             install_home,
             last_available_time: time::wire_seconds(last_available_time, zone),
             log_home,
-            processes: processes
-                .into_iter()
-                .map(|process| AgentProcess::new(process, zone))
-                .collect(),
+            processes: processes.into_iter().map(|process| AgentProcess::new(process, zone)).collect(),
             status: status.to_owned(),
             update_time: time::wire_seconds(update_time, zone),
             version,

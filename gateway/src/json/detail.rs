@@ -130,15 +130,7 @@ impl AgentProcessDetail {
 
 impl ExitReport {
     fn new(wire: v1::ExitReport, zone: &TimeZone) -> Self {
-        let v1::ExitReport {
-            pid,
-            exit_code,
-            signal,
-            escalated,
-            stop_duration,
-            finish_time,
-            note,
-        } = wire;
+        let v1::ExitReport { pid, exit_code, signal, escalated, stop_duration, finish_time, note } = wire;
         Self {
             escalated,
             exit_code,

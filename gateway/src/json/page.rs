@@ -35,17 +35,7 @@ pub struct Page {
 
 impl From<v1::Page> for Page {
     fn from(wire: v1::Page) -> Self {
-        let v1::Page {
-            number,
-            size,
-            total_elements,
-            total_pages,
-        } = wire;
-        Self {
-            number,
-            size,
-            total_elements,
-            total_pages,
-        }
+        let v1::Page { number, size, total_elements, total_pages } = wire;
+        Self { number, size, total_elements, total_pages }
     }
 }

@@ -182,21 +182,14 @@ impl WrappedTaskInstance {
             status: status(&wire),
             operation: operation(wire.operation()),
             create_time: time::wire_seconds(wire.create_time, zone),
-            creator: Creator {
-                id: wire.creator_id,
-                name: wire.creator,
-            },
+            creator: Creator { id: wire.creator_id, name: wire.creator },
             executor: known(wire.executor),
             finish_time: time::wire_millis(wire.finish_time, zone),
             id: wire.id,
             name: wire.name,
             prohibit_rollback: wire.prohibit_rollback,
             start_time: time::wire_millis(wire.start_time, zone),
-            subtasks: wire
-                .subtasks
-                .into_iter()
-                .map(|subtask| WrappedSubtask::new(subtask, zone))
-                .collect(),
+            subtasks: wire.subtasks.into_iter().map(|subtask| WrappedSubtask::new(subtask, zone)).collect(),
             task_definition_id: AD_HOC,
             r#type: MANUAL.to_owned(),
         }

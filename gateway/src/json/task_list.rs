@@ -43,10 +43,7 @@ impl BasicTaskInstance {
     pub fn new(wire: v1::Task, zone: &TimeZone) -> Self {
         Self {
             status: status(&wire),
-            creator: Creator {
-                id: wire.creator_id,
-                name: wire.creator,
-            },
+            creator: Creator { id: wire.creator_id, name: wire.creator },
             finish_time: time::wire_millis(wire.finish_time, zone),
             id: wire.id,
             name: wire.name,

@@ -26,11 +26,7 @@ impl SubtaskLog {
             if attempt.replace(line.attempt) != Some(line.attempt) {
                 text.push(format!("############{{EXECUTE}}{{{at}}}############"));
             }
-            text.push(format!(
-                "{at} {} {}",
-                one_line(&line.level),
-                one_line(&line.message)
-            ));
+            text.push(format!("{at} {} {}", one_line(&line.level), one_line(&line.message)));
         }
         Self { log: text.join("\n") }
     }
@@ -38,17 +34,15 @@ impl SubtaskLog {
 
 /// Hazard I12: a message can neither forge a line nor speak to the terminal that shows it.
 fn one_line(message: &str) -> String {
-    message
-        .chars()
-        .fold(String::with_capacity(message.len()), |mut line, c| {
-            if c.is_control() {
-                // Writing to a String can not fail.
-                let _ = write!(line, "{}", c.escape_default());
-            } else {
-                line.push(c);
-            }
-            line
-        })
+    message.chars().fold(String::with_capacity(message.len()), |mut line, c| {
+        if c.is_control() {
+            // Writing to a String can not fail.
+            let _ = write!(line, "{}", c.escape_default());
+        } else {
+            line.push(c);
+        }
+        line
+    })
 }
 
 #[cfg(test)]
@@ -66,11 +60,7 @@ mod tests {
             level: "INFO".to_owned(),
             message: message.to_owned(),
         };
-        let lines = vec![
-            line(697, 1, "begins"),
-            line(700, 1, "a\nb \u{1b}[31m 停止"),
-            line(900, 2, "again"),
-        ];
+        let lines = vec![line(697, 1, "begins"), line(700, 1, "a\nb \u{1b}[31m 停止"), line(900, 2, "again")];
         let zone = TimeZone::fixed(jiff::tz::offset(8));
         insta::assert_snapshot!(SubtaskLog::new(lines, &zone).log, @r"
         ############{EXECUTE}{2021-08-25T15:09:32.697+08:00}############

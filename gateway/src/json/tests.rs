@@ -19,19 +19,12 @@ const STOP_PROCESS: &str = include_str!("seeds/stop_process.json");
 fn check(made: &impl Serialize, documented: &str) {
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut made_text = Vec::new();
-    made.serialize(&mut serde_json::Serializer::with_formatter(
-        &mut made_text,
-        formatter,
-    ))
-    .expect("JSON");
+    made.serialize(&mut serde_json::Serializer::with_formatter(&mut made_text, formatter)).expect("JSON");
     let made_text = String::from_utf8(made_text).expect("UTF-8");
 
     let (_, rest) = documented.split_once("\"data\": ").expect("data");
     let (data, _) = rest.split_once(",\n    \"duration\"").expect("the end of data");
-    let data: Vec<_> = data
-        .lines()
-        .map(|line| line.strip_prefix("    ").unwrap_or(line))
-        .collect();
+    let data: Vec<_> = data.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
     assert_eq!(made_text, data.join("\n"));
 }
 
@@ -41,10 +34,7 @@ fn zone() -> TimeZone {
 
 fn at(text: &str) -> Option<Timestamp> {
     let at: jiff::Timestamp = text.parse().expect("a time");
-    Some(Timestamp {
-        seconds: at.as_second(),
-        nanos: at.subsec_nanosecond(),
-    })
+    Some(Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
 }
 
 #[test]
@@ -114,10 +104,7 @@ fn a_host_prints_what_belay_does_not_keep_as_null() {
 #[test]
 fn an_agent_is_stopped_only_where_that_was_reached() {
     let shown = |status: i32| {
-        let agent = v1::HostAgent {
-            status,
-            ..v1::HostAgent::default()
-        };
+        let agent = v1::HostAgent { status, ..v1::HostAgent::default() };
         HostAgent::new(agent, &zone()).status
     };
     assert_eq!(shown(v1::HostAgentStatus::Stopped.into()), "STOPPED");
@@ -130,10 +117,7 @@ fn an_agent_is_stopped_only_where_that_was_reached() {
 #[test]
 fn empty_messages_are_shown() {
     let zone = zone();
-    assert_eq!(
-        AgentProcess::new(v1::AgentProcess::default(), &zone).status,
-        "STARTED"
-    );
+    assert_eq!(AgentProcess::new(v1::AgentProcess::default(), &zone).status, "STARTED");
     insta::assert_snapshot!(pretty(&HostAgent::new(v1::HostAgent::default(), &zone)), @r#"
     {
       "createTime": null,
@@ -210,16 +194,10 @@ fn a_detail_tells_everything() {
             pid: 7,
             signal: Some("SIGKILL".to_owned()),
             escalated: true,
-            stop_duration: Some(prost_types::Duration {
-                seconds: 10,
-                nanos: 3_900_000,
-            }),
+            stop_duration: Some(prost_types::Duration { seconds: 10, nanos: 3_900_000 }),
             ..v1::ExitReport::default()
         }),
-        leftovers: vec![v1::Leftover {
-            pid: 8,
-            command: "sleep 9".to_owned(),
-        }],
+        leftovers: vec![v1::Leftover { pid: 8, command: "sleep 9".to_owned() }],
         ..v1::AgentProcess::default()
     };
     insta::assert_snapshot!(pretty(&AgentProcessDetail::new(process, &zone())), @r#"
@@ -270,24 +248,15 @@ fn a_user_shows_roles_by_their_names_and_a_token_hides_itself() {
         ..v1::User::default()
     };
     assert_eq!(User::new(user, &zone()).roles, ["HOST_MANAGER", "TASK_VIEWER"]);
-    let token = Token::new(
-        v1::CreateTokenResponse {
-            token: "secret".to_owned(),
-            expire_time: None,
-        },
-        &zone(),
-    );
+    let token =
+        Token::new(v1::CreateTokenResponse { token: "secret".to_owned(), expire_time: None }, &zone());
     assert!(!format!("{token:?}").contains("secret"));
 }
 
 /// Hazard I02: an id above 2^53 stays the number it is.
 #[test]
 fn large_ids_are_exact() {
-    let process = v1::AgentProcess {
-        id: (1 << 53) + 1,
-        host_id: i64::MAX,
-        ..v1::AgentProcess::default()
-    };
+    let process = v1::AgentProcess { id: (1 << 53) + 1, host_id: i64::MAX, ..v1::AgentProcess::default() };
     let text = serde_json::to_string(&AgentProcess::new(process, &zone())).expect("JSON");
     assert!(
         text.contains("\"id\":9007199254740993,") && text.contains("\"hostId\":9223372036854775807,"),

@@ -37,17 +37,8 @@ pub struct Token {
 impl User {
     /// A user as JSON shows it.
     pub fn new(wire: v1::User, zone: &TimeZone) -> Self {
-        let roles = wire
-            .roles()
-            .map(|role| bare(role.as_str_name(), "ROLE_"))
-            .collect();
-        let v1::User {
-            id,
-            name,
-            roles: _,
-            create_time,
-            update_time,
-        } = wire;
+        let roles = wire.roles().map(|role| bare(role.as_str_name(), "ROLE_")).collect();
+        let v1::User { id, name, roles: _, create_time, update_time } = wire;
         Self {
             create_time: time::wire_seconds(create_time, zone),
             id,
@@ -62,17 +53,12 @@ impl Token {
     /// A token as JSON shows it.
     pub fn new(wire: v1::CreateTokenResponse, zone: &TimeZone) -> Self {
         let v1::CreateTokenResponse { token, expire_time } = wire;
-        Self {
-            expire_time: time::wire_seconds(expire_time, zone),
-            token,
-        }
+        Self { expire_time: time::wire_seconds(expire_time, zone), token }
     }
 }
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Token")
-            .field("expire_time", &self.expire_time)
-            .finish_non_exhaustive()
+        f.debug_struct("Token").field("expire_time", &self.expire_time).finish_non_exhaustive()
     }
 }

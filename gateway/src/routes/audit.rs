@@ -11,13 +11,9 @@ use crate::{
 
 /// `GET /audit/records`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
-    let request = call.request(ListAuditRecordsRequest {
-        before_id: query.id("beforeId")?,
-        size: query.size()?,
-    });
+    let request =
+        call.request(ListAuditRecordsRequest { before_id: query.id("beforeId")?, size: query.size()? });
     let reply = call.audit().list_audit_records(request).await?.into_inner();
     let record = |record| AuditRecord::new(record, call.zone());
-    Done::with(&Listed {
-        contents: reply.records.into_iter().map(record).collect(),
-    })
+    Done::with(&Listed { contents: reply.records.into_iter().map(record).collect() })
 }

@@ -29,10 +29,8 @@ pub(super) async fn list(call: Call, Path(path): Path<HostPath>, query: Query) -
 
 /// `GET /compute/hosts/{hostId}/agent/processes/{agentProcessId}/detail`
 pub(super) async fn get(call: Call, Path(path): Path<ProcessPath>) -> Answer {
-    let request = call.request(GetAgentProcessRequest {
-        host_id: path.host.get(),
-        agent_process_id: path.process.get(),
-    });
+    let request = call
+        .request(GetAgentProcessRequest { host_id: path.host.get(), agent_process_id: path.process.get() });
     let reply = call.processes().get_agent_process(request).await?.into_inner();
     Done::with(&AgentProcessDetail::new(told(reply.process)?, call.zone()))
 }
@@ -70,10 +68,6 @@ pub(super) async fn restart(
         agent_process_id: path.process.get(),
         reason: body.reason(),
     });
-    let reply = call
-        .processes()
-        .restart_agent_process(request)
-        .await?
-        .into_inner();
+    let reply = call.processes().restart_agent_process(request).await?.into_inner();
     Done::with(&AgentProcess::new(told(reply.process)?, call.zone()))
 }

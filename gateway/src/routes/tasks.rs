@@ -10,16 +10,8 @@ use crate::{
 };
 
 /// The documented filters that Belay does not have, in both spellings where there are two.
-const MISSING_FILTERS: [&str; 8] = [
-    "name",
-    "type",
-    "cluterName",
-    "clusterName",
-    "clusterId",
-    "tenantName",
-    "tenantId",
-    "sort",
-];
+const MISSING_FILTERS: [&str; 8] =
+    ["name", "type", "cluterName", "clusterName", "clusterId", "tenantName", "tenantId", "sort"];
 
 /// `GET /tasks/instances`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
@@ -40,19 +32,15 @@ pub(super) async fn list(call: Call, query: Query) -> Answer {
 
 /// `GET /tasks/instances/{taskInstanceId}`
 pub(super) async fn get(call: Call, Path(path): Path<TaskPath>) -> Answer {
-    let request = call.request(GetTaskRequest {
-        task_id: path.task.get(),
-    });
+    let request = call.request(GetTaskRequest { task_id: path.task.get() });
     let reply = call.tasks().get_task(request).await?.into_inner();
     Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
 }
 
 /// `GET /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log`
 pub(super) async fn log(call: Call, Path(path): Path<SubtaskPath>) -> Answer {
-    let request = call.request(GetSubtaskLogRequest {
-        task_id: path.task.get(),
-        subtask_id: path.subtask.get(),
-    });
+    let request =
+        call.request(GetSubtaskLogRequest { task_id: path.task.get(), subtask_id: path.subtask.get() });
     let reply = call.tasks().get_subtask_log(request).await?.into_inner();
     Done::with(&SubtaskLog::new(reply.lines, call.zone()))
 }

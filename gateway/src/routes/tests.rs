@@ -9,18 +9,10 @@ use crate::testing::Running;
 
 #[test]
 fn the_table_is_that_of_the_wire_contract() {
-    let contract: BTreeSet<_> = contract()
-        .into_iter()
-        .map(|(_, verb, path)| (verb, normal(&path)))
-        .collect();
+    let contract: BTreeSet<_> = contract().into_iter().map(|(_, verb, path)| (verb, normal(&path))).collect();
     let table: Vec<_> = table()
         .iter()
-        .map(|route| {
-            (
-                verb(route.method).to_owned(),
-                normal(&format!("{PREFIX}{}", route.path)),
-            )
-        })
+        .map(|route| (verb(route.method).to_owned(), normal(&format!("{PREFIX}{}", route.path))))
         .collect();
     let unique: BTreeSet<_> = table.iter().cloned().collect();
     assert_eq!(unique.len(), table.len(), "no route is there twice");
@@ -45,34 +37,13 @@ async fn each_route_leads_to_its_rpc() {
         };
         let short = path.strip_prefix(PREFIX).expect("the prefix");
         for path in [path.as_str(), short] {
-            gateway
-                .send(
-                    &verb,
-                    path,
-                    &[("Content-Type", "application/json")],
-                    body.as_bytes(),
-                )
-                .await;
+            gateway.send(&verb, path, &[("Content-Type", "application/json")], body.as_bytes()).await;
             let seen = gateway.fake.take_seen();
-            assert_eq!(
-                seen.iter().map(|seen| seen.rpc).collect::<Vec<_>>(),
-                [rpc.as_str()],
-                "{verb} {path}"
-            );
-            let said = [
-                ("20", "host_id: 20"),
-                ("185", "process_id: 185"),
-                ("30443", "task_id: 30443"),
-            ];
-            let said = said
-                .into_iter()
-                .chain([("32074", "subtask_id: 32074"), ("kim", "name: \"kim\"")]);
+            assert_eq!(seen.iter().map(|seen| seen.rpc).collect::<Vec<_>>(), [rpc.as_str()], "{verb} {path}");
+            let said = [("20", "host_id: 20"), ("185", "process_id: 185"), ("30443", "task_id: 30443")];
+            let said = said.into_iter().chain([("32074", "subtask_id: 32074"), ("kim", "name: \"kim\"")]);
             for (_, field) in said.filter(|(value, _)| path.split('/').any(|part| part == *value)) {
-                assert!(
-                    seen[0].message.contains(field),
-                    "{verb} {path}: {}",
-                    seen[0].message
-                );
+                assert!(seen[0].message.contains(field), "{verb} {path}: {}", seen[0].message);
             }
         }
     }
@@ -81,19 +52,11 @@ async fn each_route_leads_to_its_rpc() {
 /// Every unary RPC of the public API: its name in snake case, and the verb and the path of its option.
 fn contract() -> Vec<(String, String, String)> {
     let pool = DescriptorPool::decode(belay_proto::FILE_DESCRIPTOR_SET).expect("descriptors");
-    let services = pool
-        .services()
-        .filter(|service| service.package_name() == "belay.v1");
-    let methods: Vec<_> = services
-        .flat_map(|service| service.methods().collect::<Vec<_>>())
-        .collect();
-    let (streaming, unary): (Vec<_>, Vec<_>) = methods
-        .into_iter()
-        .partition(|method| method.is_server_streaming() || method.is_client_streaming());
-    assert!(
-        streaming.iter().all(|method| http(&pool, method).is_none()),
-        "streams have no route yet"
-    );
+    let services = pool.services().filter(|service| service.package_name() == "belay.v1");
+    let methods: Vec<_> = services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+    let (streaming, unary): (Vec<_>, Vec<_>) =
+        methods.into_iter().partition(|method| method.is_server_streaming() || method.is_client_streaming());
+    assert!(streaming.iter().all(|method| http(&pool, method).is_none()), "streams have no route yet");
     let rule = |method: &MethodDescriptor| {
         let (verb, path) =
             http(&pool, method).unwrap_or_else(|| panic!("{} has no route", method.full_name()));
@@ -103,9 +66,7 @@ fn contract() -> Vec<(String, String, String)> {
 }
 
 fn http(pool: &DescriptorPool, method: &MethodDescriptor) -> Option<(String, String)> {
-    let extension = pool
-        .get_extension_by_name("google.api.http")
-        .expect("google.api.http");
+    let extension = pool.get_extension_by_name("google.api.http").expect("google.api.http");
     let options: DynamicMessage = method.options();
     if !options.has_extension(&extension) {
         return None;
@@ -116,9 +77,7 @@ fn http(pool: &DescriptorPool, method: &MethodDescriptor) -> Option<(String, Str
         Value::String(path) if !path.is_empty() => Some((verb.to_ascii_uppercase(), path)),
         _ => None,
     };
-    ["get", "put", "post", "delete", "patch"]
-        .into_iter()
-        .find_map(pattern)
+    ["get", "put", "post", "delete", "patch"].into_iter().find_map(pattern)
 }
 
 /// A path without the names of its variables, which the documents and the wire contract choose differently.

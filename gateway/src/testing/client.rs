@@ -74,20 +74,10 @@ impl Connection {
             head.push(self.stream.read_u8().await.expect("an answer"));
         }
         let head = String::from_utf8(head).expect("UTF-8");
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|code| code.parse().ok())
-            .expect("a status");
-        let mut answer = Answer {
-            status,
-            head,
-            body: Value::Null,
-        };
-        let length = answer
-            .header("content-length")
-            .and_then(|length| length.parse().ok())
-            .expect("a length");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        let mut answer = Answer { status, head, body: Value::Null };
+        let length =
+            answer.header("content-length").and_then(|length| length.parse().ok()).expect("a length");
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await.expect("a body");
         answer.body = serde_json::from_slice(&body).expect("JSON");
@@ -119,17 +109,9 @@ impl Answer {
         assert_eq!(body["successful"], *status == 200, "{self:?}");
         assert_eq!(body["server"], "127.0.0.1", "{self:?}");
         assert!(body["duration"].is_u64(), "{self:?}");
-        assert!(
-            body["timestamp"]
-                .as_str()
-                .is_some_and(|time| time.ends_with("+08:00")),
-            "{self:?}"
-        );
+        assert!(body["timestamp"].as_str().is_some_and(|time| time.ends_with("+08:00")), "{self:?}");
         let trace = body["traceId"].as_str().unwrap_or_default();
-        assert!(
-            trace.len() == 16 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{self:?}"
-        );
+        assert!(trace.len() == 16 && trace.bytes().all(|byte| byte.is_ascii_hexdigit()), "{self:?}");
         assert_eq!(body.get("error").is_some(), *status != 200, "{self:?}");
     }
 }

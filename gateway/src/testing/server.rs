@@ -69,11 +69,7 @@ impl Fake {
         request: Request<M>,
     ) -> Result<Response<R>, Status> {
         let (metadata, _, message) = request.into_parts();
-        lock(&self.seen).push(Seen {
-            rpc,
-            metadata,
-            message: format!("{message:?}"),
-        });
+        lock(&self.seen).push(Seen { rpc, metadata, message: format!("{message:?}") });
         let held = *lock(&self.held);
         if held {
             self.arrived.notify_one();

@@ -16,18 +16,13 @@ use crate::{
 #[tokio::test]
 async fn a_server_that_is_away_is_said_to_be() {
     // Bound and dropped: nothing listens there.
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port")
-        .local_addr()
-        .expect("an address");
+    let free =
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let gateway = Running::with(|config| config.server = format!("http://{free}")).await;
     let answer = gateway.send("POST", STOP, &[], b"").await;
     assert_eq!((answer.status, answer.reason()), (503, "SERVER_UNREACHABLE"));
     assert!(
-        answer.body["error"]["message"]
-            .as_str()
-            .is_some_and(|told| told.contains("nothing was ordered"))
+        answer.body["error"]["message"].as_str().is_some_and(|told| told.contains("nothing was ordered"))
     );
     assert_eq!(answer.header("retry-after"), Some("2"));
 }
@@ -35,9 +30,7 @@ async fn a_server_that_is_away_is_said_to_be() {
 /// Three outcomes, not two: a call that may have arrived is not said to have failed.
 #[tokio::test]
 async fn a_call_that_was_lost_under_way_is_not_said_to_have_failed() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
@@ -47,15 +40,9 @@ async fn a_call_that_was_lost_under_way_is_not_said_to_have_failed() {
     });
     let gateway = Running::with(|config| config.server = format!("http://{address}")).await;
     let answer = gateway.send("POST", STOP, &[], b"").await;
-    assert_eq!(
-        (answer.status, answer.reason()),
-        (503, "SERVER_UNREACHABLE"),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, answer.reason()), (503, "SERVER_UNREACHABLE"), "{answer:?}");
     assert!(
-        answer.body["error"]["message"]
-            .as_str()
-            .is_some_and(|told| told.contains("is not known")),
+        answer.body["error"]["message"].as_str().is_some_and(|told| told.contains("is not known")),
         "{answer:?}"
     );
 }
@@ -78,9 +65,7 @@ async fn a_panic_is_an_internal_error() {
     let request = Request::get("/panic").body(Body::empty()).expect("a request");
     let response = app.oneshot(request).await.expect("an answer");
     assert_eq!(response.status(), 500);
-    let body = axum::body::to_bytes(response.into_body(), 10_000)
-        .await
-        .expect("a body");
+    let body = axum::body::to_bytes(response.into_body(), 10_000).await.expect("a body");
     let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(body["error"]["reason"], "INTERNAL");
     assert!(!body.to_string().contains("secret"));

@@ -8,33 +8,15 @@ use crate::testing::{Connection, Running};
 async fn wrong_input_is_refused_in_the_envelope() {
     let gateway = Running::start().await;
     let long = "1".repeat(400);
-    for id in [
-        "abc",
-        "0",
-        "-1",
-        "+1",
-        "%201",
-        "1e3",
-        "0x10",
-        "9223372036854775808",
-        "%EF%BC%91",
-        "%ff",
-        &long,
-    ] {
+    for id in
+        ["abc", "0", "-1", "+1", "%201", "1e3", "0x10", "9223372036854775808", "%EF%BC%91", "%ff", &long]
+    {
         let answer = gateway.send("POST", &STOP.replace("185", id), &[], b"").await;
-        assert_eq!(
-            (answer.status, answer.reason()),
-            (400, "INVALID_ARGUMENT"),
-            "{id}"
-        );
+        assert_eq!((answer.status, answer.reason()), (400, "INVALID_ARGUMENT"), "{id}");
         let field = if id == "%ff" { "path" } else { "agentProcessId" };
         assert_eq!(answer.body["error"]["subErrors"][0]["field"], field, "{id}");
     }
-    for path in [
-        "/api/v2/compute/hosts?size=2001",
-        "/compute/hosts?page=0",
-        "/tasks/instances?status=DONE",
-    ] {
+    for path in ["/api/v2/compute/hosts?size=2001", "/compute/hosts?page=0", "/tasks/instances?status=DONE"] {
         assert_eq!(gateway.get(path).await.reason(), "INVALID_ARGUMENT", "{path}");
     }
     let answer = gateway.send("POST", STOP, &[JSON], br#"{"force": true}"#).await;
@@ -59,21 +41,13 @@ async fn wrong_routes_methods_and_media_types_are_refused_in_the_envelope() {
         assert_eq!((answer.status, answer.reason()), (404, "ROUTE_UNKNOWN"), "{path}");
     }
     for method in ["GET", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-        let answer = gateway
-            .send(method, STOP, &[("X-HTTP-Method-Override", "POST")], b"")
-            .await;
-        assert_eq!(
-            (answer.status, answer.reason()),
-            (405, "METHOD_NOT_ALLOWED"),
-            "{method}"
-        );
+        let answer = gateway.send(method, STOP, &[("X-HTTP-Method-Override", "POST")], b"").await;
+        assert_eq!((answer.status, answer.reason()), (405, "METHOD_NOT_ALLOWED"), "{method}");
         assert_eq!(answer.header("allow"), Some("POST"), "{method}");
     }
     let answer = gateway.send("DELETE", "/iam/users", &[], b"").await;
     assert_eq!(answer.header("allow"), Some("GET,HEAD,POST"));
-    let answer = gateway
-        .send("POST", STOP, &[("Content-Type", "text/plain")], b"{}")
-        .await;
+    let answer = gateway.send("POST", STOP, &[("Content-Type", "text/plain")], b"{}").await;
     assert_eq!((answer.status, answer.reason()), (415, "UNSUPPORTED_MEDIA_TYPE"));
     assert!(gateway.fake.take_seen().is_empty());
 }
@@ -86,9 +60,7 @@ async fn a_large_body_is_refused_whether_or_not_its_size_is_said() {
     assert_eq!((answer.status, answer.reason()), (413, "BODY_TOO_LARGE"));
 
     let chunk = [b"7d0\r\n".as_slice(), &[b' '; 2000], b"\r\n0\r\n\r\n"].concat();
-    let answer = gateway
-        .send("POST", STOP, &[JSON, ("Transfer-Encoding", "chunked")], &chunk)
-        .await;
+    let answer = gateway.send("POST", STOP, &[JSON, ("Transfer-Encoding", "chunked")], &chunk).await;
     assert_eq!((answer.status, answer.reason()), (413, "BODY_TOO_LARGE"));
 
     // One who asks first is told before it sends anything.
@@ -105,16 +77,8 @@ async fn a_large_body_is_refused_whether_or_not_its_size_is_said() {
 async fn a_trace_is_taken_over_only_where_it_is_valid() {
     let gateway = Running::start().await;
     let mut seen = Vec::new();
-    for parent in [
-        PARENT,
-        "",
-        "51b0faa7203d42db",
-        &"a".repeat(5000),
-        "00-51b0faa7203d42db\u{fffd}",
-    ] {
-        let answer = gateway
-            .send("GET", "/nowhere", &[("traceparent", parent)], b"")
-            .await;
+    for parent in [PARENT, "", "51b0faa7203d42db", &"a".repeat(5000), "00-51b0faa7203d42db\u{fffd}"] {
+        let answer = gateway.send("GET", "/nowhere", &[("traceparent", parent)], b"").await;
         let trace = answer.body["traceId"].to_string();
         assert!(!seen.contains(&trace), "{parent}");
         seen.push(trace);
@@ -130,9 +94,6 @@ async fn head_is_get_without_the_body() {
     let head = "HEAD /iam/users HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     connection.write(head.as_bytes()).await;
     let answer = connection.rest().await;
-    assert!(
-        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     assert_eq!(gateway.fake.take_seen().len(), 1);
 }

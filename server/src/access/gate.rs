@@ -44,13 +44,7 @@ impl Gate {
     /// A gate that knows users by `verifier` and agents by the fleet's token.
     pub(crate) fn new(verifier: Arc<Verifier>, store: Arc<Store>, fleet_token: &str) -> Self {
         let fleet_token = Blake2s256::digest(format!("Bearer {fleet_token}")).into();
-        Self {
-            inner: Arc::new(Inner {
-                verifier,
-                store,
-                fleet_token,
-            }),
-        }
+        Self { inner: Arc::new(Inner { verifier, store, fleet_token }) }
     }
 
     async fn admit(&self, path: &str, headers: &HeaderMap, trace: Trace) -> Result<Option<Caller>, Error> {
@@ -71,12 +65,7 @@ impl Gate {
                 }
             }
             Policy::Authenticated | Policy::Roles(_) => {
-                let user = self
-                    .inner
-                    .verifier
-                    .verify(credential)
-                    .await
-                    .map_err(Error::Unauthenticated)?;
+                let user = self.inner.verifier.verify(credential).await.map_err(Error::Unauthenticated)?;
                 let caller = Caller { user, trace };
                 match rule.policy.allows(&caller.user.roles) {
                     true => Ok(Some(caller)),
@@ -104,11 +93,7 @@ impl Gate {
                 return Error::Store(error);
             }
         }
-        Error::Denied {
-            user: caller.user.name,
-            action,
-            needs: rule.policy.needs(),
-        }
+        Error::Denied { user: caller.user.name, action, needs: rule.policy.needs() }
     }
 }
 
@@ -116,10 +101,7 @@ impl<S> Layer<S> for Gate {
     type Service = Gated<S>;
 
     fn layer(&self, inner: S) -> Gated<S> {
-        Gated {
-            gate: self.clone(),
-            inner,
-        }
+        Gated { gate: self.clone(), inner }
     }
 }
 
@@ -172,8 +154,6 @@ where
 }
 
 fn trace_of(headers: &HeaderMap) -> Trace {
-    let sent = headers
-        .get("traceparent")
-        .and_then(|value| Trace::parse(value.to_str().ok()?));
+    let sent = headers.get("traceparent").and_then(|value| Trace::parse(value.to_str().ok()?));
     sent.unwrap_or_else(|| Trace::from_random(uuid::Uuid::new_v4().into_bytes()))
 }

@@ -16,11 +16,8 @@ pub(crate) fn hash_password(password: &str) -> Result<String, password_hash::Err
 
 /// Whether a password is the one that was hashed.
 pub(crate) fn verify_password(password: &str, hash: &str) -> bool {
-    PasswordHash::new(hash).is_ok_and(|hash| {
-        Argon2::default()
-            .verify_password(password.as_bytes(), &hash)
-            .is_ok()
-    })
+    PasswordHash::new(hash)
+        .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
 
 /// A secret of 24 random bytes, in 32 letters that need no quoting anywhere.

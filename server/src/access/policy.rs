@@ -34,19 +34,11 @@ const READ_TASKS: Policy = Policy::Roles(&[Role::TaskViewer, Role::TaskManager, 
 const ADMIN: Policy = Policy::Roles(&[]);
 
 const fn read(path: &'static str, policy: Policy) -> Rule {
-    Rule {
-        path,
-        policy,
-        order: false,
-    }
+    Rule { path, policy, order: false }
 }
 
 const fn order(path: &'static str, policy: Policy) -> Rule {
-    Rule {
-        path,
-        policy,
-        order: true,
-    }
+    Rule { path, policy, order: true }
 }
 
 const RULES: &[Rule] = &[
@@ -75,14 +67,8 @@ const RULES: &[Rule] = &[
     read("/grpc.health.v1.Health/Check", Policy::Open),
     read("/grpc.health.v1.Health/Watch", Policy::Open),
     read("/grpc.health.v1.Health/List", Policy::Open),
-    read(
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        Policy::Authenticated,
-    ),
-    read(
-        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        Policy::Authenticated,
-    ),
+    read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Policy::Authenticated),
+    read("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Policy::Authenticated),
 ];
 
 /// The rule of an RPC. `None` means that it is refused.
@@ -95,9 +81,7 @@ impl Policy {
     pub(crate) fn allows(self, roles: &[Role]) -> bool {
         match self {
             Self::Open | Self::Authenticated => true,
-            Self::Roles(any) => roles
-                .iter()
-                .any(|role| *role == Role::Admin || any.contains(role)),
+            Self::Roles(any) => roles.iter().any(|role| *role == Role::Admin || any.contains(role)),
             Self::Fleet => false,
         }
     }
@@ -112,10 +96,7 @@ impl Policy {
             Self::Roles(any) => {
                 format!(
                     "one of the roles {}",
-                    any.iter()
-                        .map(|role| role.as_str())
-                        .collect::<Vec<_>>()
-                        .join(", ")
+                    any.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
                 )
             }
         }
@@ -133,9 +114,7 @@ pub struct UncoveredRpc(String);
 /// [`UncoveredRpc`] for the first RPC of `services` without a rule (hazard S11).
 pub(crate) fn check_coverage(pool: &DescriptorPool, services: &[&str]) -> Result<(), UncoveredRpc> {
     for name in services {
-        let service = pool
-            .get_service_by_name(name)
-            .ok_or_else(|| UncoveredRpc((*name).to_owned()))?;
+        let service = pool.get_service_by_name(name).ok_or_else(|| UncoveredRpc((*name).to_owned()))?;
         for method in service.methods() {
             let path = format!("/{name}/{}", method.name());
             if rule(&path).is_none() {
@@ -166,11 +145,7 @@ mod tests {
             Err(UncoveredRpc("/belay.agent.v1.AgentService/StopProcess".into()))
         );
         for (place, rule) in RULES.iter().enumerate() {
-            assert!(
-                RULES[..place].iter().all(|other| other.path != rule.path),
-                "{} twice",
-                rule.path
-            );
+            assert!(RULES[..place].iter().all(|other| other.path != rule.path), "{} twice", rule.path);
         }
     }
 
@@ -189,24 +164,16 @@ mod tests {
             (Role::TaskViewer, [false, false, true, false]),
         ];
         for (role, expected) in table {
-            assert_eq!(
-                [stop, read, task, users].map(|path| allows(path, role)),
-                expected,
-                "{role:?}"
-            );
+            assert_eq!([stop, read, task, users].map(|path| allows(path, role)), expected, "{role:?}");
         }
     }
 
     /// Hazard S12: a path is matched whole and as it is.
     #[test]
     fn tricks_with_paths_find_no_rule() {
-        for path in [
-            "/belay.v1.HostService/listhosts",
-            "/belay.v1.HostService/ListHosts/",
-            "//",
-            "",
-            "/belay.v1._/x",
-        ] {
+        for path in
+            ["/belay.v1.HostService/listhosts", "/belay.v1.HostService/ListHosts/", "//", "", "/belay.v1._/x"]
+        {
             assert!(rule(path).is_none(), "{path}");
         }
     }

@@ -77,13 +77,7 @@ impl Verifier {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let nobody = hash_password(&random_secret()?).unwrap_or_default();
-        Ok(Self {
-            store,
-            key,
-            remembered: Mutex::default(),
-            hashers: Semaphore::new(HASHERS),
-            nobody,
-        })
+        Ok(Self { store, key, remembered: Mutex::default(), hashers: Semaphore::new(HASHERS), nobody })
     }
 
     /// The user of an `authorization` value: `Basic ...` or `Bearer ...`.
@@ -119,9 +113,7 @@ impl Verifier {
     }
 
     async fn verify_basic(&self, value: &str) -> Result<User, NotVerified> {
-        let decoded = BASE64_STANDARD
-            .decode(value.trim())
-            .map_err(|_| NotVerified::Malformed)?;
+        let decoded = BASE64_STANDARD.decode(value.trim()).map_err(|_| NotVerified::Malformed)?;
         let decoded = String::from_utf8(decoded).map_err(|_| NotVerified::Malformed)?;
         let (name, password) = decoded.split_once(':').ok_or(NotVerified::Malformed)?;
         let found = self.store.user_by_name(name).await?;
@@ -129,9 +121,8 @@ impl Verifier {
         let password = password.to_owned();
         // Never closed, so there is always a permit in the end.
         let _permit = self.hashers.acquire().await.ok();
-        let right = tokio::task::spawn_blocking(move || verify_password(&password, &hash))
-            .await
-            .unwrap_or(false);
+        let right =
+            tokio::task::spawn_blocking(move || verify_password(&password, &hash)).await.unwrap_or(false);
         user.filter(|_| right).ok_or(NotVerified::WrongPassword)
     }
 
@@ -175,8 +166,5 @@ impl Verifier {
 
 /// What the database keeps of a token.
 pub(crate) fn token_digest(token: &str) -> String {
-    Blake2s256::digest(token.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Blake2s256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -23,12 +23,7 @@ impl AuditService for Api {
         }
         let size = u64::from(page(1, size)?.size.unsigned_abs());
         let before = (before_id != 0).then_some(before_id);
-        let records = self
-            .app
-            .store
-            .audit_records(before, size)
-            .await
-            .map_err(Error::Store)?;
+        let records = self.app.store.audit_records(before, size).await.map_err(Error::Store)?;
         Ok(Response::new(ListAuditRecordsResponse {
             records: records.into_iter().map(audit_to_wire).collect(),
         }))

@@ -33,9 +33,7 @@ impl HostService for Api {
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
         let GetHostRequest { host_id: host } = request.into_inner();
         let view = self.app.fleet.host(host_id(host)?)?;
-        Ok(Response::new(GetHostResponse {
-            host: Some(host_to_wire(&view)),
-        }))
+        Ok(Response::new(GetHostResponse { host: Some(host_to_wire(&view)) }))
     }
 }
 
@@ -48,9 +46,7 @@ impl HostAgentService for Api {
         let GetHostAgentRequest { host_id: host } = request.into_inner();
         let host = host_id(host)?;
         let (view, processes) = (self.app.fleet.host(host)?, self.app.fleet.processes(host)?);
-        Ok(Response::new(GetHostAgentResponse {
-            agent: Some(agent_to_wire(&view, &processes)),
-        }))
+        Ok(Response::new(GetHostAgentResponse { agent: Some(agent_to_wire(&view, &processes)) }))
     }
 
     async fn stop_host_agent(
@@ -59,9 +55,7 @@ impl HostAgentService for Api {
     ) -> Result<Response<StopHostAgentResponse>, Status> {
         let (caller, StopHostAgentRequest { host_id, reason }) = admitted(request)?;
         let task = stop_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StopHostAgentResponse {
-            task: Some(task_to_wire(&task)),
-        }))
+        Ok(Response::new(StopHostAgentResponse { task: Some(task_to_wire(&task)) }))
     }
 
     async fn start_host_agent(
@@ -70,8 +64,6 @@ impl HostAgentService for Api {
     ) -> Result<Response<StartHostAgentResponse>, Status> {
         let (caller, StartHostAgentRequest { host_id, reason }) = admitted(request)?;
         let task = start_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StartHostAgentResponse {
-            task: Some(task_to_wire(&task)),
-        }))
+        Ok(Response::new(StartHostAgentResponse { task: Some(task_to_wire(&task)) }))
     }
 }

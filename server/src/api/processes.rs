@@ -22,11 +22,7 @@ impl AgentProcessService for Api {
         &self,
         request: Request<ListAgentProcessesRequest>,
     ) -> Result<Response<ListAgentProcessesResponse>, Status> {
-        let ListAgentProcessesRequest {
-            host_id: host,
-            page: number,
-            size,
-        } = request.into_inner();
+        let ListAgentProcessesRequest { host_id: host, page: number, size } = request.into_inner();
         let page = page(number, size)?;
         let processes = self.app.fleet.processes(host_id(host)?)?;
         let total = processes.len() as u64;
@@ -40,85 +36,35 @@ impl AgentProcessService for Api {
         &self,
         request: Request<GetAgentProcessRequest>,
     ) -> Result<Response<GetAgentProcessResponse>, Status> {
-        let GetAgentProcessRequest {
-            host_id: host,
-            agent_process_id,
-        } = request.into_inner();
-        let process = self
-            .app
-            .fleet
-            .process(host_id(host)?, process_id(agent_process_id)?)?;
-        Ok(Response::new(GetAgentProcessResponse {
-            process: Some(process_to_wire(&process)),
-        }))
+        let GetAgentProcessRequest { host_id: host, agent_process_id } = request.into_inner();
+        let process = self.app.fleet.process(host_id(host)?, process_id(agent_process_id)?)?;
+        Ok(Response::new(GetAgentProcessResponse { process: Some(process_to_wire(&process)) }))
     }
 
     async fn stop_agent_process(
         &self,
         request: Request<StopAgentProcessRequest>,
     ) -> Result<Response<StopAgentProcessResponse>, Status> {
-        let (
-            caller,
-            StopAgentProcessRequest {
-                host_id,
-                agent_process_id,
-                reason,
-            },
-        ) = admitted(request)?;
-        let process = stop(
-            &self.app,
-            &caller,
-            process_order(host_id, agent_process_id, reason)?,
-        )
-        .await?;
-        Ok(Response::new(StopAgentProcessResponse {
-            process: Some(process_to_wire(&process)),
-        }))
+        let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
+        let process = stop(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
+        Ok(Response::new(StopAgentProcessResponse { process: Some(process_to_wire(&process)) }))
     }
 
     async fn start_agent_process(
         &self,
         request: Request<StartAgentProcessRequest>,
     ) -> Result<Response<StartAgentProcessResponse>, Status> {
-        let (
-            caller,
-            StartAgentProcessRequest {
-                host_id,
-                agent_process_id,
-                reason,
-            },
-        ) = admitted(request)?;
-        let process = start(
-            &self.app,
-            &caller,
-            process_order(host_id, agent_process_id, reason)?,
-        )
-        .await?;
-        Ok(Response::new(StartAgentProcessResponse {
-            process: Some(process_to_wire(&process)),
-        }))
+        let (caller, StartAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
+        let process = start(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
+        Ok(Response::new(StartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
     }
 
     async fn restart_agent_process(
         &self,
         request: Request<RestartAgentProcessRequest>,
     ) -> Result<Response<RestartAgentProcessResponse>, Status> {
-        let (
-            caller,
-            RestartAgentProcessRequest {
-                host_id,
-                agent_process_id,
-                reason,
-            },
-        ) = admitted(request)?;
-        let process = restart(
-            &self.app,
-            &caller,
-            process_order(host_id, agent_process_id, reason)?,
-        )
-        .await?;
-        Ok(Response::new(RestartAgentProcessResponse {
-            process: Some(process_to_wire(&process)),
-        }))
+        let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
+        let process = restart(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
+        Ok(Response::new(RestartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
     }
 }

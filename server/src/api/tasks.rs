@@ -31,12 +31,7 @@ impl TaskService for Api {
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
-        let ListTasksRequest {
-            page: number,
-            size,
-            host_id: host,
-            statuses,
-        } = request.into_inner();
+        let ListTasksRequest { page: number, size, host_id: host, statuses } = request.into_inner();
         let page = page(number, size)?;
         let host = if host == 0 { None } else { Some(host_id(host)?) };
         let size = u64::from(page.size.unsigned_abs());
@@ -52,27 +47,17 @@ impl TaskService for Api {
     async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
         let GetTaskRequest { task_id: id } = request.into_inner();
         let task = find(&self.app, task_id(id)?).await?;
-        Ok(Response::new(GetTaskResponse {
-            task: Some(task_to_wire(&task)),
-        }))
+        Ok(Response::new(GetTaskResponse { task: Some(task_to_wire(&task)) }))
     }
 
     async fn get_subtask_log(
         &self,
         request: Request<GetSubtaskLogRequest>,
     ) -> Result<Response<GetSubtaskLogResponse>, Status> {
-        let GetSubtaskLogRequest {
-            task_id: task,
-            subtask_id: subtask,
-        } = request.into_inner();
+        let GetSubtaskLogRequest { task_id: task, subtask_id: subtask } = request.into_inner();
         let (task, subtask) = (task_id(task)?, subtask_id(subtask)?);
         // A subtask of another task is as unknown as one that never was (hazard S09).
-        if !find(&self.app, task)
-            .await?
-            .steps
-            .iter()
-            .any(|step| step.id == subtask)
-        {
+        if !find(&self.app, task).await?.steps.iter().any(|step| step.id == subtask) {
             return Err(Error::SubtaskUnknown { task, subtask }.into());
         }
         let lines = self.app.store.subtask_log(subtask).await.map_err(Error::Store)?;
@@ -82,9 +67,7 @@ impl TaskService for Api {
             level: line.level.as_str().into(),
             message: line.message,
         });
-        Ok(Response::new(GetSubtaskLogResponse {
-            lines: lines.collect(),
-        }))
+        Ok(Response::new(GetSubtaskLogResponse { lines: lines.collect() }))
     }
 
     type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
@@ -103,9 +86,7 @@ impl TaskService for Api {
         let watch = async move {
             loop {
                 let ended = task.state.status(&task.steps) != TaskStatus::Running;
-                let state = WatchTaskResponse {
-                    task: Some(task_to_wire(&task)),
-                };
+                let state = WatchTaskResponse { task: Some(task_to_wire(&task)) };
                 if send.send(Ok(state)).await.is_err() || ended {
                     return;
                 }

@@ -22,28 +22,17 @@ impl UserService for Api {
     ) -> Result<Response<ListUsersResponse>, Status> {
         let ListUsersRequest {} = request.into_inner();
         let users = self.app.store.users().await.map_err(Error::Store)?;
-        Ok(Response::new(ListUsersResponse {
-            users: users.iter().map(user_to_wire).collect(),
-        }))
+        Ok(Response::new(ListUsersResponse { users: users.iter().map(user_to_wire).collect() }))
     }
 
     async fn create_user(
         &self,
         request: Request<CreateUserRequest>,
     ) -> Result<Response<CreateUserResponse>, Status> {
-        let (
-            caller,
-            CreateUserRequest {
-                name,
-                roles,
-                password,
-            },
-        ) = admitted(request)?;
+        let (caller, CreateUserRequest { name, roles, password }) = admitted(request)?;
         let roles = roles.into_iter().map(role).collect::<Result<Vec<_>, _>>()?;
         let user = users::create(&self.app, &caller, name, roles, password).await?;
-        Ok(Response::new(CreateUserResponse {
-            user: Some(user_to_wire(&user)),
-        }))
+        Ok(Response::new(CreateUserResponse { user: Some(user_to_wire(&user)) }))
     }
 
     async fn delete_user(
@@ -70,9 +59,6 @@ impl UserService for Api {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let (caller, CreateTokenRequest { lifetime_seconds }) = admitted(request)?;
         let (token, expire) = users::create_token(&self.app, &caller, lifetime_seconds).await?;
-        Ok(Response::new(CreateTokenResponse {
-            token,
-            expire_time: Some(time(expire)),
-        }))
+        Ok(Response::new(CreateTokenResponse { token, expire_time: Some(time(expire)) }))
     }
 }

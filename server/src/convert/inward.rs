@@ -60,33 +60,20 @@ pub(crate) fn subtask_id(id: i64) -> Result<SubtaskId, Error> {
 }
 
 pub(crate) fn process_order(host: i64, process: i64, why: String) -> Result<ProcessOrder, Error> {
-    Ok(ProcessOrder {
-        host: host_id(host)?,
-        process: process_id(process)?,
-        reason: reason(why)?,
-    })
+    Ok(ProcessOrder { host: host_id(host)?, process: process_id(process)?, reason: reason(why)? })
 }
 
 pub(crate) fn host_order(host: i64, why: String) -> Result<HostOrder, Error> {
-    Ok(HostOrder {
-        host: host_id(host)?,
-        reason: reason(why)?,
-    })
+    Ok(HostOrder { host: host_id(host)?, reason: reason(why)? })
 }
 
 /// One line of text: what goes into logs and the audit trail must not look like two (hazard I12).
 pub(crate) fn reason(text: String) -> Result<String, Error> {
     if text.chars().count() > LONGEST_REASON {
-        return Err(Error::invalid(
-            "reason",
-            format!("it is longer than {LONGEST_REASON} characters"),
-        ));
+        return Err(Error::invalid("reason", format!("it is longer than {LONGEST_REASON} characters")));
     }
     if text.chars().any(char::is_control) {
-        return Err(Error::invalid(
-            "reason",
-            "it has control characters; write it on one line",
-        ));
+        return Err(Error::invalid("reason", "it has control characters; write it on one line"));
     }
     Ok(text)
 }
@@ -96,15 +83,9 @@ pub(crate) fn page(number: i32, size: i32) -> Result<Page, Error> {
         return Err(Error::invalid("page", format!("{number} is below 1")));
     }
     if !(0..=LARGEST_PAGE).contains(&size) {
-        return Err(Error::invalid(
-            "size",
-            format!("{size} is not from 1 to {LARGEST_PAGE}"),
-        ));
+        return Err(Error::invalid("size", format!("{size} is not from 1 to {LARGEST_PAGE}")));
     }
-    Ok(Page {
-        number: number.max(1),
-        size: if size == 0 { DEFAULT_PAGE } else { size },
-    })
+    Ok(Page { number: number.max(1), size: if size == 0 { DEFAULT_PAGE } else { size } })
 }
 
 pub(crate) fn role(role: i32) -> Result<Role, Error> {
@@ -124,10 +105,9 @@ pub(crate) fn task_filter(statuses: &[i32]) -> Result<Vec<TaskStatus>, Error> {
         Ok(v1::TaskStatus::Running) => Ok(TaskStatus::Running),
         Ok(v1::TaskStatus::Failed) => Ok(TaskStatus::Failed),
         Ok(v1::TaskStatus::Successful) => Ok(TaskStatus::Successful),
-        Ok(v1::TaskStatus::Unspecified) | Err(_) => Err(Error::invalid(
-            "statuses",
-            format!("{status} is not a state of a task"),
-        )),
+        Ok(v1::TaskStatus::Unspecified) | Err(_) => {
+            Err(Error::invalid("statuses", format!("{status} is not a state of a task")))
+        }
     };
     statuses.iter().map(read).collect()
 }
@@ -156,10 +136,7 @@ pub(crate) fn report(report: fleet::ReportRequest) -> Result<(u64, Report), Erro
         }
         Some(fleet::report_request::Report::Heartbeat(fleet::Heartbeat {})) => Report::Changed(Vec::new()),
         None => {
-            return Err(Error::invalid(
-                "report",
-                "it is empty, or of a kind that this server does not know",
-            ));
+            return Err(Error::invalid("report", "it is empty, or of a kind that this server does not know"));
         }
     };
     Ok((sequence, report))
@@ -182,13 +159,9 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
     } = hello;
     check_count(processes.len())?;
     for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {
-        text.parse::<Uuid>()
-            .map_err(|_| Error::invalid(field, "it is not a UUID"))?;
+        text.parse::<Uuid>().map_err(|_| Error::invalid(field, "it is not a UUID"))?;
     }
-    if address
-        .parse::<http::uri::Authority>()
-        .map_or(true, |address| address.port_u16().is_none())
-    {
+    if address.parse::<http::uri::Authority>().map_or(true, |address| address.port_u16().is_none()) {
         return Err(Error::invalid("address", format!("`{address}` is not HOST:PORT")));
     }
     let facts = Facts {
@@ -204,15 +177,7 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
         install_home,
         log_home,
     };
-    let Facts {
-        boot_id,
-        version,
-        address,
-        name,
-        install_home,
-        log_home,
-        ..
-    } = &facts;
+    let Facts { boot_id, version, address, name, install_home, log_home, .. } = &facts;
     for text in [boot_id, version, address, name, install_home, log_home] {
         check_text(text, LONGEST_NAME).map_err(|what| Error::invalid("hello", what))?;
     }
@@ -223,17 +188,9 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
             .map_err(|what| Error::invalid("log_file_pattern", what))?;
         let (alias, observed) = observed(process).map_err(|what| Error::invalid("processes", what))?;
         if declared.iter().any(|other| other.alias == alias) {
-            return Err(Error::invalid(
-                "processes",
-                format!("`{alias}` is declared twice"),
-            ));
+            return Err(Error::invalid("processes", format!("`{alias}` is declared twice")));
         }
-        declared.push(Declared {
-            alias,
-            operable,
-            log_file_pattern,
-            observed,
-        });
+        declared.push(Declared { alias, operable, log_file_pattern, observed });
     }
     Ok((facts, declared))
 }
@@ -269,13 +226,7 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         0 => None,
         1.. => {
             let start_time = start_time.ok_or_else(|| format!("`{alias}` is alive and has no start time"))?;
-            Some(Alive {
-                pid,
-                user,
-                start_command,
-                ports,
-                start_time: read_time(start_time)?,
-            })
+            Some(Alive { pid, user, start_command, ports, start_time: read_time(start_time)? })
         }
         ..0 => return Err(format!("`{alias}` has the pid {pid}")),
     };
@@ -298,15 +249,7 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
 }
 
 fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {
-    let agent::ExitReport {
-        pid,
-        exit_code,
-        signal,
-        escalated,
-        stop_duration,
-        finish_time,
-        note,
-    } = exit;
+    let agent::ExitReport { pid, exit_code, signal, escalated, stop_duration, finish_time, note } = exit;
     check_text(&note, LONGEST_TEXT)?;
     Ok(ExitReport {
         pid,
@@ -347,10 +290,7 @@ fn read_duration(duration: prost_types::Duration) -> Result<SignedDuration, Stri
 fn check_count(processes: usize) -> Result<(), Error> {
     match processes <= MOST_PROCESSES {
         true => Ok(()),
-        false => Err(Error::invalid(
-            "processes",
-            format!("{processes} are more than {MOST_PROCESSES}"),
-        )),
+        false => Err(Error::invalid("processes", format!("{processes} are more than {MOST_PROCESSES}"))),
     }
 }
 
@@ -386,14 +326,7 @@ pub(crate) enum OperationState {
 impl Operation {
     /// Reads an agent's answer.
     pub(crate) fn read(operation: agent::Operation) -> Result<Self, String> {
-        let agent::Operation {
-            id,
-            state,
-            reason,
-            message,
-            processes,
-            changed,
-        } = operation;
+        let agent::Operation { id, state, reason, message, processes, changed } = operation;
         let state = match agent::OperationState::try_from(state) {
             Ok(agent::OperationState::Running) => OperationState::Running,
             Ok(agent::OperationState::Done) => OperationState::Done,
@@ -429,10 +362,9 @@ impl Operation {
         match self.state {
             OperationState::Done => OperationOutcome::Done,
             OperationState::Running => OperationOutcome::Unknown,
-            OperationState::Failed => OperationOutcome::Failed {
-                reason: self.reason.clone(),
-                message: self.message.clone(),
-            },
+            OperationState::Failed => {
+                OperationOutcome::Failed { reason: self.reason.clone(), message: self.message.clone() }
+            }
         }
     }
 }
@@ -461,56 +393,14 @@ mod tests {
         assert!(observed(process()).is_ok());
         check(agent::ObservedProcess { pid: -1, ..process() }, "the pid -1");
         check(agent::ObservedProcess { pid: 7, ..process() }, "no start time");
-        check(
-            agent::ObservedProcess {
-                alias: String::new(),
-                ..process()
-            },
-            "no alias",
-        );
-        check(
-            agent::ObservedProcess {
-                alias: "a\0b".into(),
-                ..process()
-            },
-            "NUL",
-        );
-        check(
-            agent::ObservedProcess {
-                alias: "a".repeat(600),
-                ..process()
-            },
-            "longer than 512",
-        );
-        check(
-            agent::ObservedProcess {
-                phase: 99,
-                ..process()
-            },
-            "unknown phase 99",
-        );
-        let budget = Some(prost_types::Duration {
-            seconds: i64::MAX,
-            nanos: 0,
-        });
-        check(
-            agent::ObservedProcess {
-                stop_budget: budget,
-                ..process()
-            },
-            "no duration",
-        );
-        let time = Some(prost_types::Timestamp {
-            seconds: i64::MAX,
-            nanos: 0,
-        });
-        check(
-            agent::ObservedProcess {
-                last_active_time: time,
-                ..process()
-            },
-            "is no time",
-        );
+        check(agent::ObservedProcess { alias: String::new(), ..process() }, "no alias");
+        check(agent::ObservedProcess { alias: "a\0b".into(), ..process() }, "NUL");
+        check(agent::ObservedProcess { alias: "a".repeat(600), ..process() }, "longer than 512");
+        check(agent::ObservedProcess { phase: 99, ..process() }, "unknown phase 99");
+        let budget = Some(prost_types::Duration { seconds: i64::MAX, nanos: 0 });
+        check(agent::ObservedProcess { stop_budget: budget, ..process() }, "no duration");
+        let time = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 });
+        check(agent::ObservedProcess { last_active_time: time, ..process() }, "is no time");
     }
 
     /// Hazards I12 and L14.
@@ -520,10 +410,7 @@ mod tests {
         assert!(reason("two\nlines".into()).is_err());
         assert!(reason("x".repeat(501)).is_err());
         assert_eq!(page(0, 0).ok(), Some(Page { number: 1, size: 100 }));
-        assert_eq!(
-            page(i32::MAX, 2000).ok().map(Page::offset),
-            Some(4_294_967_292_000)
-        );
+        assert_eq!(page(i32::MAX, 2000).ok().map(Page::offset), Some(4_294_967_292_000));
         assert!(page(-1, 10).is_err());
         assert!(page(1, 2001).is_err());
         for id in [0, -1, i64::MIN] {

@@ -25,12 +25,7 @@ pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
         operating_system: facts.operating_system.clone(),
         operating_system_release: facts.operating_system_release.clone(),
         architecture: facts.architecture.clone(),
-        status: if view.online {
-            v1::HostStatus::Available
-        } else {
-            v1::HostStatus::Offline
-        }
-        .into(),
+        status: if view.online { v1::HostStatus::Available } else { v1::HostStatus::Offline }.into(),
         agent_status: agent_status(view).into(),
         agent_version: facts.version.clone(),
         create_time: Some(time(view.host.create_time)),
@@ -91,15 +86,11 @@ pub(crate) fn process_to_wire(process: &Process) -> v1::AgentProcess {
         log_file_pattern: process.log_file_pattern.clone(),
         create_time: Some(time(process.create_time)),
         update_time: Some(time(process.update_time)),
-        phase: seen
-            .map_or(v1::AgentProcessPhase::Unspecified, |seen| phase(seen.phase))
-            .into(),
+        phase: seen.map_or(v1::AgentProcessPhase::Unspecified, |seen| phase(seen.phase)).into(),
         generation: seen.map_or(0, |seen| seen.generation),
         desired_running: seen.is_some_and(|seen| seen.desired_running),
         last_exit: seen.and_then(|seen| seen.last_exit.as_ref()).map(exit_to_wire),
-        leftovers: seen
-            .map(|seen| seen.leftovers.iter().map(leftover_to_wire).collect())
-            .unwrap_or_default(),
+        leftovers: seen.map(|seen| seen.leftovers.iter().map(leftover_to_wire).collect()).unwrap_or_default(),
         declared: process.declared,
         observed_age: process
             .observed_time
@@ -131,10 +122,7 @@ fn exit_to_wire(exit: &ExitReport) -> v1::ExitReport {
 }
 
 fn leftover_to_wire(leftover: &Leftover) -> v1::Leftover {
-    v1::Leftover {
-        pid: leftover.pid,
-        command: leftover.command.clone(),
-    }
+    v1::Leftover { pid: leftover.pid, command: leftover.command.clone() }
 }
 
 pub(crate) fn task_to_wire(task: &Task) -> v1::Task {
@@ -155,11 +143,7 @@ pub(crate) fn task_to_wire(task: &Task) -> v1::Task {
         executor: task.executor.clone(),
         create_time: Some(time(task.create_time)),
         start_time: Some(time(task.create_time)), // its first step is ready at birth
-        finish_time: task
-            .state
-            .finish_time()
-            .filter(|_| status != TaskStatus::Running)
-            .map(time),
+        finish_time: task.state.finish_time().filter(|_| status != TaskStatus::Running).map(time),
         prohibit_rollback: false,
         subtasks: task.steps.iter().map(|step| step_to_wire(task, step)).collect(),
         trace_id: task.trace.to_string(),
@@ -168,12 +152,7 @@ pub(crate) fn task_to_wire(task: &Task) -> v1::Task {
 }
 
 fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
-    let StepState {
-        status,
-        attempt,
-        start_time,
-        finish_time,
-    } = task.state.step(step.id);
+    let StepState { status, attempt, start_time, finish_time } = task.state.step(step.id);
     v1::Subtask {
         id: step.id.get(),
         name: step.name.clone(),
@@ -192,11 +171,7 @@ fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
         timeout: i32::try_from(step.timeout.as_secs()).unwrap_or(i32::MAX),
         upstreams: step.upstreams.iter().map(|id| id.get()).collect(),
         downstreams: step.downstreams.iter().map(|id| id.get()).collect(),
-        executor: if start_time.is_some() {
-            task.executor.clone()
-        } else {
-            String::new()
-        },
+        executor: if start_time.is_some() { task.executor.clone() } else { String::new() },
         create_time: Some(time(task.create_time)),
         start_time: start_time.map(time),
         finish_time: finish_time.map(time),
@@ -247,12 +222,7 @@ pub(crate) fn audit_to_wire(row: AuditRow) -> v1::AuditRecord {
         action,
         target,
         reason,
-        decision: if allowed {
-            v1::AuditDecision::Allow
-        } else {
-            v1::AuditDecision::Deny
-        }
-        .into(),
+        decision: if allowed { v1::AuditDecision::Allow } else { v1::AuditDecision::Deny }.into(),
         outcome,
         trace_id,
         operation_id,
@@ -270,22 +240,13 @@ pub(crate) fn page_to_wire(page: Page, total: u64) -> v1::Page {
 }
 
 pub(crate) fn time(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.as_second(),
-        nanos: time.subsec_nanosecond(),
-    }
+    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
 
 fn duration(duration: SignedDuration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: duration.as_secs(),
-        nanos: duration.subsec_nanos(),
-    }
+    prost_types::Duration { seconds: duration.as_secs(), nanos: duration.subsec_nanos() }
 }
 
 fn whole_seconds(duration: SignedDuration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: duration.as_secs().max(0),
-        nanos: 0,
-    }
+    prost_types::Duration { seconds: duration.as_secs().max(0), nanos: 0 }
 }

@@ -60,26 +60,15 @@ impl Store {
             records = records.filter(audit::Column::Id.lt(before));
         }
         let rows = records.all(&self.read).await?;
-        let operations: Vec<_> = rows
-            .iter()
-            .map(|row| &row.operation_id)
-            .filter(|id| !id.is_empty())
-            .cloned()
-            .collect();
-        let operations = operation::Entity::find()
-            .filter(operation::Column::Id.is_in(operations))
-            .all(&self.read)
-            .await?;
+        let operations: Vec<_> =
+            rows.iter().map(|row| &row.operation_id).filter(|id| !id.is_empty()).cloned().collect();
+        let operations =
+            operation::Entity::find().filter(operation::Column::Id.is_in(operations)).all(&self.read).await?;
         let tasks: Vec<_> = rows.iter().filter_map(|row| row.task_id).collect();
-        let tasks = task::Entity::find()
-            .filter(task::Column::Id.is_in(tasks))
-            .all(&self.read)
-            .await?;
+        let tasks = task::Entity::find().filter(task::Column::Id.is_in(tasks)).all(&self.read).await?;
         rows.into_iter()
             .map(|row| {
-                let operation = operations
-                    .iter()
-                    .find(|operation| operation.id == row.operation_id);
+                let operation = operations.iter().find(|operation| operation.id == row.operation_id);
                 let task = tasks.iter().find(|task| Some(task.id) == row.task_id);
                 let outcome = match (operation, task) {
                     (Some(operation), _) => operation.outcome.clone(),
@@ -114,16 +103,7 @@ pub(super) async fn append(
     operation: Option<Uuid>,
     task: Option<TaskId>,
 ) -> Result<()> {
-    let AuditEntry {
-        time,
-        principal,
-        action,
-        target,
-        reason,
-        allowed,
-        outcome,
-        trace,
-    } = entry;
+    let AuditEntry { time, principal, action, target, reason, allowed, outcome, trace } = entry;
     let row = audit::ActiveModel {
         time: Set(micros(time)),
         principal: Set(principal),

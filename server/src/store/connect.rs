@@ -43,13 +43,7 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        let mut store = Self {
-            write,
-            read,
-            begin,
-            epoch: 0,
-            _lock: lock,
-        };
+        let mut store = Self { write, read, begin, epoch: 0, _lock: lock };
         store.epoch = store.take_epoch().await?;
         Ok(store)
     }
@@ -57,27 +51,18 @@ impl Store {
     async fn take_epoch(&self) -> Result<u64> {
         let change = self.change().await?;
         let last: i64 = match setting::Entity::find_by_id("epoch").one(&change).await? {
-            Some(row) => row
-                .value
-                .parse()
-                .map_err(|_| StoreError::Damaged(format!("the epoch `{}`", row.value)))?,
+            Some(row) => {
+                row.value.parse().map_err(|_| StoreError::Damaged(format!("the epoch `{}`", row.value)))?
+            }
             None => {
-                let none = setting::ActiveModel {
-                    name: Set("epoch".into()),
-                    value: Set("0".into()),
-                };
-                setting::Entity::insert(none)
-                    .exec_without_returning(&change)
-                    .await?;
+                let none = setting::ActiveModel { name: Set("epoch".into()), value: Set("0".into()) };
+                setting::Entity::insert(none).exec_without_returning(&change).await?;
                 0
             }
         };
         let epoch = last + 1;
         setting::Entity::update_many()
-            .col_expr(
-                setting::Column::Value,
-                sea_orm::sea_query::Expr::value(epoch.to_string()),
-            )
+            .col_expr(setting::Column::Value, sea_orm::sea_query::Expr::value(epoch.to_string()))
             .filter(setting::Column::Name.eq("epoch"))
             .exec(&change)
             .await?;
@@ -111,22 +96,15 @@ async fn connect(path: &Path, connections: u32) -> Result<DatabaseConnection> {
 async fn pragma(db: &DatabaseConnection, name: &str) -> Result<i32> {
     let statement = Statement::from_string(db.get_database_backend(), format!("PRAGMA {name}"));
     let row = db.query_one_raw(statement).await?;
-    Ok(row
-        .ok_or_else(|| StoreError::Damaged(format!("no pragma {name}")))?
-        .try_get_by_index(0)?)
+    Ok(row.ok_or_else(|| StoreError::Damaged(format!("no pragma {name}")))?.try_get_by_index(0)?)
 }
 
 /// Brings the tables up to date; refuses those of a newer program, which this one would misread.
 async fn migrate(db: &DatabaseConnection) -> Result<()> {
-    let known: Vec<String> = Migrator::migrations()
-        .iter()
-        .map(|migration| migration.name().to_owned())
-        .collect();
+    let known: Vec<String> =
+        Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     let applied = Migrator::get_migration_models(db).await?;
-    if let Some(newer) = applied
-        .into_iter()
-        .find(|migration| !known.contains(&migration.version))
-    {
+    if let Some(newer) = applied.into_iter().find(|migration| !known.contains(&migration.version)) {
         return Err(StoreError::Newer(newer.version));
     }
     Ok(Migrator::up(db, None).await?)
@@ -138,24 +116,13 @@ fn make_private_folder(path: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| StoreError::File {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| StoreError::File { path: path.to_owned(), source })
 }
 
 fn lock(path: &Path, database: &Path) -> Result<File> {
-    let failed = |source| StoreError::File {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)?;
+    let failed = |source| StoreError::File { path: path.to_owned(), source };
+    let file =
+        File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(database.to_owned())),

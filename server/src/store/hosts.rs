@@ -29,10 +29,7 @@ pub(crate) struct Declared {
 impl Store {
     /// Every host with its processes, as an earlier server left them.
     pub(crate) async fn fleet(&self) -> Result<Vec<(Host, Vec<Process>)>> {
-        let hosts = host::Entity::find()
-            .order_by_asc(host::Column::Id)
-            .all(&self.read)
-            .await?;
+        let hosts = host::Entity::find().order_by_asc(host::Column::Id).all(&self.read).await?;
         let mut fleet = Vec::with_capacity(hosts.len());
         for row in hosts {
             let processes = process::Entity::find()
@@ -40,10 +37,7 @@ impl Store {
                 .order_by_asc(process::Column::Id)
                 .all(&self.read)
                 .await?;
-            fleet.push((
-                read_host(row)?,
-                processes.into_iter().map(read_process).collect::<Result<_>>()?,
-            ));
+            fleet.push((read_host(row)?, processes.into_iter().map(read_process).collect::<Result<_>>()?));
         }
         Ok(fleet)
     }
@@ -57,30 +51,20 @@ impl Store {
         now: Timestamp,
     ) -> Result<(Host, Vec<Process>)> {
         let change = self.change().await?;
-        let known = host::Entity::find()
-            .filter(host::Column::Identity.eq(&facts.identity))
-            .one(&change)
-            .await?;
+        let known =
+            host::Entity::find().filter(host::Column::Identity.eq(&facts.identity)).one(&change).await?;
         let row = match known {
             Some(row) => update_host(&change, row, facts, now).await?,
             None => insert_host(&change, facts, now).await?,
         };
         let mut processes = Vec::new();
-        for row in process::Entity::find()
-            .filter(process::Column::HostId.eq(row.id))
-            .all(&change)
-            .await?
-        {
+        for row in process::Entity::find().filter(process::Column::HostId.eq(row.id)).all(&change).await? {
             let declaration = declared.iter().find(|process| process.alias == row.alias);
-            processes.push(read_process(
-                update_process(&change, row, declaration, now).await?,
-            )?);
+            processes.push(read_process(update_process(&change, row, declaration, now).await?)?);
         }
         for process in declared {
             if !processes.iter().any(|known| known.alias == process.alias) {
-                processes.push(read_process(
-                    insert_process(&change, row.id, process, now).await?,
-                )?);
+                processes.push(read_process(insert_process(&change, row.id, process, now).await?)?);
             }
         }
         change.commit().await?;

@@ -84,15 +84,7 @@ fn tables() -> Vec<TableCreateStatement> {
                 number("update_time"),
             ],
         ),
-        table(
-            "tokens",
-            [
-                key("digest"),
-                number("user_id"),
-                number("expire_time"),
-                number("create_time"),
-            ],
-        ),
+        table("tokens", [key("digest"), number("user_id"), number("expire_time"), number("create_time")]),
         table(
             "tasks",
             [
@@ -123,17 +115,9 @@ fn tables() -> Vec<TableCreateStatement> {
         ),
         table(
             "subtask_edges",
-            [
-                number_key(),
-                number("task_id"),
-                number("upstream_id"),
-                number("downstream_id"),
-            ],
+            [number_key(), number("task_id"), number("upstream_id"), number("downstream_id")],
         ),
-        table(
-            "task_events",
-            [number_key(), number("task_id"), number("time"), text("event")],
-        ),
+        table("task_events", [number_key(), number("task_id"), number("time"), text("event")]),
         table(
             "subtask_logs",
             [
@@ -145,10 +129,7 @@ fn tables() -> Vec<TableCreateStatement> {
                 text("message"),
             ],
         ),
-        table(
-            "host_locks",
-            [number("host_id").primary_key().take(), number("task_id")],
-        ),
+        table("host_locks", [number("host_id").primary_key().take(), number("task_id")]),
         table(
             "operations",
             [
@@ -210,9 +191,7 @@ fn table<const N: usize>(name: &'static str, columns: [ColumnDef; N]) -> TableCr
 
 fn index(table: &'static str, columns: &[&'static str]) -> IndexCreateStatement {
     let mut index = Index::create();
-    index
-        .name(format!("{table}_by_{}", columns.join("_and_")))
-        .table(table);
+    index.name(format!("{table}_by_{}", columns.join("_and_"))).table(table);
     for column in columns {
         index.col(*column);
     }
@@ -221,20 +200,11 @@ fn index(table: &'static str, columns: &[&'static str]) -> IndexCreateStatement 
 
 /// Ids rise and are never used again, not even after the row is gone.
 fn number_key() -> ColumnDef {
-    ColumnDef::new("id")
-        .big_integer()
-        .not_null()
-        .auto_increment()
-        .primary_key()
-        .take()
+    ColumnDef::new("id").big_integer().not_null().auto_increment().primary_key().take()
 }
 
 fn key(name: &'static str) -> ColumnDef {
-    ColumnDef::new(name)
-        .string_len(128)
-        .not_null()
-        .primary_key()
-        .take()
+    ColumnDef::new(name).string_len(128).not_null().primary_key().take()
 }
 
 fn number(name: &'static str) -> ColumnDef {

@@ -2,7 +2,7 @@
 
 use belay_proto::{HostId, ProcessId, TaskId, Trace};
 use jiff::Timestamp;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Set};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Set};
 use uuid::Uuid;
 
 use super::{
@@ -40,13 +40,6 @@ pub(crate) enum OperationOutcome {
     Unknown,
 }
 
-/// An order whose outcome is not known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PendingOperation {
-    pub(crate) id: Uuid,
-    pub(crate) host: HostId,
-}
-
 const PENDING: &str = "PENDING";
 const UNKNOWN: &str = "UNKNOWN";
 
@@ -57,10 +50,7 @@ impl Store {
     /// [`StoreError::Held`] where a task holds the host.
     pub(crate) async fn accept(&self, operation: NewOperation, audit: AuditEntry) -> Result<()> {
         let change = self.change().await?;
-        if let Some(held) = host_lock::Entity::find_by_id(operation.host.get())
-            .one(&change)
-            .await?
-        {
+        if let Some(held) = host_lock::Entity::find_by_id(operation.host.get()).one(&change).await? {
             return Err(StoreError::Held(id(held.task_id)?));
         }
         let operation_id = operation.id;
@@ -72,11 +62,7 @@ impl Store {
     /// Commits the intent of an order that a task gives. A task that is resumed gives the same one again.
     pub(crate) async fn accept_for_task(&self, operation: NewOperation) -> Result<()> {
         let change = self.change().await?;
-        if operation::Entity::find_by_id(operation.id.to_string())
-            .one(&change)
-            .await?
-            .is_none()
-        {
+        if operation::Entity::find_by_id(operation.id.to_string()).one(&change).await?.is_none() {
             insert(&change, operation, self.epoch()).await?;
         }
         Ok(change.commit().await?)
@@ -108,43 +94,36 @@ impl Store {
         Ok(change.commit().await?)
     }
 
-    /// Orders to one process of this host whose outcome is not known. What a task ordered, the task itself resolves.
-    pub(crate) async fn unsettled(&self, host: HostId) -> Result<Vec<PendingOperation>> {
+    /// Orders to one process of this host whose outcome nobody waits for any more: of an earlier server, or lost on the
+    /// way. What a task ordered, the task itself resolves.
+    pub(crate) async fn unsettled(&self, host: HostId) -> Result<Vec<Uuid>> {
+        let orphaned = Condition::all()
+            .add(operation::Column::State.eq(PENDING))
+            .add(operation::Column::Epoch.lt(as_number(self.epoch())?));
         let rows = operation::Entity::find()
-            .filter(operation::Column::State.is_in([PENDING, UNKNOWN]))
             .filter(operation::Column::HostId.eq(host.get()))
             .filter(operation::Column::TaskId.is_null())
+            .filter(Condition::any().add(operation::Column::State.eq(UNKNOWN)).add(orphaned))
             .all(&self.read)
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                let operation = row
-                    .id
-                    .parse()
-                    .map_err(|_| StoreError::Damaged(format!("the operation id `{}`", row.id)))?;
-                Ok(PendingOperation { id: operation, host })
-            })
-            .collect()
+        let damaged = |id: &str| StoreError::Damaged(format!("the operation id `{id}`"));
+        rows.into_iter().map(|row| row.id.parse().map_err(|_| damaged(&row.id))).collect()
     }
 }
 
+fn as_number(epoch: u64) -> Result<i64> {
+    i64::try_from(epoch).map_err(|_| StoreError::Damaged(format!("the epoch {epoch}")))
+}
+
 async fn insert(change: &sea_orm::DatabaseTransaction, operation: NewOperation, epoch: u64) -> Result<()> {
-    let NewOperation {
-        id,
-        verb,
-        host,
-        process,
-        task,
-        trace,
-        time,
-    } = operation;
+    let NewOperation { id, verb, host, process, task, trace, time } = operation;
     let row = operation::ActiveModel {
         id: Set(id.to_string()),
         verb: Set(verb.into()),
         host_id: Set(host.get()),
         process_id: Set(process.map(ProcessId::get)),
         task_id: Set(task.map(TaskId::get)),
-        epoch: Set(i64::try_from(epoch).map_err(|_| StoreError::Damaged(format!("the epoch {epoch}")))?),
+        epoch: Set(as_number(epoch)?),
         state: Set(PENDING.into()),
         outcome: Set(String::new()),
         message: Set(String::new()),
@@ -152,8 +131,6 @@ async fn insert(change: &sea_orm::DatabaseTransaction, operation: NewOperation, 
         create_time: Set(micros(time)),
         finish_time: Set(None),
     };
-    operation::Entity::insert(row)
-        .exec_without_returning(change)
-        .await?;
+    operation::Entity::insert(row).exec_without_returning(change).await?;
     Ok(())
 }

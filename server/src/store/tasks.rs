@@ -67,13 +67,8 @@ impl Store {
         };
         let row = row.insert(&change).await?;
         insert_steps(&change, row.id, &new.dag).await?;
-        let lock = host_lock::ActiveModel {
-            host_id: Set(new.host.get()),
-            task_id: Set(row.id),
-        };
-        host_lock::Entity::insert(lock)
-            .exec_without_returning(&change)
-            .await?;
+        let lock = host_lock::ActiveModel { host_id: Set(new.host.get()), task_id: Set(row.id) };
+        host_lock::Entity::insert(lock).exec_without_returning(&change).await?;
         audit::append(&change, audit, None, Some(id(row.id)?)).await?;
         let task = read_whole(&change, row).await?;
         change.commit().await?;
@@ -108,9 +103,7 @@ impl Store {
             })
             .exec(&change)
             .await?;
-            host_lock::Entity::delete_by_id(task.host.get())
-                .exec(&change)
-                .await?;
+            host_lock::Entity::delete_by_id(task.host.get()).exec(&change).await?;
         }
         Ok(change.commit().await?)
     }
@@ -169,12 +162,7 @@ impl Store {
         }
         let query = task::Entity::find().filter(filter);
         let total = query.clone().count(&self.read).await?;
-        let rows = query
-            .order_by_desc(task::Column::Id)
-            .offset(offset)
-            .limit(size)
-            .all(&self.read)
-            .await?;
+        let rows = query.order_by_desc(task::Column::Id).offset(offset).limit(size).all(&self.read).await?;
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
             tasks.push(read_whole(&self.read, row).await?);
@@ -236,10 +224,7 @@ async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Res
         .order_by_desc(subtask::Column::SeriesId)
         .all(db)
         .await?;
-    let edges = edge::Entity::find()
-        .filter(edge::Column::TaskId.eq(row.id))
-        .all(db)
-        .await?;
+    let edges = edge::Entity::find().filter(edge::Column::TaskId.eq(row.id)).all(db).await?;
     let events = event::Entity::find()
         .filter(event::Column::TaskId.eq(row.id))
         .order_by_asc(event::Column::Id)
@@ -263,10 +248,7 @@ async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Res
         trace: word(&row.trace, Trace::parse)?,
         reason: row.reason,
         create_time: time(row.create_time)?,
-        steps: steps
-            .into_iter()
-            .map(|row| read_step(row, &edges))
-            .collect::<Result<_>>()?,
+        steps: steps.into_iter().map(|row| read_step(row, &edges)).collect::<Result<_>>()?,
         state: State::replay(&log),
     })
 }

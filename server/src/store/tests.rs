@@ -24,13 +24,7 @@ struct Scratch {
 
 fn scratch() -> Scratch {
     let folder = tempfile::tempdir().expect("a folder");
-    Scratch {
-        config: Config {
-            data: folder.path().join("data"),
-            ..Config::default()
-        },
-        _folder: folder,
-    }
+    Scratch { config: Config { data: folder.path().join("data"), ..Config::default() }, _folder: folder }
 }
 
 impl Scratch {
@@ -99,14 +93,7 @@ fn task(host: HostId) -> NewTask {
         timeout: Duration::from_secs(60),
     };
     NewTask {
-        dag: dag::Dag::chain(
-            "Stop",
-            [
-                step(Node::PrepareStop),
-                step(Node::StopAll),
-                step(Node::FinishStop),
-            ],
-        ),
+        dag: dag::Dag::chain("Stop", [step(Node::PrepareStop), step(Node::StopAll), step(Node::FinishStop)]),
         host,
         creator_id: belay_proto::UserId::try_from(1).expect("an id"),
         creator: "admin".into(),
@@ -147,18 +134,11 @@ async fn a_database_of_a_newer_program_is_refused() {
     let store = scratch.open().await;
     let newer = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m0999_future', 0)";
     let backend = store.write.get_database_backend();
-    store
-        .write
-        .execute_raw(Statement::from_string(backend, newer))
-        .await
-        .expect("written");
+    store.write.execute_raw(Statement::from_string(backend, newer)).await.expect("written");
     store.close().await;
     drop(store);
     let refused = Store::open(&scratch.config).await.expect_err("newer");
-    assert!(
-        matches!(&refused, StoreError::Newer(change) if change == "m0999_future"),
-        "{refused}"
-    );
+    assert!(matches!(&refused, StoreError::Newer(change) if change == "m0999_future"), "{refused}");
 }
 
 /// Hazard R09: what keeps an acknowledged commit over a loss of power.
@@ -166,19 +146,10 @@ async fn a_database_of_a_newer_program_is_refused() {
 async fn commits_are_on_disk_before_they_are_acknowledged() {
     let scratch = scratch();
     let store = scratch.open().await;
-    for (pragma, expected) in [
-        ("synchronous", "2"),
-        ("journal_mode", "wal"),
-        ("foreign_keys", "1"),
-    ] {
+    for (pragma, expected) in [("synchronous", "2"), ("journal_mode", "wal"), ("foreign_keys", "1")] {
         let statement =
             Statement::from_string(store.write.get_database_backend(), format!("PRAGMA {pragma}"));
-        let row = store
-            .write
-            .query_one_raw(statement)
-            .await
-            .expect("asked")
-            .expect("a row");
+        let row = store.write.query_one_raw(statement).await.expect("asked").expect("a row");
         let told = row
             .try_get_by_index::<String>(0)
             .or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string()));
@@ -200,25 +171,14 @@ async fn ids_are_kept_for_ever() {
     let scratch = scratch();
     let store = scratch.open().await;
     let now = Timestamp::now();
-    let (host, first) = store
-        .register(&facts("a"), &[declared("x"), declared("y")], now)
-        .await
-        .expect("registered");
-    let (again, second) = store
-        .register(&facts("a"), &[declared("y")], now)
-        .await
-        .expect("registered");
-    let (other, third) = store
-        .register(&facts("b"), &[declared("x")], now)
-        .await
-        .expect("registered");
+    let (host, first) =
+        store.register(&facts("a"), &[declared("x"), declared("y")], now).await.expect("registered");
+    let (again, second) = store.register(&facts("a"), &[declared("y")], now).await.expect("registered");
+    let (other, third) = store.register(&facts("b"), &[declared("x")], now).await.expect("registered");
     assert_eq!(host.id, again.id);
     assert_ne!(host.id, other.id);
     let shown = |processes: &[crate::process::Process]| {
-        processes
-            .iter()
-            .map(|p| (p.id.get(), p.alias.clone(), p.declared))
-            .collect::<Vec<_>>()
+        processes.iter().map(|p| (p.id.get(), p.alias.clone(), p.declared)).collect::<Vec<_>>()
     };
     assert_eq!(shown(&first), [(1, "x".into(), true), (2, "y".into(), true)]);
     assert_eq!(shown(&second), [(1, "x".into(), false), (2, "y".into(), true)]);
@@ -231,20 +191,14 @@ async fn the_last_observation_survives() {
     let scratch = scratch();
     let store = scratch.open().await;
     let now = Timestamp::now();
-    let (_, mut processes) = store
-        .register(&facts("a"), &[declared("x")], now)
-        .await
-        .expect("registered");
+    let (_, mut processes) = store.register(&facts("a"), &[declared("x")], now).await.expect("registered");
     processes[0].observe(declared("x").observed, now);
     store.save_observations(&processes, &[]).await.expect("saved");
     drop(store);
     let fleet = scratch.open().await.fleet().await.expect("read");
     let process = &fleet[0].1[0];
     assert_eq!(
-        process
-            .observed
-            .as_ref()
-            .map(|seen| (seen.phase, seen.generation)),
+        process.observed.as_ref().map(|seen| (seen.phase, seen.generation)),
         Some((Phase::Stopped, 3))
     );
     assert!(!process.fresh);
@@ -255,46 +209,21 @@ async fn the_last_observation_survives() {
 async fn a_task_holds_its_host_until_it_ends() {
     let scratch = scratch();
     let store = scratch.open().await;
-    let (host, _) = store
-        .register(&facts("a"), &[], Timestamp::now())
-        .await
-        .expect("registered");
-    let held = store
-        .add_task(task(host.id), audit("StopHostAgent"))
-        .await
-        .expect("taken");
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let held = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
     for refused in [
-        store
-            .add_task(task(host.id), audit("StopHostAgent"))
-            .await
-            .map(drop),
+        store.add_task(task(host.id), audit("StopHostAgent")).await.map(drop),
         store.accept(operation(host.id), audit("StopAgentProcess")).await,
     ] {
-        assert!(
-            matches!(refused, Err(StoreError::Held(task)) if task == held.id),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(StoreError::Held(task)) if task == held.id), "{refused:?}");
     }
 
     let step = held.steps[0].id.get();
-    let end = Effects {
-        agent_state: Some(AgentState::Available),
-        end: Some(TaskStatus::Failed),
-    };
-    let failed = Event::Failed {
-        subtask: step,
-        attempt: 1,
-        reason: "TIMED_OUT".into(),
-        message: String::new(),
-    };
-    store
-        .append(&held, &failed, Timestamp::now(), end)
-        .await
-        .expect("appended");
-    store
-        .accept(operation(host.id), audit("StopAgentProcess"))
-        .await
-        .expect("free again");
+    let end = Effects { agent_state: Some(AgentState::Available), end: Some(TaskStatus::Failed) };
+    let failed =
+        Event::Failed { subtask: step, attempt: 1, reason: "TIMED_OUT".into(), message: String::new() };
+    store.append(&held, &failed, Timestamp::now(), end).await.expect("appended");
+    store.accept(operation(host.id), audit("StopAgentProcess")).await.expect("free again");
     assert!(store.open_tasks().await.expect("read").is_empty());
 }
 
@@ -303,77 +232,38 @@ async fn a_task_holds_its_host_until_it_ends() {
 async fn a_task_is_read_back_with_the_attempt_that_was_under_way() {
     let scratch = scratch();
     let store = scratch.open().await;
-    let (host, _) = store
-        .register(&facts("a"), &[], Timestamp::now())
-        .await
-        .expect("registered");
-    let task = store
-        .add_task(task(host.id), audit("StopHostAgent"))
-        .await
-        .expect("taken");
-    let ids: Vec<_> = task
-        .steps
-        .iter()
-        .map(|step| (step.id.get(), step.series_id))
-        .collect();
-    assert_eq!(
-        ids,
-        [(3, 2), (2, 1), (1, 0)],
-        "ids and series run against the order, as documented"
-    );
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let ids: Vec<_> = task.steps.iter().map(|step| (step.id.get(), step.series_id)).collect();
+    assert_eq!(ids, [(3, 2), (2, 1), (1, 0)], "ids and series run against the order, as documented");
     let operation = Uuid::now_v7();
-    let started = Event::Started {
-        subtask: 3,
-        attempt: 1,
-        operation,
-    };
-    store
-        .append(&task, &started, Timestamp::now(), Effects::default())
-        .await
-        .expect("appended");
+    let started = Event::Started { subtask: 3, attempt: 1, operation };
+    store.append(&task, &started, Timestamp::now(), Effects::default()).await.expect("appended");
     drop(store);
 
     let open = scratch.open().await.open_tasks().await.expect("read");
     let attempt = Attempt { number: 1, operation };
-    assert_eq!(
-        open[0].state.next(&open[0].steps),
-        Next::Run(vec![(open[0].steps[0].id, Some(attempt))])
-    );
+    assert_eq!(open[0].state.next(&open[0].steps), Next::Run(vec![(open[0].steps[0].id, Some(attempt))]));
 }
 
 #[tokio::test]
 async fn the_audit_trail_tells_how_orders_ended() {
     let scratch = scratch();
     let store = scratch.open().await;
-    let (host, _) = store
-        .register(&facts("a"), &[], Timestamp::now())
-        .await
-        .expect("registered");
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
     let (done, unknown) = (operation(host.id), operation(host.id));
-    store
-        .accept(done.clone(), audit("StopAgentProcess"))
-        .await
-        .expect("accepted");
-    store
-        .accept(unknown.clone(), audit("StartAgentProcess"))
-        .await
-        .expect("accepted");
-    assert_eq!(store.unsettled(host.id).await.expect("read").len(), 2);
-    store
-        .settle(done.id, OperationOutcome::Done, Timestamp::now())
-        .await
-        .expect("settled");
-    store
-        .settle(unknown.id, OperationOutcome::Unknown, Timestamp::now())
-        .await
-        .expect("settled");
-    assert_eq!(store.unsettled(host.id).await.expect("read").len(), 1);
+    store.accept(done.clone(), audit("StopAgentProcess")).await.expect("accepted");
+    store.accept(unknown.clone(), audit("StartAgentProcess")).await.expect("accepted");
+    assert_eq!(store.unsettled(host.id).await.expect("read"), [] as [Uuid; 0], "somebody waits for them");
+    drop(store);
+    let store = scratch.open().await;
+    assert_eq!(store.unsettled(host.id).await.expect("read"), [done.id, unknown.id], "nobody does any more");
+    store.settle(done.id, OperationOutcome::Done, Timestamp::now()).await.expect("settled");
+    store.settle(unknown.id, OperationOutcome::Unknown, Timestamp::now()).await.expect("settled");
+    assert_eq!(store.unsettled(host.id).await.expect("read"), [unknown.id]);
 
     let rows = store.audit_records(None, 10).await.expect("read");
-    let told: Vec<_> = rows
-        .iter()
-        .map(|row| (row.action.as_str(), row.outcome.as_str()))
-        .collect();
+    let told: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.outcome.as_str())).collect();
     assert_eq!(told, [("StartAgentProcess", ""), ("StopAgentProcess", "DONE")]);
     let older = store.audit_records(Some(rows[0].id), 10).await.expect("read");
     assert_eq!(older, rows[1..]);
@@ -388,10 +278,7 @@ async fn the_last_admin_stays() {
     };
     add("admin", &[Role::Admin]).await.expect("added");
     add("viewer", &[Role::HostViewer]).await.expect("added");
-    assert!(matches!(
-        add("viewer", &[Role::Admin]).await,
-        Err(StoreError::NameTaken)
-    ));
+    assert!(matches!(add("viewer", &[Role::Admin]).await, Err(StoreError::NameTaken)));
     let delete = |name: &'static str| store.delete_user(name, audit("DeleteUser"));
     assert!(matches!(delete("admin").await, Err(StoreError::LastAdmin)));
     assert!(matches!(delete("nobody").await, Err(StoreError::Missing)));
@@ -404,27 +291,13 @@ async fn tokens_end() {
     let scratch = scratch();
     let store = scratch.open().await;
     let now = Timestamp::now();
-    let user = store
-        .add_user("admin", &[Role::Admin], "hash".into(), audit("CreateUser"))
-        .await
-        .expect("added");
+    let user =
+        store.add_user("admin", &[Role::Admin], "hash".into(), audit("CreateUser")).await.expect("added");
     let expire = now + SignedDuration::from_secs(60);
-    store
-        .add_token(user.id, "digest".into(), expire, audit("CreateToken"))
-        .await
-        .expect("added");
+    store.add_token(user.id, "digest".into(), expire, audit("CreateToken")).await.expect("added");
     assert!(store.user_by_token("digest", now).await.expect("read").is_some());
-    assert!(
-        store
-            .user_by_token("digest", expire)
-            .await
-            .expect("read")
-            .is_none()
-    );
+    assert!(store.user_by_token("digest", expire).await.expect("read").is_none());
     assert!(store.user_by_token("other", now).await.expect("read").is_none());
-    store
-        .set_password("admin", "new".into(), audit("SetPassword"))
-        .await
-        .expect("set");
+    store.set_password("admin", "new".into(), audit("SetPassword")).await.expect("set");
     assert!(store.user_by_token("digest", now).await.expect("read").is_none());
 }

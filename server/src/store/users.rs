@@ -22,21 +22,13 @@ impl Store {
 
     /// Every user, by name.
     pub(crate) async fn users(&self) -> Result<Vec<User>> {
-        let rows = user::Entity::find()
-            .order_by_asc(user::Column::Name)
-            .all(&self.read)
-            .await?;
+        let rows = user::Entity::find().order_by_asc(user::Column::Name).all(&self.read).await?;
         rows.into_iter().map(|row| Ok(read(row)?.0)).collect()
     }
 
     /// The user of a name, with the hash of its password.
     pub(crate) async fn user_by_name(&self, name: &str) -> Result<Option<(User, String)>> {
-        user::Entity::find()
-            .filter(user::Column::Name.eq(name))
-            .one(&self.read)
-            .await?
-            .map(read)
-            .transpose()
+        user::Entity::find().filter(user::Column::Name.eq(name)).one(&self.read).await?.map(read).transpose()
     }
 
     /// The user of a token that has not ended, and when it ends.
@@ -70,22 +62,13 @@ impl Store {
     ) -> Result<User> {
         let now = audit.time;
         let change = self.change().await?;
-        if user::Entity::find()
-            .filter(user::Column::Name.eq(name))
-            .one(&change)
-            .await?
-            .is_some()
-        {
+        if user::Entity::find().filter(user::Column::Name.eq(name)).one(&change).await?.is_some() {
             return Err(StoreError::NameTaken);
         }
         let row = user::ActiveModel {
             name: Set(name.into()),
             password_hash: Set(password_hash),
-            roles: Set(roles
-                .iter()
-                .map(|role| role.as_str())
-                .collect::<Vec<_>>()
-                .join(",")),
+            roles: Set(roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(",")),
             create_time: Set(micros(now)),
             update_time: Set(micros(now)),
             ..Default::default()
@@ -103,18 +86,9 @@ impl Store {
     pub(crate) async fn delete_user(&self, name: &str, audit: AuditEntry) -> Result<()> {
         let change = self.change().await?;
         let rows = user::Entity::find().all(&change).await?;
-        let users = rows
-            .into_iter()
-            .map(|row| Ok(read(row)?.0))
-            .collect::<Result<Vec<_>>>()?;
-        let user = users
-            .iter()
-            .find(|user| user.name == name)
-            .ok_or(StoreError::Missing)?;
-        let admins = users
-            .iter()
-            .filter(|user| user.roles.contains(&Role::Admin))
-            .count();
+        let users = rows.into_iter().map(|row| Ok(read(row)?.0)).collect::<Result<Vec<_>>>()?;
+        let user = users.iter().find(|user| user.name == name).ok_or(StoreError::Missing)?;
+        let admins = users.iter().filter(|user| user.roles.contains(&Role::Admin)).count();
         if admins == 1 && user.roles.contains(&Role::Admin) {
             return Err(StoreError::LastAdmin);
         }
@@ -164,10 +138,7 @@ impl Store {
     ) -> Result<()> {
         let now = audit.time;
         let change = self.change().await?;
-        token::Entity::delete_many()
-            .filter(token::Column::ExpireTime.lte(micros(now)))
-            .exec(&change)
-            .await?;
+        token::Entity::delete_many().filter(token::Column::ExpireTime.lte(micros(now))).exec(&change).await?;
         let row = token::ActiveModel {
             digest: Set(digest),
             user_id: Set(user.get()),
@@ -181,10 +152,7 @@ impl Store {
 }
 
 async fn delete_tokens(change: &DatabaseTransaction, user: UserId) -> Result<()> {
-    token::Entity::delete_many()
-        .filter(token::Column::UserId.eq(user.get()))
-        .exec(change)
-        .await?;
+    token::Entity::delete_many().filter(token::Column::UserId.eq(user.get())).exec(change).await?;
     Ok(())
 }
 
@@ -192,11 +160,7 @@ fn read(row: user::Model) -> Result<(User, String)> {
     let user = User {
         id: id(row.id)?,
         name: row.name,
-        roles: row
-            .roles
-            .split(',')
-            .map(|role| word(role, Role::parse))
-            .collect::<Result<_>>()?,
+        roles: row.roles.split(',').map(|role| word(role, Role::parse)).collect::<Result<_>>()?,
         create_time: time(row.create_time)?,
         update_time: time(row.update_time)?,
     };

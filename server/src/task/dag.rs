@@ -42,11 +42,7 @@ pub(crate) enum InvalidDag {
 impl Dag {
     /// Steps one after the other.
     pub(crate) fn chain<const N: usize>(name: &'static str, nodes: [Definition; N]) -> Self {
-        Self {
-            name,
-            nodes: nodes.into(),
-            edges: (1..N).map(|next| (next - 1, next)).collect(),
-        }
+        Self { name, nodes: nodes.into(), edges: (1..N).map(|next| (next - 1, next)).collect() }
     }
 
     /// Holds the definition against what can be run, and puts its steps into an order in which they could.
@@ -85,21 +81,11 @@ mod tests {
     use super::*;
 
     fn step(node: Node) -> Definition {
-        Definition {
-            node,
-            name: "a step",
-            class_name: "AStep",
-            timeout: Duration::from_secs(1),
-        }
+        Definition { node, name: "a step", class_name: "AStep", timeout: Duration::from_secs(1) }
     }
 
     fn dag(nodes: Vec<Definition>, edges: &[(usize, usize)]) -> Result<Dag, InvalidDag> {
-        Dag {
-            name: "t",
-            nodes,
-            edges: edges.to_vec(),
-        }
-        .checked()
+        Dag { name: "t", nodes, edges: edges.to_vec() }.checked()
     }
 
     /// Hazard D24.
@@ -116,9 +102,6 @@ mod tests {
     fn upstream_steps_come_first() {
         let dag = dag(vec![step(Node::StopAll), step(Node::PrepareStop)], &[(1, 0)]).expect("runnable");
         let order: Vec<_> = dag.nodes.iter().map(|step| step.node).collect();
-        assert_eq!(
-            (order, dag.edges),
-            (vec![Node::PrepareStop, Node::StopAll], vec![(0, 1)])
-        );
+        assert_eq!((order, dag.edges), (vec![Node::PrepareStop, Node::StopAll], vec![(0, 1)]));
     }
 }

@@ -64,9 +64,7 @@ pub(crate) async fn submit(
         return Err(app.refused(audit, error).await);
     }
     let new = NewTask {
-        dag: dag
-            .checked()
-            .map_err(|invalid| Error::Internal(invalid.to_string()))?,
+        dag: dag.checked().map_err(|invalid| Error::Internal(invalid.to_string()))?,
         host,
         creator_id: caller.user.id,
         creator: caller.user.name.clone(),
@@ -99,8 +97,7 @@ fn begin(app: &Arc<App>, task: Task) {
     let shutdown = app.shutdown.clone();
     let run = run(app.clone(), task);
     // A shutdown ends the runner wherever it is: the log tells the next server where to go on.
-    app.background
-        .spawn(async move { shutdown.run_until_cancelled(run).await }.instrument(span));
+    app.background.spawn(async move { shutdown.run_until_cancelled(run).await }.instrument(span));
 }
 
 /// Runs a task to its end.
@@ -134,48 +131,26 @@ async fn run(app: Arc<App>, mut task: Task) {
 async fn begin_step(app: &Arc<App>, task: &mut Task, id: SubtaskId, resumed: Option<Attempt>) -> Context {
     let subtask = id.get();
     let (attempt, event) = match resumed {
-        Some(attempt) => (
-            attempt,
-            Event::Resumed {
-                subtask,
-                attempt: attempt.number,
-                epoch: app.store.epoch(),
-            },
-        ),
+        Some(attempt) => {
+            (attempt, Event::Resumed { subtask, attempt: attempt.number, epoch: app.store.epoch() })
+        }
         None => {
-            let attempt = Attempt {
-                number: task.state.step(id).attempt,
-                operation: Uuid::now_v7(),
-            };
-            (
-                attempt,
-                Event::Started {
-                    subtask,
-                    attempt: attempt.number,
-                    operation: attempt.operation,
-                },
-            )
+            let attempt = Attempt { number: task.state.step(id).attempt, operation: Uuid::now_v7() };
+            (attempt, Event::Started { subtask, attempt: attempt.number, operation: attempt.operation })
         }
     };
     append(app, task, event, Effects::default()).await;
     let context = Context {
         app: app.clone(),
         // A step in the state of a task is always one of its definition.
-        step: task
-            .steps
-            .iter()
-            .find(|step| step.id == id)
-            .unwrap_or(&task.steps[0])
-            .clone(),
+        step: task.steps.iter().find(|step| step.id == id).unwrap_or(&task.steps[0]).clone(),
         started: task.state.step(id).start_time,
         resumed: resumed.is_some(),
         attempt,
         task: task.clone(),
     };
     if context.resumed {
-        context
-            .warn("the server was restarted; this attempt goes on where it was".into())
-            .await;
+        context.warn("the server was restarted; this attempt goes on where it was".into()).await;
     }
     context
 }
@@ -190,10 +165,7 @@ async fn run_step(context: Context) -> (Context, Result<(), Problem>) {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(Problem::new(
             Reason::TimedOut,
-            format!(
-                "the step was not done within its timeout of {} s",
-                context.step.timeout.as_secs()
-            ),
+            format!("the step was not done within its timeout of {} s", context.step.timeout.as_secs()),
         )),
         Err(panic) => {
             error!(subtask = %context.step.id, %panic, "A step panicked.");
@@ -242,32 +214,13 @@ async fn end_step(app: &Arc<App>, task: &mut Task, context: &Context, result: Re
     let (event, agent_state) = match result {
         Ok(()) => {
             context.info("done".into()).await;
-            (
-                Event::Succeeded { subtask, attempt },
-                agent_state_after(context.step.node),
-            )
+            (Event::Succeeded { subtask, attempt }, agent_state_after(context.step.node))
         }
-        Err(Problem {
-            reason,
-            message,
-            hint,
-            ..
-        }) => {
+        Err(Problem { reason, message, hint, .. }) => {
             warn!(subtask = %context.step.id, reason = reason.as_str(), message, "Step failed.");
-            let hint = if hint.is_empty() {
-                hint
-            } else {
-                format!(" (hint: {hint})")
-            };
-            context
-                .write(Level::Error, format!("{}: {message}{hint}", reason.as_str()))
-                .await;
-            let failed = Event::Failed {
-                subtask,
-                attempt,
-                reason: reason.as_str().into(),
-                message,
-            };
+            let hint = if hint.is_empty() { hint } else { format!(" (hint: {hint})") };
+            context.write(Level::Error, format!("{}: {message}{hint}", reason.as_str())).await;
+            let failed = Event::Failed { subtask, attempt, reason: reason.as_str().into(), message };
             // What is left of the agent can be ordered again.
             (failed, Some(AgentState::Available))
         }
@@ -332,12 +285,7 @@ impl Context {
 
     async fn write(&self, level: Level, message: String) {
         info!(host = %self.task.host, subtask = %self.step.id, message, "Step log.");
-        let line = LogLine {
-            time: Timestamp::now(),
-            attempt: self.attempt.number,
-            level,
-            message,
-        };
+        let line = LogLine { time: Timestamp::now(), attempt: self.attempt.number, level, message };
         if let Err(error) = self.app.store.log(self.step.id, line).await {
             error!(error = %Chain(&error), "A line of a step's log is lost.");
         }
@@ -355,11 +303,7 @@ impl Context {
                 }
                 Err(NoAnswer::Refused(problem)) => return Err(problem),
                 Err(NoAnswer::Lost(status)) => {
-                    self.warn(format!(
-                        "no answer from the agent: {}; asking again",
-                        status.message()
-                    ))
-                    .await;
+                    self.warn(format!("no answer from the agent: {}; asking again", status.message())).await;
                     sleep(STORE_PAUSE).await;
                 }
             }
@@ -386,27 +330,15 @@ impl Context {
             trace,
             time: Timestamp::now(),
         };
-        app.store
-            .accept_for_task(intent)
-            .await
-            .map_err(|error| Problem::from(&Error::Store(error)))?;
-        self.info(format!(
-            "operation {}: {} sent to the agent",
-            order.id,
-            order.verb.name()
-        ))
-        .await;
+        app.store.accept_for_task(intent).await.map_err(|error| Problem::from(&Error::Store(error)))?;
+        self.info(format!("operation {}: {} sent to the agent", order.id, order.verb.name())).await;
 
         let left = self.time_left();
-        let answer = app
-            .agents
-            .carry_out(&app.fleet, host, &order, left, Instant::now() + left)
-            .await;
+        let answer = app.agents.carry_out(&app.fleet, host, &order, left, Instant::now() + left).await;
         let (outcome, result) = match answer {
             Ok(operation) => {
                 let changed = operation.changed.join(", ");
-                self.info(format!("operation {}: ended; changed: [{changed}]", order.id))
-                    .await;
+                self.info(format!("operation {}: ended; changed: [{changed}]", order.id)).await;
                 let answer = (operation.outcome(), operation.failure().map_or(Ok(()), Err));
                 app.fleet.observe(host, operation.processes, Timestamp::now());
                 answer
@@ -432,12 +364,8 @@ impl Context {
 
     /// What is left of the step's timeout, counted from when the attempt began, whichever server that was.
     fn time_left(&self) -> Duration {
-        let spent = self
-            .started
-            .map(|started| Timestamp::now().duration_since(started));
-        let spent = spent
-            .and_then(|spent| Duration::try_from(spent).ok())
-            .unwrap_or_default();
+        let spent = self.started.map(|started| Timestamp::now().duration_since(started));
+        let spent = spent.and_then(|spent| Duration::try_from(spent).ok()).unwrap_or_default();
         let left = self.step.timeout.saturating_sub(spent);
         if self.resumed { left.max(READ_BACK) } else { left }
     }

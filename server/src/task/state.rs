@@ -58,34 +58,19 @@ impl State {
     /// Takes in one event. A result of an attempt that is not the running one changes nothing.
     pub(crate) fn apply(&mut self, time: Timestamp, event: &Event) {
         match event {
-            Event::Started {
-                subtask,
-                attempt,
-                operation,
-            } => {
+            Event::Started { subtask, attempt, operation } => {
                 let step = self.steps.entry(*subtask).or_insert_with(StepState::fresh);
                 step.attempt = *attempt;
                 step.start_time = Some(time);
                 step.finish_time = None;
-                step.status = StepStatus::Running(Attempt {
-                    number: *attempt,
-                    operation: *operation,
-                });
+                step.status = StepStatus::Running(Attempt { number: *attempt, operation: *operation });
             }
             Event::Resumed { .. } => {}
             Event::Succeeded { subtask, attempt } => {
                 self.finish(*subtask, *attempt, time, StepStatus::Successful)
             }
-            Event::Failed {
-                subtask,
-                attempt,
-                reason,
-                message,
-            } => {
-                let failed = StepStatus::Failed {
-                    reason: reason.clone(),
-                    message: message.clone(),
-                };
+            Event::Failed { subtask, attempt, reason, message } => {
+                let failed = StepStatus::Failed { reason: reason.clone(), message: message.clone() };
                 self.finish(*subtask, *attempt, time, failed);
             }
         }
@@ -103,19 +88,13 @@ impl State {
 
     /// Where a step stands.
     pub(crate) fn step(&self, id: SubtaskId) -> StepState {
-        self.steps
-            .get(&id.get())
-            .cloned()
-            .unwrap_or_else(StepState::fresh)
+        self.steps.get(&id.get()).cloned().unwrap_or_else(StepState::fresh)
     }
 
     /// Whether a step could run now, though it does not yet.
     pub(crate) fn is_ready(&self, step: &Step) -> bool {
         self.step(step.id).status == StepStatus::Waiting
-            && step
-                .upstreams
-                .iter()
-                .all(|&upstream| self.step(upstream).status == StepStatus::Successful)
+            && step.upstreams.iter().all(|&upstream| self.step(upstream).status == StepStatus::Successful)
     }
 
     /// What comes next. A failed step ends the task once nothing runs any more; no step begins after it.
@@ -128,10 +107,7 @@ impl State {
             })
             .collect();
         let failed = self.has_failed(steps);
-        let ready = steps
-            .iter()
-            .filter(|step| !failed && self.is_ready(step))
-            .map(|step| (step.id, None));
+        let ready = steps.iter().filter(|step| !failed && self.is_ready(step)).map(|step| (step.id, None));
         let run: Vec<_> = running.into_iter().chain(ready).collect();
         match (run.is_empty(), failed) {
             (false, _) => Next::Run(run),
@@ -154,20 +130,13 @@ impl State {
     }
 
     fn has_failed(&self, steps: &[Step]) -> bool {
-        steps
-            .iter()
-            .any(|step| matches!(self.step(step.id).status, StepStatus::Failed { .. }))
+        steps.iter().any(|step| matches!(self.step(step.id).status, StepStatus::Failed { .. }))
     }
 }
 
 impl StepState {
     fn fresh() -> Self {
-        Self {
-            status: StepStatus::Waiting,
-            attempt: 1,
-            start_time: None,
-            finish_time: None,
-        }
+        Self { status: StepStatus::Waiting, attempt: 1, start_time: None, finish_time: None }
     }
 }
 
@@ -205,11 +174,7 @@ mod tests {
     }
 
     fn started(subtask: i64, attempt: i32) -> Event {
-        Event::Started {
-            subtask,
-            attempt,
-            operation: Uuid::nil(),
-        }
+        Event::Started { subtask, attempt, operation: Uuid::nil() }
     }
 
     fn succeeded(subtask: i64, attempt: i32) -> Event {
@@ -217,19 +182,11 @@ mod tests {
     }
 
     fn failed(subtask: i64, attempt: i32) -> Event {
-        Event::Failed {
-            subtask,
-            attempt,
-            reason: "LEFTOVERS".into(),
-            message: "pid 7 lives".into(),
-        }
+        Event::Failed { subtask, attempt, reason: "LEFTOVERS".into(), message: "pid 7 lives".into() }
     }
 
     fn replay(events: &[Event]) -> State {
-        let log: Vec<_> = events
-            .iter()
-            .map(|event| (Timestamp::UNIX_EPOCH, event.clone()))
-            .collect();
+        let log: Vec<_> = events.iter().map(|event| (Timestamp::UNIX_EPOCH, event.clone())).collect();
         State::replay(&log)
     }
 
@@ -251,10 +208,7 @@ mod tests {
         check(&[], "run 3");
         check(&[started(3, 1)], "resume 3");
         check(&[started(3, 1), succeeded(3, 1)], "run 2");
-        check(
-            &[started(3, 1), succeeded(3, 1), started(2, 1), succeeded(2, 1)],
-            "run 1",
-        );
+        check(&[started(3, 1), succeeded(3, 1), started(2, 1), succeeded(2, 1)], "run 1");
         check(&[started(3, 1), failed(3, 1)], "FAILED");
         let whole = [(3, 1), (2, 1), (1, 1)]
             .map(|(step, attempt)| [started(step, attempt), succeeded(step, attempt)]);
@@ -264,10 +218,7 @@ mod tests {
     /// Hazards D09 and D10: the result of an attempt that was replaced is no result.
     #[test]
     fn a_late_result_changes_nothing() {
-        check(
-            &[started(3, 1), failed(3, 1), started(3, 2), succeeded(3, 1)],
-            "resume 3",
-        );
+        check(&[started(3, 1), failed(3, 1), started(3, 2), succeeded(3, 1)], "resume 3");
         check(&[started(3, 1), failed(3, 1), succeeded(3, 1)], "FAILED");
         check(&[succeeded(3, 1)], "run 3");
     }

@@ -22,21 +22,10 @@ fn subtask(id: i64, series_id: i32, name: &str, class: &str, edges: [&[i64]; 2])
 }
 
 pub(super) fn stop_agent() -> v1::Task {
-    let mut prepare = subtask(
-        32074,
-        2,
-        "Prepare stop OCP agent",
-        "PrepareStopOcpAgentTask",
-        [&[], &[32073]],
-    );
+    let mut prepare = subtask(32074, 2, "Prepare stop OCP agent", "PrepareStopOcpAgentTask", [&[], &[32073]]);
     prepare.status = v1::SubtaskStatus::Ready.into();
-    let finish = subtask(
-        32072,
-        0,
-        "Finish OCP agent operation",
-        "FinishOcpAgentOperationTask",
-        [&[32073], &[]],
-    );
+    let finish =
+        subtask(32072, 0, "Finish OCP agent operation", "FinishOcpAgentOperationTask", [&[32073], &[]]);
     let mut stop = subtask(
         32073,
         1,
@@ -77,10 +66,7 @@ fn a_task_that_is_read_has_the_documented_keys() {
     subtask.status = v1::SubtaskStatus::Failed.into();
     subtask.start_time = at("2021-09-03T14:28:00.01+08:00");
     subtask.finish_time = at("2021-09-03T14:28:01+08:00");
-    subtask.error = Some(v1::SubtaskError {
-        reason: "LEFTOVERS".to_owned(),
-        message: String::new(),
-    });
+    subtask.error = Some(v1::SubtaskError { reason: "LEFTOVERS".to_owned(), message: String::new() });
     task.finish_time = at("2021-09-03T14:28:01+08:00");
     insta::assert_snapshot!(pretty(&WrappedTaskInstance::new(task.clone(), &zone())), @r#"
     {

@@ -1,0 +1,193 @@
+//! What a stop costs, from the REST call to the proof, beside the floor that the kernel sets and a peer on the same
+//! machine; how many reads a second are answered; and what each part weighs when idle.
+//!
+//! `cargo bench -p belay-tests`. The peer is supervisord, where it is installed (`pip install supervisor`).
+
+#![allow(clippy::print_stdout)] // what a benchmark is for
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use belay_tests::{Client, Fleet, HostSetup, is_gone, wait_for};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
+const STOPS: usize = 300;
+const READERS: usize = 16;
+const READING: Duration = Duration::from_secs(5);
+
+#[tokio::main]
+async fn main() {
+    let setup = HostSetup::new().sleeper("sleeper").worker("obstat2", "plain").base("ocp_agentd");
+    let mut fleet =
+        Fleet::start(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), vec![setup]).await;
+    println!("idle: resident memory");
+    let (server, gateway, agent) = (fleet.server.pid(), fleet.gateway.pid(), fleet.agent(0).pid());
+    for (name, pid) in [("server", server), ("gateway", gateway), ("agent", agent)] {
+        println!("  {name:<34} {:>8.1} MiB", resident(pid));
+    }
+
+    println!("stop of `sleep infinity`, {STOPS} times");
+    report("floor: kill and pidfd", (0..STOPS).map(|_| floor()).collect());
+    report("Belay: REST, proven, audited", rest_stops(&fleet).await);
+    match supervisord(&fleet).await {
+        Some(times) => report("supervisord: XML-RPC stopProcess", times),
+        None => println!("  supervisord is not installed"),
+    }
+
+    println!("reads: GET .../agent/processes, {READERS} connections");
+    let (reads, times) = reads(&fleet).await;
+    println!("  {:<34} {:>8.0} /s", "through gateway and server", reads);
+    report("latency", times);
+}
+
+/// The bare kernel: a signal through a pidfd, and the wait for its end.
+fn floor() -> Duration {
+    let mut child = Command::new("/bin/sleep").arg("infinity").spawn().expect("started");
+    let pid = Pid::from_raw(child.id().cast_signed()).expect("a pid");
+    wait_for_exec(child.id().cast_signed());
+    let start = Instant::now();
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("opened");
+    pidfd_send_signal(&pidfd, Signal::TERM).expect("signalled");
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).expect("awaited");
+    let spent = start.elapsed();
+    child.wait().expect("reaped");
+    spent
+}
+
+/// A process that was forked and has not yet become `sleep` dies another death.
+fn wait_for_exec(pid: i32) {
+    while fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() != "sleep") {
+        std::hint::spin_loop();
+    }
+}
+
+async fn rest_stops(fleet: &Fleet) -> Vec<Duration> {
+    let client = fleet.admin();
+    let path = fleet.process_path(0, "sleeper").await;
+    let mut times = Vec::with_capacity(STOPS);
+    for _ in 0..STOPS {
+        let started = client.post(&format!("{path}/start")).await;
+        let pid = i32::try_from(started.data()["pid"].as_i64().expect("a pid")).expect("a pid");
+        let start = Instant::now();
+        let stopped = client.post(&format!("{path}/stop")).await;
+        times.push(start.elapsed());
+        assert!(is_gone(pid) && stopped.data()["status"] == "STOPPED", "{}", stopped.text);
+    }
+    times
+}
+
+/// The peer does not record, and does not look for children.
+async fn supervisord(fleet: &Fleet) -> Option<Vec<Duration>> {
+    let folder = fleet.folder().join("supervisord");
+    fs::create_dir(&folder).expect("a folder");
+    let address = format!("{}:9001", fleet.address());
+    let config = folder.join("supervisord.conf");
+    fs::write(
+        &config,
+        format!(
+            "[supervisord]\nnodaemon=true\nlogfile={0}/log\npidfile={0}/pid\nchildlogdir={0}\n[inet_http_server]\n\
+             port={address}\n[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = \
+             supervisor.rpcinterface:make_main_rpcinterface\n[program:sleeper]\ncommand=/bin/sleep infinity\n\
+             startsecs=0\n",
+            folder.display()
+        ),
+    )
+    .expect("written");
+    let mut peer = start_peer(&config)?;
+    wait_for("supervisord listens", async || tokio::net::TcpStream::connect(&address).await).await;
+    let client = Http::new(&address);
+    let mut times = Vec::with_capacity(STOPS);
+    for _ in 0..STOPS {
+        wait_for("the peer's process runs", async || {
+            let pid = client.call("supervisor.getProcessInfo").await;
+            if pid.contains("RUNNING") {
+                Ok(())
+            } else {
+                client.call("supervisor.startProcess").await;
+                Err(pid)
+            }
+        })
+        .await;
+        let start = Instant::now();
+        let answer = client.call("supervisor.stopProcess").await;
+        times.push(start.elapsed());
+        assert!(answer.contains("<boolean>1</boolean>"), "{answer}");
+    }
+    peer.kill().expect("killed");
+    peer.wait().expect("reaped");
+    Some(times)
+}
+
+fn start_peer(config: &Path) -> Option<Child> {
+    let mut command = Command::new("supervisord");
+    command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
+}
+
+/// Just enough of XML-RPC.
+struct Http {
+    address: String,
+}
+
+impl Http {
+    fn new(address: &str) -> Self {
+        Self { address: address.into() }
+    }
+
+    async fn call(&self, method: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let body = format!(
+            "<methodCall><methodName>{method}</methodName><params><param><value><string>sleeper</string></value>\
+             </param></params></methodCall>"
+        );
+        let request = format!(
+            "POST /RPC2 HTTP/1.0\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(&self.address).await.expect("connected");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+}
+
+async fn reads(fleet: &Fleet) -> (f64, Vec<Duration>) {
+    let path = format!("{}/processes", fleet.agent_path(0).await);
+    let start = Instant::now();
+    let readers: Vec<_> =
+        (0..READERS).map(|_| tokio::spawn(read(fleet.admin(), path.clone(), start + READING))).collect();
+    let mut times = Vec::new();
+    for reader in readers {
+        times.extend(reader.await.expect("read"));
+    }
+    (times.len() as f64 / start.elapsed().as_secs_f64(), times)
+}
+
+async fn read(client: Client, path: String, until: Instant) -> Vec<Duration> {
+    let mut times = Vec::new();
+    while Instant::now() < until {
+        let start = Instant::now();
+        client.get(&path).await;
+        times.push(start.elapsed());
+    }
+    times
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    println!("  {what:<34} p50 {:>7.3} ms   p99 {:>7.3} ms   max {:>7.3} ms", at(0.5), at(0.99), at(1.0));
+}
+
+fn resident(pid: i32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number") / 1024.0
+}

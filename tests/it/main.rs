@@ -1,0 +1,16 @@
+//! End-to-end tests: real servers, gateways, agents and processes.
+
+mod access;
+mod cli;
+mod grpcurl;
+mod recovery;
+mod refusals;
+mod stop;
+mod trees;
+
+use belay_tests::{Fleet, HostSetup};
+
+/// A fleet of these hosts.
+async fn fleet(hosts: Vec<HostSetup>) -> Fleet {
+    Fleet::start(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), hosts).await
+}

@@ -1,0 +1,7 @@
+//! The program under test: the same as `belay`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    belay::main()
+}

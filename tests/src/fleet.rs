@@ -1,0 +1,387 @@
+//! A server, a gateway and hosts.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use http::StatusCode;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Client, Ledger, Part, Proxy, Wire, wait_for};
+
+/// What a host of a fleet runs.
+#[derive(Debug, Clone)]
+pub struct HostSetup {
+    processes: Vec<Declared>,
+    cgroup: &'static str,
+    proxied: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Declared {
+    alias: String,
+    program: Program,
+    operable: bool,
+    grace: &'static str,
+}
+
+/// What a declared process is.
+#[derive(Debug, Clone)]
+enum Program {
+    /// A victim of this shape.
+    Victim(String),
+    /// `sleep infinity`: the least that a process can be.
+    Sleep,
+}
+
+impl HostSetup {
+    /// A host that runs nothing yet.
+    pub fn new() -> Self {
+        Self { processes: Vec::new(), cgroup: "auto", proxied: false }
+    }
+
+    /// A worker: a victim of this shape.
+    #[must_use]
+    pub fn worker(self, alias: &str, shape: &str) -> Self {
+        self.declare(alias, Program::Victim(shape.into()), true, "10s")
+    }
+
+    /// A worker that does nothing: `sleep infinity`.
+    #[must_use]
+    pub fn sleeper(self, alias: &str) -> Self {
+        self.declare(alias, Program::Sleep, true, "10s")
+    }
+
+    /// A worker that is given little time to end by itself.
+    #[must_use]
+    pub fn hurried(self, alias: &str, shape: &str) -> Self {
+        self.declare(alias, Program::Victim(shape.into()), true, "300ms")
+    }
+
+    /// A base process: a plain victim.
+    #[must_use]
+    pub fn base(self, alias: &str) -> Self {
+        self.declare(alias, Program::Victim("plain".into()), false, "10s")
+    }
+
+    /// Does without cgroups.
+    #[must_use]
+    pub fn without_cgroup(mut self) -> Self {
+        self.cgroup = "off";
+        self
+    }
+
+    /// Puts a proxy between the server and the agent.
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
+    fn declare(mut self, alias: &str, program: Program, operable: bool, grace: &'static str) -> Self {
+        self.processes.push(Declared { alias: alias.into(), program, operable, grace });
+        self
+    }
+}
+
+impl Default for HostSetup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One host of a fleet.
+#[derive(Debug)]
+struct Host {
+    agent: Part,
+    proxy: Option<Proxy>,
+    ledgers: BTreeMap<String, Ledger>,
+    name: String,
+}
+
+/// A running fleet. Everything of it ends when it is dropped, processes of agents included.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The server.
+    pub server: Part,
+    /// The gateway.
+    pub gateway: Part,
+    hosts: Vec<Host>,
+    address: Ipv4Addr,
+    password: String,
+    program: PathBuf,
+    victim: PathBuf,
+    folder: TempDir,
+}
+
+const SERVER_PORT: u16 = 9440;
+const GATEWAY_PORT: u16 = 8080;
+const FIRST_AGENT_PORT: u16 = 9441;
+
+impl Fleet {
+    /// Starts a fleet of these hosts, and waits until all of it works. The programs are those of this package:
+    /// `env!("CARGO_BIN_EXE_belay-under-test")` and `env!("CARGO_BIN_EXE_victim")`.
+    pub async fn start(program: &str, victim: &str, hosts: Vec<HostSetup>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = own_address();
+        let program = PathBuf::from(program);
+        let at = |name: &str| folder.path().join(name).display().to_string();
+
+        fs::write(
+            at("server.toml"),
+            format!(
+                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"200ms\"\ndrain = \"3s\"\n",
+                at("server")
+            ),
+        )
+        .expect("written");
+        fs::write(
+            at("gateway.toml"),
+            format!(
+                "listen = \"{address}:{GATEWAY_PORT}\"\nserver = \"http://{address}:{SERVER_PORT}\"\n\
+                 timezone = \"Asia/Shanghai\"\ndrain = \"3s\"\n"
+            ),
+        )
+        .expect("written");
+        let part = |verb: &str| {
+            let config = at(&format!("{verb}.toml"));
+            Part::new(&program, &[verb, "--config", &config], at(&format!("{verb}.log")).into())
+        };
+        let (mut server, mut gateway) = (part("server"), part("gateway"));
+        server.start();
+        gateway.start();
+        let password = wait_for("the first password is made", async || {
+            let text = fs::read_to_string(folder.path().join("server/admin.password"));
+            // The file is made before it is filled.
+            text.map_err(|error| error.to_string()).and_then(|text| {
+                if text.ends_with('\n') { Ok(text.trim().to_owned()) } else { Err("not whole yet".into()) }
+            })
+        })
+        .await;
+
+        let victim = PathBuf::from(victim);
+        let mut fleet =
+            Self { server, gateway, hosts: Vec::new(), address, password, program, victim, folder };
+        fleet.wait_until_ready().await;
+        for setup in hosts {
+            fleet.add_host(setup).await;
+        }
+        fleet
+    }
+
+    /// Adds a host, and waits until all its processes run.
+    pub async fn add_host(&mut self, setup: HostSetup) {
+        let number = self.hosts.len();
+        let name = format!("host-{}", number + 1);
+        let port = FIRST_AGENT_PORT + u16::try_from(number).expect("few hosts");
+        let listen = SocketAddr::from((self.address, port));
+        let proxy = if setup.proxied { Some(Proxy::start(listen).await) } else { None };
+        let advertise = proxy.as_ref().map_or(listen, Proxy::address);
+        let at = |suffix: &str| self.folder.path().join(format!("{name}{suffix}"));
+
+        let mut config = format!(
+            "name = {name:?}\nlisten = \"{listen}\"\nadvertise = \"{advertise}\"\n\
+             server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n",
+            self.address,
+            at("-state"),
+            self.folder.path().join("server/fleet.token"),
+            setup.cgroup,
+        );
+        let mut ledgers = BTreeMap::new();
+        for Declared { alias, program, operable, grace } in &setup.processes {
+            let ledger = at(&format!("-{alias}.ledger"));
+            let (command, args) = match program {
+                Program::Victim(shape) => (self.victim.as_path(), format!("[{ledger:?}, {shape:?}]")),
+                Program::Sleep => (Path::new("/bin/sleep"), "[\"infinity\"]".to_owned()),
+            };
+            write!(
+                config,
+                "\n[[process]]\nalias = {alias:?}\ncommand = {command:?}\nargs = {args}\n\
+                 operable = {operable}\nstop = {{ signal = \"SIGTERM\", grace = {grace:?} }}\n",
+            )
+            .expect("written");
+            ledgers.insert(alias.clone(), Ledger::new(ledger));
+        }
+        let path = at(".toml");
+        fs::write(&path, config).expect("written");
+        let mut agent =
+            Part::new(&self.program, &["agent", "--config", &path.display().to_string()], at(".log"));
+        agent.start();
+        self.hosts.push(Host { agent, proxy, ledgers, name });
+
+        let path = format!("/api/v2/compute/hosts/{}/agent", self.host_id(number).await);
+        let client = self.admin();
+        wait_for("the host's processes run", async || {
+            let agent = client.get(&path).await;
+            let processes = agent.data()["processes"].as_array().cloned().unwrap_or_default();
+            let running = processes.iter().filter(|process| process["status"] == "STARTED").count();
+            if running == setup.processes.len() { Ok(()) } else { Err(agent.json) }
+        })
+        .await;
+        for Declared { alias, program, .. } in &setup.processes {
+            let Program::Victim(shape) = program else { continue };
+            let family = if matches!(&shape[..], "setsid-child" | "double-fork") { 2 } else { 1 };
+            self.ledger(number, alias).wait_for_begun(family).await;
+        }
+    }
+
+    /// A REST caller without credentials.
+    pub fn anyone(&self) -> Client {
+        Client::new(&format!("http://{}:{GATEWAY_PORT}", self.address))
+    }
+
+    /// A REST caller who may do everything.
+    pub fn admin(&self) -> Client {
+        self.anyone().user("admin", &self.password)
+    }
+
+    /// A gRPC caller who may do everything.
+    pub fn wire(&self) -> Wire {
+        Wire::user(&self.server_address(), "admin", &self.password)
+    }
+
+    /// `HOST:PORT` of the server.
+    pub fn server_address(&self) -> String {
+        format!("{}:{SERVER_PORT}", self.address)
+    }
+
+    /// The address that every part listens on.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The password of `admin`.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// The folder of everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The program under test.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The agent of a host.
+    pub fn agent(&mut self, host: usize) -> &mut Part {
+        &mut self.hosts[host].agent
+    }
+
+    /// The proxy before the agent of a host.
+    pub fn proxy(&self, host: usize) -> &Proxy {
+        self.hosts[host].proxy.as_ref().expect("a proxied host")
+    }
+
+    /// The ledger of a process of a host.
+    pub fn ledger(&self, host: usize, alias: &str) -> Ledger {
+        self.hosts[host].ledgers[alias].clone()
+    }
+
+    /// The id of a host, once the server knows it.
+    pub async fn host_id(&self, host: usize) -> i64 {
+        let name = &self.hosts[host].name;
+        let client = self.admin();
+        wait_for("the server knows the host", async || {
+            let hosts = client.get("/api/v2/compute/hosts").await;
+            let all = hosts.data()["contents"].as_array().cloned().unwrap_or_default();
+            let known = all.iter().find(|known| known["name"] == **name && known["status"] == "AVAILABLE");
+            known.and_then(|known| known["id"].as_i64()).ok_or(hosts.json)
+        })
+        .await
+    }
+
+    /// The REST path of the agent of a host.
+    pub async fn agent_path(&self, host: usize) -> String {
+        format!("/api/v2/compute/hosts/{}/agent", self.host_id(host).await)
+    }
+
+    /// The REST path of a process.
+    pub async fn process_path(&self, host: usize, alias: &str) -> String {
+        let agent = self.agent_path(host).await;
+        let process = self.process(host, alias).await;
+        format!("{agent}/processes/{}", process["id"])
+    }
+
+    /// A process as the REST API shows it.
+    pub async fn process(&self, host: usize, alias: &str) -> Value {
+        let agent = self.admin().get(&self.agent_path(host).await).await;
+        let processes = agent.data()["processes"].as_array().expect("processes");
+        processes.iter().find(|process| process["alias"] == alias).expect("a process of that alias").clone()
+    }
+
+    /// A task once it is as `wanted` says.
+    pub async fn wait_for_task(&self, task: i64, wanted: impl Fn(&Value) -> bool) -> Value {
+        let client = self.admin();
+        wait_for("the task gets there", async || {
+            let task = client.get(&format!("/api/v2/tasks/instances/{task}")).await;
+            if task.status == StatusCode::OK && wanted(task.data()) {
+                Ok(task.data().clone())
+            } else {
+                Err(task.json)
+            }
+        })
+        .await
+    }
+
+    /// Waits until the server answers through the gateway.
+    pub async fn wait_until_ready(&self) {
+        let client = self.admin();
+        let gateway = format!("{}:{GATEWAY_PORT}", self.address);
+        wait_for("the gateway listens", async || tokio::net::TcpStream::connect(&gateway).await).await;
+        wait_for("the server answers", async || {
+            let hosts = client.get("/api/v2/compute/hosts").await;
+            if hosts.status == StatusCode::OK { Ok(()) } else { Err(hosts.json) }
+        })
+        .await;
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
+        for host in &mut self.hosts {
+            // First the agent, which would start again what ends.
+            if host.agent.is_running() {
+                host.agent.kill();
+            }
+            for pid in host.ledgers.values().flat_map(Ledger::alive) {
+                if let Some(pid) = Pid::from_raw(pid) {
+                    // It may end in between.
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+            }
+        }
+    }
+}
+
+impl Fleet {
+    #[allow(clippy::print_stderr)] // where a failing test is looked at
+    fn show_logs(&self) {
+        let parts = [("server", &self.server), ("gateway", &self.gateway)];
+        let agents = self.hosts.iter().map(|host| (host.name.as_str(), &host.agent));
+        for (name, part) in parts.into_iter().chain(agents) {
+            eprintln!("---- log of {name} ----\n{}", part.log_text());
+        }
+    }
+}
+
+/// An address of the loopback network that no other fleet has, in this process or another.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let pid = std::process::id();
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [.., high, low] = (pid & 0x3fff).to_be_bytes();
+    Ipv4Addr::new(127, 64 + high, low, u8::try_from(next).expect("few fleets in one process"))
+}
