@@ -30,6 +30,8 @@ impl Store {
         let path = config.database();
         make_private_folder(&config.data)?;
         let lock = lock(&path.with_extension("db.lock"), &path)?;
+        // The engine gives its other files the mode of this one.
+        private_file(&path)?;
 
         let write = connect(&path, 1).await?;
         let synchronous = pragma(&write, "synchronous").await?;
@@ -120,12 +122,21 @@ fn make_private_folder(path: &Path) -> Result<()> {
 }
 
 fn lock(path: &Path, database: &Path) -> Result<File> {
-    let failed = |source| StoreError::File { path: path.to_owned(), source };
-    let file =
-        File::options().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(failed)?;
+    let file = private_file(path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(database.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+        Err(TryLockError::Error(source)) => Err(StoreError::File { path: path.to_owned(), source }),
     }
+}
+
+/// Opens a file that only the owner may read; made where it is missing.
+fn private_file(path: &Path) -> Result<File> {
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| StoreError::File { path: path.to_owned(), source })
 }

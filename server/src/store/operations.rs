@@ -104,6 +104,7 @@ impl Store {
             .filter(operation::Column::HostId.eq(host.get()))
             .filter(operation::Column::TaskId.is_null())
             .filter(Condition::any().add(operation::Column::State.eq(UNKNOWN)).add(orphaned))
+            .order_by_asc(operation::Column::Id)
             .all(&self.read)
             .await?;
         let damaged = |id: &str| StoreError::Damaged(format!("the operation id `{id}`"));

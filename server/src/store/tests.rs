@@ -127,6 +127,20 @@ async fn a_second_server_is_refused() {
     scratch.open().await;
 }
 
+/// Hazard X04: password hashes and secrets are for the owner's eyes.
+#[tokio::test]
+async fn nobody_else_may_read_the_database() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = scratch();
+    let _store = scratch.open().await;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&scratch.config.data), 0o700);
+    for file in std::fs::read_dir(&scratch.config.data).expect("listed") {
+        let path = file.expect("an entry").path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
 /// Hazard R13.
 #[tokio::test]
 async fn a_database_of_a_newer_program_is_refused() {
