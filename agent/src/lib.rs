@@ -1,1 +1,175 @@
+//! The agent: starts, watches and stops the processes of one host, and proves what it says.
+//!
+//! The way of a stop: [`api`] → [`supervisor`] → [`life`] and [`stop`], which decide → [`os::linux`], which signals.
+//
+// In reading order.
 
+mod api; // gRPC in: decode, call, encode
+mod auth; // the fleet's token, both ways
+mod config; // the settings, typed and checked
+mod convert; // the wire's words to the agent's and back
+mod error;
+mod folder; // the state folder: lock and identity
+mod journal; // what survives the agent
+mod life; // the life of one process: a pure state machine
+mod operation; // accepted orders, and what becomes of them
+mod os; // the only module that makes system calls
+mod process; // what is said of a process
+mod report; // the stream to the server
+mod signal; // signals by name
+mod stop; // the stop ladder: a pure function of state, event and time
+mod supervisor; // the one owner of all processes
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use belay_proto::agent::v1::agent_service_server::AgentServiceServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tonic::{service::interceptor::InterceptedService, transport::Server};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::{
+    api::Api,
+    auth::RequireToken,
+    folder::StateFolder,
+    journal::Journal,
+    os::linux::Linux,
+    report::Reporting,
+    supervisor::{Declared, Supervisor},
+};
+pub use crate::{
+    config::{CgroupUse, Config, ConfigError, ProcessConfig, StopConfig},
+    error::{Chain, Error},
+    life::Restart,
+    process::Alias,
+    signal::Signal,
+};
+
+/// The largest message that is taken in: an order is a few hundred bytes.
+const LARGEST_MESSAGE: usize = 1 << 20;
+
+/// How many calls one connection may have open.
+const CALLS_PER_CONNECTION: usize = 256;
+
+/// Finds out that a caller is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// How long calls that are open at the end may still take. What they ordered goes on at the next start.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Loads a configuration, listens where it says, and runs until SIGTERM or ctrl-c.
+pub async fn start(config: &Path) -> Result<(), Error> {
+    let config = Config::load(config)?;
+    config.validate()?;
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    run(listener, config, asked_to_end()).await
+}
+
+/// Runs the agent until `shutdown`. Its processes live on: the next start takes them back.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    config.validate()?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| Error::System { what: "tell the address that is listened on", source })?;
+    config.check_listener(address)?;
+    let token = config.token()?;
+    let folder = StateFolder::open(&config.state)?;
+    let identity = folder.identity();
+    let incarnation = Uuid::new_v4();
+    let linux = Linux::new(identity, config.cgroup)
+        .map_err(|source| Error::System { what: "watch processes", source })?;
+    let linux = Arc::new(linux);
+    let (journal, memory) = Journal::open(folder.path());
+    let declared = Declared { processes: config.processes.clone(), log: config.log_folder() };
+    let boot_id = os::Os::boot_id(&*linux).to_owned();
+    let (supervisor, owner) = Supervisor::spawn(linux, declared, journal, memory);
+    let reporting = Reporting {
+        server: config.server.clone(),
+        token: token.clone(),
+        hello: belay_proto::fleet::v1::Hello {
+            identity: identity.to_string(),
+            incarnation: incarnation.to_string(),
+            boot_id,
+            address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+            name: config.name.clone(),
+            log_home: config.log_folder().display().to_string(),
+            ..report::describe_host()
+        },
+    };
+    let reporter = AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting)));
+    info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
+    let api = Api::new(supervisor.clone(), identity, incarnation);
+    let served = serve(listener, api, token, shutdown).await;
+    drop(reporter);
+    supervisor.close().await;
+    if let Err(panic) = owner.await {
+        warn!(error = %Chain(&panic), "The owner of the processes ended badly.");
+    }
+    info!("Agent ended; its processes live on.");
+    // The folder is free for another agent only now.
+    drop(folder);
+    served
+}
+
+async fn serve(
+    listener: TcpListener,
+    api: Api,
+    token: secrecy::SecretString,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let agent = AgentServiceServer::new(api)
+        .max_decoding_message_size(LARGEST_MESSAGE)
+        .max_encoding_message_size(LARGEST_MESSAGE);
+    health.set_serving::<AgentServiceServer<Api>>().await;
+    let ending = CancellationToken::new();
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE / 2))
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
+        .tcp_nodelay(true)
+        .add_service(health_service)
+        .add_service(InterceptedService::new(agent, RequireToken::new(token)))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ending.clone().cancelled_owned());
+    tokio::pin!(server);
+    tokio::select! {
+        result = &mut server => return result.map_err(Error::Serve),
+        () = shutdown => {}
+    }
+    info!("Shutting down.");
+    health.set_not_serving::<AgentServiceServer<Api>>().await;
+    ending.cancel();
+    // An idle connection may never end by itself.
+    match tokio::time::timeout(DRAIN, server).await {
+        Ok(result) => result.map_err(Error::Serve),
+        Err(_) => {
+            warn!("Some calls were still open; what they ordered goes on at the next start.");
+            Ok(())
+        }
+    }
+}
+
+async fn asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let ctrl_c = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = ctrl_c => {}
+            }
+        }
+        Err(error) => {
+            warn!(error = %Chain(&error), "SIGTERM can not be caught.");
+            let _ = ctrl_c.await;
+        }
+    }
+}

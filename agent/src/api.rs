@@ -1,0 +1,116 @@
+//! gRPC in: decode, call, encode.
+
+use belay_proto::{
+    Trace,
+    agent::v1::{self as pb, agent_service_server::AgentService},
+};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tracing::{Instrument, info_span};
+use uuid::Uuid;
+
+use crate::{convert, operation::Verb, supervisor::Supervisor};
+
+/// Takes the server's orders.
+pub(crate) struct Api {
+    supervisor: Supervisor,
+    identity: String,
+    incarnation: String,
+}
+
+impl Api {
+    /// The service of the agent with this identity, in this life of its program.
+    pub(crate) fn new(supervisor: Supervisor, identity: Uuid, incarnation: Uuid) -> Self {
+        Self { supervisor, identity: identity.to_string(), incarnation: incarnation.to_string() }
+    }
+
+    async fn order(
+        &self,
+        metadata: &MetadataMap,
+        order: Option<pb::Order>,
+        verb: Verb,
+        alias: Option<String>,
+    ) -> Result<Option<pb::Operation>, Status> {
+        let trace = trace_of(metadata);
+        let order = convert::order(order, verb, alias, trace)?;
+        let span = info_span!("call", trace_id = %trace);
+        let standing = self.supervisor.order(order).instrument(span).await?;
+        Ok(Some(convert::operation(standing)))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Api {
+    async fn stop_process(
+        &self,
+        request: Request<pb::StopProcessRequest>,
+    ) -> Result<Response<pb::StopProcessResponse>, Status> {
+        let (metadata, _, pb::StopProcessRequest { order, alias }) = request.into_parts();
+        let operation = self.order(&metadata, order, Verb::Stop, Some(alias)).await?;
+        Ok(Response::new(pb::StopProcessResponse { operation }))
+    }
+
+    async fn start_process(
+        &self,
+        request: Request<pb::StartProcessRequest>,
+    ) -> Result<Response<pb::StartProcessResponse>, Status> {
+        let (metadata, _, pb::StartProcessRequest { order, alias }) = request.into_parts();
+        let operation = self.order(&metadata, order, Verb::Start, Some(alias)).await?;
+        Ok(Response::new(pb::StartProcessResponse { operation }))
+    }
+
+    async fn restart_process(
+        &self,
+        request: Request<pb::RestartProcessRequest>,
+    ) -> Result<Response<pb::RestartProcessResponse>, Status> {
+        let (metadata, _, pb::RestartProcessRequest { order, alias }) = request.into_parts();
+        let operation = self.order(&metadata, order, Verb::Restart, Some(alias)).await?;
+        Ok(Response::new(pb::RestartProcessResponse { operation }))
+    }
+
+    async fn stop_all_processes(
+        &self,
+        request: Request<pb::StopAllProcessesRequest>,
+    ) -> Result<Response<pb::StopAllProcessesResponse>, Status> {
+        let (metadata, _, pb::StopAllProcessesRequest { order }) = request.into_parts();
+        let operation = self.order(&metadata, order, Verb::Stop, None).await?;
+        Ok(Response::new(pb::StopAllProcessesResponse { operation }))
+    }
+
+    async fn start_all_processes(
+        &self,
+        request: Request<pb::StartAllProcessesRequest>,
+    ) -> Result<Response<pb::StartAllProcessesResponse>, Status> {
+        let (metadata, _, pb::StartAllProcessesRequest { order }) = request.into_parts();
+        let operation = self.order(&metadata, order, Verb::Start, None).await?;
+        Ok(Response::new(pb::StartAllProcessesResponse { operation }))
+    }
+
+    async fn get_operation(
+        &self,
+        request: Request<pb::GetOperationRequest>,
+    ) -> Result<Response<pb::GetOperationResponse>, Status> {
+        let pb::GetOperationRequest { operation_id } = request.into_inner();
+        let id = convert::operation_id(&operation_id)?;
+        let operation = Some(convert::operation(self.supervisor.operation(id).await?));
+        Ok(Response::new(pb::GetOperationResponse { operation }))
+    }
+
+    async fn get_inventory(
+        &self,
+        request: Request<pb::GetInventoryRequest>,
+    ) -> Result<Response<pb::GetInventoryResponse>, Status> {
+        let pb::GetInventoryRequest {} = request.into_inner();
+        let processes = self.supervisor.inventory().await?;
+        Ok(Response::new(pb::GetInventoryResponse {
+            identity: self.identity.clone(),
+            incarnation: self.incarnation.clone(),
+            processes: processes.into_iter().map(convert::observed).collect(),
+        }))
+    }
+}
+
+/// The trace of a call; a new one where the caller has none.
+fn trace_of(metadata: &MetadataMap) -> Trace {
+    let new = || Trace::from_random(Uuid::new_v4().into_bytes());
+    Trace::from_metadata(metadata).unwrap_or_else(new)
+}

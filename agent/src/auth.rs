@@ -1,0 +1,114 @@
+//! The fleet's token: who calls must show it, and so does the agent when it calls.
+
+use std::hint::black_box;
+
+use belay_proto::{Problem, Reason};
+use secrecy::{ExposeSecret, SecretString};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::Interceptor,
+};
+
+const AUTHORIZATION: &str = "authorization";
+const SCHEME: &str = "Bearer ";
+
+/// Lets only calls through that show the fleet's token.
+#[derive(Clone)]
+pub(crate) struct RequireToken {
+    token: SecretString,
+}
+
+impl RequireToken {
+    /// Requires this token.
+    pub(crate) fn new(token: SecretString) -> Self {
+        Self { token }
+    }
+}
+
+impl Interceptor for RequireToken {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let shown = request.metadata().get(AUTHORIZATION);
+        let shown = shown.and_then(|value| value.as_bytes().strip_prefix(SCHEME.as_bytes()));
+        match shown {
+            Some(shown) if are_equal(shown, self.token.expose_secret().as_bytes()) => Ok(request),
+            Some(_) => Err(refused("the fleet's token is wrong")),
+            None => Err(refused("the fleet's token is missing")),
+        }
+    }
+}
+
+/// Shows the fleet's token with every call.
+#[derive(Clone)]
+pub(crate) struct ShowToken {
+    value: Option<MetadataValue<Ascii>>,
+}
+
+impl ShowToken {
+    /// Shows this token. One that metadata can not carry is not shown, and the server says so.
+    pub(crate) fn new(token: &SecretString) -> Self {
+        let value = format!("{SCHEME}{}", token.expose_secret()).parse();
+        let value = value.ok().map(|mut value: MetadataValue<Ascii>| {
+            value.set_sensitive(true);
+            value
+        });
+        Self { value }
+    }
+}
+
+impl Interceptor for ShowToken {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.value {
+            request.metadata_mut().insert(AUTHORIZATION, value.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn refused(what: &str) -> Status {
+    Problem::new(Reason::Unauthenticated, what)
+        .hint("send `authorization: Bearer TOKEN` with the token that all parts of the fleet share")
+        .into()
+}
+
+/// Compares in a time that tells nothing but the length.
+fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    let different = one.iter().zip(other).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
+    one.len() == other.len() && different == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(authorization: Option<&str>, allowed: bool) {
+        let mut request = Request::new(());
+        if let Some(value) = authorization {
+            let value = value.parse().unwrap();
+            request.metadata_mut().insert(AUTHORIZATION, value);
+        }
+        let result = RequireToken::new("secret".into()).call(request);
+        assert_eq!(result.is_ok(), allowed, "{authorization:?}");
+        if let Err(status) = result {
+            let problem = Problem::from_status(&status).unwrap();
+            assert_eq!(problem.reason, Reason::Unauthenticated);
+        }
+    }
+
+    #[test]
+    fn only_the_token_opens() {
+        check(Some("Bearer secret"), true);
+        for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "secret", "Basic secret"] {
+            check(Some(wrong), false);
+        }
+        check(None, false);
+    }
+
+    #[test]
+    fn what_is_shown_opens() {
+        let token = SecretString::from("secret");
+        let request = ShowToken::new(&token).call(Request::new(())).unwrap();
+        assert!(RequireToken::new(token).call(request).is_ok());
+    }
+}

@@ -1,0 +1,268 @@
+//! The agent's settings: one TOML file, typed, read once, checked before anything binds.
+
+mod process;
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use thiserror::Error;
+
+pub use self::process::{ProcessConfig, StopConfig};
+
+/// The agent's settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The host's name. Default: what the kernel calls the host.
+    #[serde(default = "host_name")]
+    pub name: String,
+    /// Where the server's orders are taken. Default: 127.0.0.1:9441.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// `HOST:PORT` at which the server reaches this agent. Default: the address that is listened on.
+    pub advertise: Option<String>,
+    /// The server to report to. Default: `http://127.0.0.1:9440`.
+    #[serde(default = "default_server")]
+    pub server: String,
+    /// The folder of everything that outlives the agent. Default: `/var/lib/belay-agent`.
+    #[serde(default = "default_state")]
+    pub state: PathBuf,
+    /// The folder for the output of processes. Default: `log` in the state folder.
+    pub log: Option<PathBuf>,
+    /// The file with the fleet's token.
+    pub fleet_token_file: Option<PathBuf>,
+    /// The fleet's token itself, for a program that has the agent inside. Weighs more than the file.
+    #[serde(skip)]
+    pub fleet_token: Option<SecretString>,
+    /// Whether orders and reports may cross a network in plain text. Default: false.
+    #[serde(default)]
+    pub allow_plaintext: bool,
+    /// Whether cgroups are used. Default: `auto`, where one can be written.
+    #[serde(default)]
+    pub cgroup: CgroupUse,
+    /// The processes of this host.
+    #[serde(default, rename = "process")]
+    pub processes: Vec<ProcessConfig>,
+}
+
+/// Whether cgroups are used to keep the processes of an instance together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupUse {
+    /// Where one can be written.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Others may change or read what only the agent's user should.
+    #[error("`{}` {what}; run `{remedy} {}`", path.display(), path.display())]
+    Unsafe {
+        /// The file.
+        path: PathBuf,
+        /// Who may do what.
+        what: &'static str,
+        /// The command that helps.
+        remedy: &'static str,
+    },
+    /// The file is not a configuration. The text names line and column.
+    #[error("`{}`: {text}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        text: String,
+    },
+    /// A setting is not acceptable.
+    #[error("`{setting}`: {what}")]
+    Setting {
+        /// Which.
+        setting: String,
+        /// What is wrong with it, and what to do.
+        what: String,
+    },
+}
+
+impl Config {
+    /// Reads a file. Folders in it that are not absolute are meant from the file's own folder.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        refuse(path, 0o022, "can be written by others, who could run anything through it", "chmod go-w")?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config =
+            Self::parse(&text).map_err(|text| ConfigError::Syntax { path: path.to_owned(), text })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.state = folder.join(&config.state);
+        for path in [&mut config.log, &mut config.fleet_token_file].into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+        Ok(config)
+    }
+
+    /// Reads the text of a file. An error names line and column.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+    }
+
+    /// The defaults, with this state folder, for a program that has the agent inside.
+    pub fn with_state(state: impl Into<PathBuf>) -> Self {
+        Self {
+            name: host_name(),
+            listen: default_listen(),
+            advertise: None,
+            server: default_server(),
+            state: state.into(),
+            log: None,
+            fleet_token_file: None,
+            fleet_token: None,
+            allow_plaintext: false,
+            cgroup: CgroupUse::default(),
+            processes: Vec::new(),
+        }
+    }
+
+    /// Checks what can not be checked setting by setting.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.name.is_empty() {
+            return Err(wrong("name", "it is empty; give the host a name"));
+        }
+        let mut aliases = HashSet::new();
+        for process in &self.processes {
+            if !aliases.insert(&process.alias) {
+                let what = "two processes have this alias; rename one";
+                return Err(wrong(format!("process {}", process.alias), what));
+            }
+        }
+        self.check_server()?;
+        self.check_listener(self.listen)
+    }
+
+    /// Checks the address that is really listened on.
+    pub fn check_listener(&self, address: SocketAddr) -> Result<(), ConfigError> {
+        if !address.ip().is_loopback() && !self.allow_plaintext {
+            let what = format!(
+                "orders would be taken in plain text on {address}; listen on a loopback address, or set `allow_plaintext = true` where the network is trusted"
+            );
+            return Err(wrong("listen", what));
+        }
+        if address.ip().is_unspecified() && self.advertise.is_none() {
+            let what = "the server can not call `0.0.0.0`; set `advertise = \"HOST:PORT\"` to the address at which it reaches this host";
+            return Err(wrong("advertise", what));
+        }
+        Ok(())
+    }
+
+    /// The folder for the output of processes.
+    pub fn log_folder(&self) -> PathBuf {
+        self.log.clone().unwrap_or_else(|| self.state.join("log"))
+    }
+
+    /// The fleet's token: as given, or from the file.
+    pub fn token(&self) -> Result<SecretString, ConfigError> {
+        let (token, origin) = match (&self.fleet_token, &self.fleet_token_file) {
+            (Some(token), _) => (token.expose_secret().to_owned(), "the token".to_owned()),
+            (None, Some(path)) => {
+                refuse(path, 0o027, "can be read or written by others", "chmod 600")?;
+                let text = fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                (text, format!("`{}`", path.display()))
+            }
+            (None, None) => {
+                let what =
+                    "it is missing; name the file that holds the token shared by all agents and the server";
+                return Err(wrong("fleet_token_file", what));
+            }
+        };
+        let token = token.trim();
+        let printable = token.bytes().all(|byte| byte.is_ascii_graphic());
+        if token.is_empty() || !printable {
+            let what = format!("{origin} must be one line of visible ASCII characters");
+            return Err(wrong("fleet_token_file", what));
+        }
+        Ok(token.into())
+    }
+
+    fn check_server(&self) -> Result<(), ConfigError> {
+        let uri: http::Uri = self
+            .server
+            .parse()
+            .map_err(|_| wrong("server", "it is not a URL; write it as in `http://127.0.0.1:9440`"))?;
+        let host = uri.host().unwrap_or_default();
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(wrong("server", "TLS is not built in yet; use `http://`")),
+            _ => return Err(wrong("server", "it must begin with `http://`")),
+        }
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        if !loopback && !self.allow_plaintext {
+            let what = format!(
+                "the token would go to `{host}` in plain text; set `allow_plaintext = true` where the network is trusted"
+            );
+            return Err(wrong("server", what));
+        }
+        Ok(())
+    }
+}
+
+fn wrong(setting: impl Into<String>, what: impl Into<String>) -> ConfigError {
+    ConfigError::Setting { setting: setting.into(), what: what.into() }
+}
+
+/// Refuses a file that has any of these rights, or belongs to somebody else.
+fn refuse(path: &Path, rights: u32, what: &'static str, remedy: &'static str) -> Result<(), ConfigError> {
+    let meta = fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let own = rustix::process::geteuid().as_raw();
+    if meta.uid() != own && meta.uid() != 0 {
+        return Err(ConfigError::Unsafe {
+            path: path.to_owned(),
+            what: "belongs to another user",
+            remedy: "chown root",
+        });
+    }
+    if meta.mode() & rights != 0 {
+        return Err(ConfigError::Unsafe { path: path.to_owned(), what, remedy });
+    }
+    Ok(())
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 9441))
+}
+
+fn default_server() -> String {
+    "http://127.0.0.1:9440".to_owned()
+}
+
+fn default_state() -> PathBuf {
+    PathBuf::from("/var/lib/belay-agent")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! The agent's words to the wire and back. Besides this, `api` and `report`, nothing sees generated code.
+
+use std::time::Duration;
+
+use belay_proto::{Problem, Reason, Trace, agent::v1 as pb};
+use jiff::Timestamp;
+use prost_types::{Duration as PbDuration, Timestamp as PbTimestamp};
+use uuid::Uuid;
+
+use crate::{
+    operation::{Order, Outcome, Standing, Target, Verb},
+    process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, Sight},
+};
+
+/// Reads an order. An error names each field that is wrong.
+pub(crate) fn order(
+    wire: Option<pb::Order>,
+    verb: Verb,
+    alias: Option<String>,
+    trace: Trace,
+) -> Result<Order, Problem> {
+    let pb::Order { operation_id, epoch, principal, budget } =
+        wire.ok_or_else(|| invalid("order", "it is missing"))?;
+    let id = operation_id_in("order.operation_id", &operation_id)?;
+    let budget = budget
+        .map(Duration::try_from)
+        .transpose()
+        .map_err(|_| invalid("order.budget", "it is negative or out of range"))?;
+    let target = match alias {
+        None => Target::All,
+        Some(alias) if alias.is_empty() => return Err(invalid("alias", "it is empty")),
+        // What can not be an alias is one that nobody declares.
+        Some(alias) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
+    };
+    Ok(Order {
+        id,
+        epoch,
+        principal,
+        budget: budget.map(|budget| budget.min(LONGEST_BUDGET)),
+        verb,
+        target,
+        trace: trace.to_string(),
+    })
+}
+
+/// Reads the id of an operation.
+pub(crate) fn operation_id(text: &str) -> Result<Uuid, Problem> {
+    operation_id_in("operation_id", text)
+}
+
+/// An operation, as the wire carries it.
+pub(crate) fn operation(standing: Standing) -> pb::Operation {
+    let Standing { id, outcome, processes } = standing;
+    let id = id.to_string();
+    let Some(Outcome { failure, processes: final_processes, changed, at: _ }) = outcome else {
+        return pb::Operation {
+            id,
+            state: pb::OperationState::Running.into(),
+            processes: processes.into_iter().map(observed).collect(),
+            ..pb::Operation::default()
+        };
+    };
+    let state = match failure {
+        None => pb::OperationState::Done,
+        Some(_) => pb::OperationState::Failed,
+    };
+    let (reason, message) = failure.map(|failure| (failure.reason, failure.message)).unzip();
+    pb::Operation {
+        id,
+        state: state.into(),
+        reason: reason.unwrap_or_default(),
+        message: message.unwrap_or_default(),
+        processes: final_processes.into_iter().map(observed).collect(),
+        changed: changed.into_iter().map(String::from).collect(),
+    }
+}
+
+/// A process, as the wire carries it.
+pub(crate) fn observed(observed: Observed) -> pb::ObservedProcess {
+    let Observed {
+        alias,
+        revision,
+        phase,
+        desired_running,
+        sight,
+        last_active,
+        operable,
+        log_file_pattern,
+        generation,
+        last_exit,
+        leftovers,
+        stop_budget,
+    } = observed;
+    let mut wire = pb::ObservedProcess {
+        alias: alias.into(),
+        revision,
+        phase: self::phase(phase).into(),
+        desired_running,
+        last_active_time: last_active.map(timestamp),
+        operable,
+        log_file_pattern,
+        generation,
+        last_exit: last_exit.map(exit_report),
+        leftovers: leftovers.into_iter().map(leftover).collect(),
+        stop_budget: duration(stop_budget),
+        ..pb::ObservedProcess::default()
+    };
+    if let Some(Sight { pid, user, command, ports, start_time }) = sight {
+        wire.pid = pid;
+        wire.user = user;
+        wire.start_command = command;
+        wire.ports = ports;
+        wire.start_time = Some(timestamp(start_time));
+    }
+    wire
+}
+
+/// More than any stop may take; beyond it a budget says nothing.
+const LONGEST_BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn operation_id_in(field: &str, text: &str) -> Result<Uuid, Problem> {
+    let id = Uuid::try_parse(text).map_err(|_| invalid(field, format!("{text:?} is not a UUID")))?;
+    match id.is_nil() {
+        true => Err(invalid(field, "the nil UUID names no operation")),
+        false => Ok(id),
+    }
+}
+
+fn invalid(field: &str, what: impl Into<String>) -> Problem {
+    let what = what.into();
+    Problem::new(Reason::InvalidArgument, format!("`{field}`: {what}")).field(field, what)
+}
+
+fn phase(phase: Phase) -> pb::ProcessPhase {
+    match phase {
+        Phase::Running => pb::ProcessPhase::Running,
+        Phase::Stopping => pb::ProcessPhase::Stopping,
+        Phase::Backoff => pb::ProcessPhase::Backoff,
+        Phase::Stopped => pb::ProcessPhase::Stopped,
+        Phase::Failed => pb::ProcessPhase::Failed,
+    }
+}
+
+fn exit_report(report: ExitReport) -> pb::ExitReport {
+    let ExitReport { pid, exit, escalated, stop_duration, finish_time, note } = report;
+    let (exit_code, signal) = match exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal.to_string())),
+        Exit::Unknown => (None, None),
+    };
+    pb::ExitReport {
+        pid,
+        exit_code,
+        signal,
+        escalated,
+        stop_duration: stop_duration.and_then(duration),
+        finish_time: Some(timestamp(finish_time)),
+        note,
+    }
+}
+
+fn leftover(leftover: Leftover) -> pb::Leftover {
+    let Leftover { pid, command } = leftover;
+    pb::Leftover { pid, command }
+}
+
+fn timestamp(at: Timestamp) -> PbTimestamp {
+    PbTimestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+/// `None` only beyond what the wire can carry: ten thousand years.
+fn duration(duration: Duration) -> Option<PbDuration> {
+    duration.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(operation_id: &str) -> Option<pb::Order> {
+        Some(pb::Order {
+            operation_id: operation_id.to_owned(),
+            epoch: 1,
+            principal: "admin".to_owned(),
+            budget: None,
+        })
+    }
+
+    #[track_caller]
+    fn check_refused(wire: Option<pb::Order>, alias: Option<&str>, field: &str) {
+        let trace = Trace::from_random([7; 16]);
+        let problem = order(wire, Verb::Stop, alias.map(str::to_owned), trace).unwrap_err();
+        assert_eq!(problem.reason, Reason::InvalidArgument);
+        assert_eq!(problem.fields.first().unwrap().0, field);
+    }
+
+    /// Hazard I04, and design rule 9: empty never means all.
+    #[test]
+    fn an_incomplete_order_is_refused_with_its_field() {
+        let good = "7b0a9dc0-94a4-4a3a-8d5b-3d5c7e0a1f11";
+        check_refused(None, Some("x"), "order");
+        check_refused(wire(""), Some("x"), "order.operation_id");
+        check_refused(wire("7"), Some("x"), "order.operation_id");
+        check_refused(wire(good), Some(""), "alias");
+        check_refused(wire(good), Some("../x"), "alias");
+        let mut negative = wire(good);
+        negative.as_mut().unwrap().budget = Some(PbDuration { seconds: -1, nanos: 0 });
+        check_refused(negative, Some("x"), "order.budget");
+    }
+}

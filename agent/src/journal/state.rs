@@ -1,0 +1,198 @@
+//! What the journal says, as a pure fold of its records.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    operation::{Accepted, Outcome},
+    os::Instance,
+    process::{Alias, ExitReport},
+    stop::Deadlines,
+};
+
+/// How many ended operations are remembered.
+const REMEMBERED: usize = 1000;
+
+/// How many more than that there may be for a while, so that not every ending looks through all of them.
+const SLACK: usize = 100;
+
+/// How long an ended operation is remembered at the longest.
+const REMEMBERED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// One thing that happened, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Record {
+    /// The agent runs in this boot: deadlines of another one mean nothing.
+    Boot { boot_id: String },
+    /// A server with this epoch gave an order.
+    Epoch { epoch: u64 },
+    /// Whether an operator wants a process running.
+    Desired { alias: Alias, running: bool },
+    /// A new instance is about to be made.
+    Starting { alias: Alias, generation: u64 },
+    /// It is there.
+    Started { instance: Instance },
+    /// It is about to get its stop signal.
+    Stopping { alias: Alias, deadlines: Deadlines },
+    /// It is proven gone.
+    Ended { alias: Alias, report: ExitReport },
+    /// An order was accepted.
+    Accepted { order: Accepted },
+    /// An operation ended.
+    Concluded { id: Uuid, outcome: Outcome },
+}
+
+/// What is known of one process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ProcessState {
+    /// Whether an operator wants it running; `None` where it was never said.
+    pub desired: Option<bool>,
+    /// How many instances there were.
+    pub generation: u64,
+    /// The one that was alive last.
+    pub instance: Option<Instance>,
+    /// The stop that it was in.
+    pub stop: Option<Deadlines>,
+    /// How the last one ended.
+    pub last_exit: Option<ExitReport>,
+}
+
+/// What is known of one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OperationState {
+    /// The order.
+    pub accepted: Accepted,
+    /// How it ended; `None` while it goes on.
+    pub outcome: Option<Outcome>,
+}
+
+/// All that the journal says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The last boot in which the agent ran.
+    pub boot_id: String,
+    /// The highest epoch seen.
+    pub epoch: u64,
+    /// Each process.
+    pub processes: BTreeMap<Alias, ProcessState>,
+    operations: HashMap<Uuid, OperationState>,
+    /// Ids of operations in the order of acceptance.
+    order: VecDeque<Uuid>,
+}
+
+impl State {
+    /// Takes in one record.
+    pub(crate) fn apply(&mut self, record: Record) {
+        match record {
+            Record::Boot { boot_id } => self.boot_id = boot_id,
+            Record::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
+            Record::Desired { alias, running } => self.process(alias).desired = Some(running),
+            Record::Starting { alias, generation } => {
+                let process = self.process(alias);
+                process.generation = generation;
+                process.instance = None;
+                process.stop = None;
+            }
+            Record::Started { instance } => {
+                let process = self.process(instance.alias.clone());
+                process.generation = instance.generation;
+                process.instance = Some(instance);
+                process.stop = None;
+            }
+            Record::Stopping { alias, deadlines } => self.process(alias).stop = Some(deadlines),
+            Record::Ended { alias, report } => {
+                let process = self.process(alias);
+                process.instance = None;
+                process.stop = None;
+                process.last_exit = Some(report);
+            }
+            Record::Accepted { order } => {
+                let id = order.id;
+                let operation = OperationState { accepted: order, outcome: None };
+                if self.operations.insert(id, operation).is_none() {
+                    self.order.push_back(id);
+                }
+            }
+            Record::Concluded { id, outcome } => {
+                let now = outcome.at;
+                if let Some(operation) = self.operations.get_mut(&id) {
+                    operation.outcome = Some(outcome);
+                }
+                self.forget(now);
+            }
+        }
+    }
+
+    /// The operation with this id.
+    pub(crate) fn operation(&self, id: Uuid) -> Option<&OperationState> {
+        self.operations.get(&id)
+    }
+
+    /// The operations that have not ended, in the order of acceptance.
+    pub(crate) fn open_operations(&self) -> Vec<Accepted> {
+        self.in_order()
+            .filter(|operation| operation.outcome.is_none())
+            .map(|operation| operation.accepted.clone())
+            .collect()
+    }
+
+    /// The shortest journal that says the same.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let mut records =
+            vec![Record::Boot { boot_id: self.boot_id.clone() }, Record::Epoch { epoch: self.epoch }];
+        for (alias, process) in &self.processes {
+            let ProcessState { desired, generation, instance, stop, last_exit } = process;
+            let alias = || alias.clone();
+            // An ending clears what comes after it here.
+            records.extend(last_exit.clone().map(|report| Record::Ended { alias: alias(), report }));
+            records.extend(desired.map(|running| Record::Desired { alias: alias(), running }));
+            records.push(match instance.clone() {
+                Some(instance) => Record::Started { instance },
+                None => Record::Starting { alias: alias(), generation: *generation },
+            });
+            records.extend(stop.map(|deadlines| Record::Stopping { alias: alias(), deadlines }));
+        }
+        for OperationState { accepted, outcome } in self.in_order() {
+            let id = accepted.id;
+            records.push(Record::Accepted { order: accepted.clone() });
+            records.extend(outcome.clone().map(|outcome| Record::Concluded { id, outcome }));
+        }
+        records
+    }
+
+    fn process(&mut self, alias: Alias) -> &mut ProcessState {
+        self.processes.entry(alias).or_default()
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &OperationState> {
+        self.order.iter().filter_map(|id| self.operations.get(id))
+    }
+
+    /// Drops the oldest ended operations. Those that go on are never dropped.
+    fn forget(&mut self, now: Timestamp) {
+        let old = |operation: &OperationState| {
+            let ended = operation.outcome.as_ref().map(|outcome| outcome.at);
+            ended.is_some_and(|at| now.duration_since(at) > REMEMBERED_FOR)
+        };
+        if self.order.len() <= REMEMBERED + SLACK && !self.in_order().next().is_some_and(old) {
+            return;
+        }
+        let mut surplus = self.order.len().saturating_sub(REMEMBERED);
+        let Self { operations, order, .. } = self;
+        order.retain(|id| {
+            let Some(operation) = operations.get(id) else {
+                return false;
+            };
+            let drop = operation.outcome.is_some() && (surplus > 0 || old(operation));
+            if drop {
+                surplus = surplus.saturating_sub(1);
+                operations.remove(id);
+            }
+            !drop
+        });
+    }
+}

@@ -1,0 +1,212 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::{frame, *};
+use crate::{
+    operation::{Accepted, Outcome, Verb},
+    os::Instance,
+    process::{Alias, Exit, ExitReport},
+    signal::Signal,
+    stop::{Deadlines, Time},
+};
+
+fn alias(text: &str) -> Alias {
+    Alias::try_from(text.to_owned()).unwrap()
+}
+
+fn accepted(id: u128) -> Accepted {
+    Accepted {
+        id: Uuid::from_u128(id),
+        verb: Verb::Stop,
+        waves: vec![vec![alias("obstat2")]],
+        epoch: 3,
+        principal: "admin".to_owned(),
+        trace: "51b0faa7203d42db".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        deadline: Time::from_millis(70_123),
+        generations: BTreeMap::from([(alias("obstat2"), 1)]),
+        changes: [alias("obstat2")].into(),
+    }
+}
+
+fn outcome(at: Timestamp) -> Outcome {
+    Outcome { failure: None, processes: Vec::new(), changed: [alias("obstat2")].into(), at }
+}
+
+/// A life, a stop and an end.
+fn story() -> Vec<Record> {
+    let alias = alias("obstat2");
+    vec![
+        Record::Boot { boot_id: "b".to_owned() },
+        Record::Epoch { epoch: 3 },
+        Record::Desired { alias: alias.clone(), running: true },
+        Record::Starting { alias: alias.clone(), generation: 1 },
+        Record::Started {
+            instance: Instance {
+                alias: alias.clone(),
+                generation: 1,
+                boot_id: "b".to_owned(),
+                pid: 4711,
+                ticks: 99,
+                started: Timestamp::UNIX_EPOCH,
+                cgroup: Some("/belay-1/obstat2.1".to_owned()),
+            },
+        },
+        Record::Accepted { order: accepted(7) },
+        Record::Desired { alias: alias.clone(), running: false },
+        Record::Stopping {
+            alias: alias.clone(),
+            deadlines: Deadlines::new(Time::from_secs(60), Time::from_secs(10), None),
+        },
+        Record::Ended {
+            alias,
+            report: ExitReport {
+                pid: 4711,
+                exit: Exit::Signal(Signal::TERM),
+                escalated: false,
+                stop_duration: Some(Time::from_micros(612)),
+                finish_time: Timestamp::UNIX_EPOCH,
+                note: String::new(),
+            },
+        },
+        Record::Concluded { id: Uuid::from_u128(7), outcome: outcome(Timestamp::UNIX_EPOCH) },
+    ]
+}
+
+fn fold(records: &[Record]) -> State {
+    let mut state = State::default();
+    records.iter().cloned().for_each(|record| state.apply(record));
+    state
+}
+
+fn file(records: &[Record]) -> Vec<u8> {
+    let lines = records.iter().flat_map(frame::encode);
+    frame::HEAD.iter().copied().chain(lines).collect()
+}
+
+#[test]
+fn compaction_says_the_same() {
+    let story = story();
+    for length in 0..=story.len() {
+        let state = fold(&story[..length]);
+        assert_eq!(fold(&state.records()), state, "after {length} records");
+    }
+}
+
+/// Hazard A05: whatever the byte at which a crash cuts the file, what is read is what was true at some moment.
+#[test]
+fn a_file_cut_at_any_byte_is_a_prefix() {
+    let story = story();
+    let whole = file(&story);
+    let prefixes: Vec<_> = (0..=story.len()).map(|length| fold(&story[..length])).collect();
+    for cut in 0..=whole.len() {
+        let decoded = frame::decode(&whole[..cut]);
+        assert!(prefixes.contains(&decoded.state), "cut at {cut}");
+        assert!(!matches!(decoded.fault, Some(Fault::Damaged { .. } | Fault::Foreign)));
+    }
+}
+
+/// Hazard A05: a flipped bit is noticed, wherever it is.
+#[test]
+fn a_flipped_bit_is_noticed() {
+    let story = story();
+    let whole = file(&story);
+    let prefixes: Vec<_> = (0..=story.len()).map(|length| fold(&story[..length])).collect();
+    for bit in 0..whole.len() * 8 {
+        let mut damaged = whole.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let decoded = frame::decode(&damaged);
+        // The case of a hex digit is the one thing that may change without a trace.
+        assert!(decoded.fault.is_some() || decoded.state == fold(&story), "bit {bit}");
+        assert!(prefixes.contains(&decoded.state), "bit {bit}");
+    }
+}
+
+/// Hazard A05: a file of another version is kept aside, not read and not lost.
+#[tokio::test]
+async fn a_newer_file_is_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("journal"), "belay-journal 2\nwhatever").unwrap();
+    let (journal, memory) = Journal::open(dir.path());
+    assert_eq!(memory, Memory::Lost);
+    assert_eq!(journal.state(), &State::default());
+    let kept = fs::read_dir(dir.path()).unwrap().any(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_string_lossy().starts_with("journal.bad-")
+    });
+    assert!(kept);
+}
+
+#[tokio::test]
+async fn what_was_appended_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, memory) = Journal::open(dir.path());
+    assert_eq!(memory, Memory::New);
+    story().into_iter().for_each(|record| journal.append(record));
+    journal.synced().await;
+    drop(journal);
+    let (journal, memory) = Journal::open(dir.path());
+    assert_eq!(memory, Memory::Whole);
+    assert_eq!(journal.state(), &fold(&story()));
+}
+
+/// Hazard A06: what can not be written is told, and is written as soon as it can be.
+#[tokio::test]
+async fn a_journal_that_can_not_be_written_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("state");
+    let (mut journal, _) = Journal::open(&folder);
+    journal.append(Record::Epoch { epoch: 5 });
+    assert!(journal.fault().unwrap().starts_with("could not be journalled"));
+    assert_eq!(journal.state().epoch, 5);
+    journal.synced().await;
+
+    fs::create_dir(&folder).unwrap();
+    journal.append(Record::Epoch { epoch: 6 });
+    assert_eq!(journal.fault(), None);
+    assert_eq!(Journal::open(&folder).0.state().epoch, 6);
+}
+
+#[tokio::test]
+async fn the_file_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path());
+    for epoch in 0..60_000 {
+        journal.append(Record::Epoch { epoch });
+    }
+    let length = fs::metadata(dir.path().join("journal")).unwrap().len();
+    assert!(length < 2 * GROWTH, "{length}");
+}
+
+#[test]
+fn old_operations_are_forgotten_and_open_ones_are_not() {
+    let mut state = State::default();
+    state.apply(Record::Accepted { order: accepted(0) });
+    for id in 1..=1_500 {
+        state.apply(Record::Accepted { order: accepted(id) });
+        state.apply(Record::Concluded { id: Uuid::from_u128(id), outcome: outcome(Timestamp::UNIX_EPOCH) });
+    }
+    assert_eq!(state.open_operations().len(), 1);
+    assert!(state.operation(Uuid::from_u128(400)).is_none());
+    assert!(state.operation(Uuid::from_u128(501)).is_some());
+
+    let tomorrow = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(25);
+    for id in [0, 1_501] {
+        state.apply(Record::Accepted { order: accepted(id) });
+        state.apply(Record::Concluded { id: Uuid::from_u128(id), outcome: outcome(tomorrow) });
+    }
+    // The first in the order was still open yesterday: only once it is gone the others are looked at.
+    assert!(state.operation(Uuid::from_u128(0)).is_some());
+    assert!(state.operation(Uuid::from_u128(1_501)).is_some());
+}
+
+proptest! {
+    /// Hazard A05: nothing that lies in the place of the journal makes the agent panic.
+    #[test]
+    fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = frame::decode(&bytes);
+        let _ = frame::decode(&[frame::HEAD, &bytes[..]].concat());
+    }
+}

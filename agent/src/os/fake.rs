@@ -1,0 +1,251 @@
+//! An operating system made of memory: it records signals, and its processes behave as a test says.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::{sync::watch, time::Instant};
+
+use super::{Adoption, BoxFuture, Instance, Launch, Os, SignalError, StartError, Tree};
+use crate::{
+    process::{Alias, Exit, Leftover, Sight},
+    signal::Signal,
+    stop::{Scope, Time},
+};
+
+/// How a process behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manners {
+    /// It ends so long after the stop signal.
+    EndsAfter(Duration),
+    /// It ignores the stop signal.
+    Ignores,
+    /// Not even SIGKILL ends it.
+    Undead,
+    /// The system refuses to signal it.
+    Foreign,
+    /// It can not be started.
+    Missing,
+    /// It ends at once, with this code.
+    EndsAtOnce(i32),
+}
+
+/// An operating system made of memory.
+#[derive(Debug)]
+pub struct FakeOs {
+    began: Instant,
+    boot_id: String,
+    manners: Mutex<HashMap<Alias, Manners>>,
+    processes: Mutex<Vec<Arc<FakeTree>>>,
+    signals: Signals,
+    pids: AtomicI32,
+}
+
+type Signals = Arc<Mutex<Vec<(Time, i32, Signal)>>>;
+
+/// A process of the fake.
+#[derive(Debug)]
+pub struct FakeTree {
+    /// Its identity.
+    pub instance: Instance,
+    manners: Manners,
+    exit: watch::Sender<Option<Exit>>,
+    signals: Signals,
+    began: Instant,
+}
+
+impl FakeOs {
+    /// A host that has just booted.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            boot_id: "boot-1".to_owned(),
+            manners: Mutex::default(),
+            processes: Mutex::default(),
+            signals: Arc::default(),
+            pids: AtomicI32::new(100),
+        })
+    }
+
+    /// Says how the instances of a process behave that are started from now on.
+    pub fn behave(&self, alias: &Alias, manners: Manners) {
+        lock(&self.manners).insert(alias.clone(), manners);
+    }
+
+    /// Every signal so far: when, to which pid, which.
+    pub fn signals(&self) -> Vec<(Time, i32, Signal)> {
+        lock(&self.signals).clone()
+    }
+
+    /// Every process ever started.
+    pub fn processes(&self) -> Vec<Arc<FakeTree>> {
+        lock(&self.processes).clone()
+    }
+
+    /// The last instance of a process.
+    pub fn last(&self, alias: &Alias) -> Option<Arc<FakeTree>> {
+        let all = self.processes();
+        all.into_iter().rev().find(|tree| tree.instance.alias == *alias)
+    }
+}
+
+impl FakeTree {
+    /// Ends it.
+    pub fn end(&self, exit: Exit) {
+        self.exit.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(exit);
+            first
+        });
+    }
+
+    /// Whether it lives.
+    pub fn is_alive(&self) -> bool {
+        self.exit.borrow().is_none()
+    }
+
+    fn receive(&self, signal: Signal) -> Result<(), SignalError> {
+        if self.manners == Manners::Foreign {
+            return Err(SignalError {
+                pid: self.instance.pid,
+                signal,
+                source: std::io::ErrorKind::PermissionDenied.into(),
+            });
+        }
+        lock(&self.signals).push((self.began.elapsed(), self.instance.pid, signal));
+        match (signal, self.manners) {
+            (Signal::KILL, Manners::Undead) => {}
+            (Signal::KILL, _) => self.end(Exit::Signal(Signal::KILL)),
+            (_, Manners::EndsAfter(Duration::ZERO)) => self.end(Exit::Signal(signal)),
+            (_, Manners::EndsAfter(pause)) => {
+                let exit = self.exit.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    exit.send_modify(|ended| {
+                        ended.get_or_insert(Exit::Signal(signal));
+                    });
+                });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Os for FakeOs {
+    fn now(&self) -> Time {
+        self.began.elapsed()
+    }
+
+    fn date(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::try_from(self.now()).unwrap()
+    }
+
+    fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    fn start(&self, launch: &Launch) -> Result<(Instance, Arc<dyn Tree>), StartError> {
+        let known = lock(&self.manners).get(&launch.alias).copied();
+        let manners = known.unwrap_or(Manners::EndsAfter(Duration::ZERO));
+        if manners == Manners::Missing {
+            return Err(StartError::Exec {
+                command: launch.command.clone(),
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+        }
+        let pid = self.pids.fetch_add(1, Ordering::Relaxed);
+        let instance = Instance {
+            alias: launch.alias.clone(),
+            generation: launch.generation,
+            boot_id: self.boot_id.clone(),
+            pid,
+            ticks: 0,
+            started: self.date(),
+            cgroup: None,
+        };
+        let tree = Arc::new(FakeTree {
+            instance: instance.clone(),
+            manners,
+            exit: watch::Sender::new(None),
+            signals: self.signals.clone(),
+            began: self.began,
+        });
+        if let Manners::EndsAtOnce(code) = manners {
+            tree.end(Exit::Code(code));
+        }
+        lock(&self.processes).push(tree.clone());
+        Ok((instance, tree))
+    }
+
+    fn adopt(&self, instance: &Instance) -> Adoption {
+        let known = self.processes().into_iter().find(|tree| tree.instance == *instance);
+        match known {
+            Some(tree) if tree.is_alive() => Adoption::Alive(tree),
+            Some(_) | None => Adoption::Gone(Exit::Unknown),
+        }
+    }
+
+    fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)> {
+        let living = self.processes().into_iter().filter(|tree| tree.is_alive());
+        living.map(|tree| (tree.instance.clone(), tree as Arc<dyn Tree>)).collect()
+    }
+}
+
+impl Tree for FakeTree {
+    fn ask(&self, signal: Signal, _: Scope) -> Result<(), SignalError> {
+        self.receive(signal)
+    }
+
+    fn kill(&self) -> Result<(), SignalError> {
+        self.receive(Signal::KILL)
+    }
+
+    fn walks(&self) -> bool {
+        false
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.is_alive()
+    }
+
+    fn main_exit(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async {
+            let mut exit = self.exit.subscribe();
+            let ended = exit.wait_for(Option::is_some).await;
+            ended.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown)
+        })
+    }
+
+    fn emptied(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.main_exit().await;
+        })
+    }
+
+    fn look(&self) -> Option<Sight> {
+        self.is_alive().then(|| Sight {
+            pid: self.instance.pid,
+            user: "fake".to_owned(),
+            command: self.instance.alias.to_string(),
+            ports: String::new(),
+            start_time: self.instance.started,
+        })
+    }
+
+    fn members(&self) -> Vec<Leftover> {
+        self.look().map(|sight| Leftover { pid: sight.pid, command: sight.command }).into_iter().collect()
+    }
+
+    fn release(&self) {}
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,234 @@
+//! Linux: the only module that makes system calls.
+//!
+//! An instance is a cgroup where one can be made ([`grouped`]), and is found by walking all processes where none can
+//! ([`walked`]).
+
+mod cgroup;
+mod grouped;
+mod members;
+mod pidfd;
+mod proc;
+mod raw;
+mod reap;
+mod spawn;
+mod walked;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::task::AbortHandle;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use self::{
+    cgroup::{Cgroup, Cgroups},
+    grouped::Grouped,
+    pidfd::Pidfd,
+    proc::Stat,
+    walked::Walked,
+};
+use super::{Adoption, Instance, Launch, Os, StartError, Tree};
+use crate::{
+    config::CgroupUse,
+    process::{Alias, Exit},
+    stop::Time,
+};
+
+/// The Linux on which this runs.
+#[derive(Debug)]
+pub(crate) struct Linux {
+    identity: Uuid,
+    boot_id: String,
+    /// `None` where no cgroup can be made, or none is wanted.
+    cgroups: Option<Cgroups>,
+    reaper: AbortHandle,
+}
+
+impl Linux {
+    /// Looks at what this host can do, and makes this program the parent of all orphans below it. Must be called within
+    /// a runtime.
+    pub(crate) fn new(identity: Uuid, cgroup: CgroupUse) -> io::Result<Self> {
+        let short = &identity.simple().to_string()[..8];
+        let cgroups = match cgroup {
+            CgroupUse::Off => Err("the configuration says `cgroup = \"off\"`".to_owned()),
+            CgroupUse::Auto => Cgroups::find(&format!("belay-{short}")),
+        };
+        match &cgroups {
+            Ok(_) => info!(tracker = "cgroup", "Processes are tracked by cgroups."),
+            Err(why) => warn!(tracker = "walk", why, "Processes are tracked without cgroups."),
+        }
+        Ok(Self { identity, boot_id: proc::boot_id()?, cgroups: cgroups.ok(), reaper: reap::reap_orphans()? })
+    }
+
+    /// What marks every process of an instance: an entry of its environment.
+    fn mark(&self, alias: &Alias, generation: u64) -> (&'static str, String) {
+        (MARK, format!("{}/{alias}/{generation}", self.identity))
+    }
+
+    fn walked(&self, instance: &Instance, main: Option<Pidfd>) -> Walked {
+        let (name, value) = self.mark(&instance.alias, instance.generation);
+        let mark = format!("{name}={value}").into_bytes();
+        Walked::new(main, instance.pid, instance.ticks, mark, instance.started)
+    }
+
+    /// The main process as it was written down, if it is still the same.
+    fn main_of(&self, instance: &Instance) -> Option<Pidfd> {
+        if instance.boot_id != self.boot_id {
+            return None;
+        }
+        let main = Pidfd::open_exactly(instance.pid, instance.ticks).ok().flatten()?;
+        // Where it is our child, its status is ours to take.
+        reap::hold(instance.pid);
+        Some(main)
+    }
+
+    fn group_of(&self, instance: &Instance) -> Option<Cgroup> {
+        self.cgroups.as_ref()?.open(instance.cgroup.as_deref()?)
+    }
+}
+
+impl Drop for Linux {
+    fn drop(&mut self) {
+        self.reaper.abort();
+    }
+}
+
+impl Os for Linux {
+    fn now(&self) -> Time {
+        let now = clock_gettime(ClockId::Boottime);
+        Time::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
+    }
+
+    fn date(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    fn start(&self, launch: &Launch) -> Result<(Instance, Arc<dyn Tree>), StartError> {
+        spawn::start(self, launch)
+    }
+
+    fn adopt(&self, instance: &Instance) -> Adoption {
+        let main = self.main_of(instance);
+        let tree: Arc<dyn Tree> = match self.group_of(instance) {
+            // A main process that left its cgroup is not ours any more, whatever its pid.
+            Some(group) => {
+                let main = main.filter(|main| main.has_ended() || group.holds(main.pid()));
+                Arc::new(Grouped::new(group, main, instance.started))
+            }
+            None if instance.boot_id != self.boot_id => return Adoption::Gone(Exit::Unknown),
+            None => Arc::new(self.walked(instance, main)),
+        };
+        if !tree.is_empty() {
+            return Adoption::Alive(tree);
+        }
+        tree.release();
+        // It may have ended a moment ago, as our child.
+        let exit =
+            self.main_of(instance).filter(Pidfd::has_ended).map_or(Exit::Unknown, |main| main.collect());
+        Adoption::Gone(exit)
+    }
+
+    fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)> {
+        let all = Stat::all().unwrap_or_default();
+        let mut found = self.survey_groups(&all);
+        found.extend(self.survey_marks(&all));
+        found
+    }
+}
+
+impl Linux {
+    /// Every living cgroup of an instance. Removes the empty ones.
+    fn survey_groups(&self, all: &[Stat]) -> Vec<(Instance, Arc<dyn Tree>)> {
+        let Some(cgroups) = &self.cgroups else {
+            return Vec::new();
+        };
+        let mut found: Vec<(Instance, Arc<dyn Tree>)> = Vec::new();
+        for name in cgroups.names() {
+            let Some((alias, generation)) = name.rsplit_once('.') else {
+                continue;
+            };
+            let (Ok(alias), Ok(generation)) = (Alias::try_from(alias.to_owned()), generation.parse()) else {
+                continue;
+            };
+            let Some(group) = cgroups.instance(&name) else {
+                continue;
+            };
+            let pids = group.procs();
+            let members = all.iter().filter(|stat| pids.contains(&stat.pid));
+            let path = group.path().to_owned();
+            match self.rediscover(alias, generation, members, Some(path)) {
+                Some(instance) => {
+                    let main = self.main_of(&instance).filter(|main| group.holds(main.pid()));
+                    let tree = Grouped::new(group, main, instance.started);
+                    found.push((instance, Arc::new(tree)));
+                }
+                None => Grouped::new(group, None, Timestamp::UNIX_EPOCH).release(),
+            }
+        }
+        found
+    }
+
+    /// Every living instance that is not in a cgroup of its own, by the mark that its processes carry.
+    fn survey_marks(&self, all: &[Stat]) -> Vec<(Instance, Arc<dyn Tree>)> {
+        let prefix = format!("{MARK}={}/", self.identity).into_bytes();
+        let mut marked: HashMap<(Alias, u64), Vec<Stat>> = HashMap::new();
+        for stat in all.iter().filter(|stat| stat.alive) {
+            let environment = proc::environment(stat.pid);
+            let mark = environment
+                .split(|byte| *byte == 0)
+                .find_map(|entry| std::str::from_utf8(entry.strip_prefix(prefix.as_slice())?).ok());
+            let Some((alias, generation)) = mark.and_then(|mark| mark.rsplit_once('/')) else {
+                continue;
+            };
+            let own_group = self.cgroups.as_ref().and_then(|cgroups| {
+                let group = cgroups.instance(&format!("{alias}.{generation}"))?;
+                group.holds(stat.pid).then_some(())
+            });
+            if let (Ok(alias), Ok(generation), None) =
+                (Alias::try_from(alias.to_owned()), generation.parse(), own_group)
+            {
+                marked.entry((alias, generation)).or_default().push(*stat);
+            }
+        }
+        let rediscovered = marked.into_iter().filter_map(|((alias, generation), members)| {
+            let instance = self.rediscover(alias, generation, members.iter(), None)?;
+            let tree = self.walked(&instance, self.main_of(&instance));
+            Some((instance, Arc::new(tree) as Arc<dyn Tree>))
+        });
+        rediscovered.collect()
+    }
+
+    /// What an instance must have been, from those of its members that live. Its main process is the one that made the
+    /// session, or else the oldest.
+    fn rediscover<'a>(
+        &self,
+        alias: Alias,
+        generation: u64,
+        members: impl Iterator<Item = &'a Stat>,
+        cgroup: Option<String>,
+    ) -> Option<Instance> {
+        let main = members
+            .filter(|stat| stat.alive)
+            .min_by_key(|stat| (stat.ticks, stat.session != stat.pid, stat.pid))?;
+        Some(Instance {
+            alias,
+            generation,
+            boot_id: self.boot_id.clone(),
+            pid: main.pid,
+            ticks: main.ticks,
+            started: proc::start_date(main.ticks, self.now(), self.date()),
+            cgroup,
+        })
+    }
+}
+
+/// The variable that marks a process as one of an instance.
+const MARK: &str = "BELAY_INSTANCE";

@@ -1,0 +1,188 @@
+//! A tree that is a cgroup: the kernel knows its members, kills them at once and tells when the last one is gone.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use rustix::process::{Pid, getpgid};
+use tokio::io::Interest;
+use tracing::{debug, warn};
+
+use super::{
+    cgroup::Cgroup,
+    members::{self, Results},
+    pidfd::{Pidfd, Sent, poll_until},
+    raw,
+};
+use crate::{
+    error::Chain,
+    os::{BoxFuture, SignalError, Tree},
+    process::{Exit, Leftover, Sight},
+    signal::Signal,
+    stop::Scope,
+};
+
+/// A tree that is a cgroup.
+#[derive(Debug)]
+pub(super) struct Grouped {
+    group: Cgroup,
+    /// `None` where it was gone before the tree was taken back.
+    main: Option<Pidfd>,
+    started: Timestamp,
+    /// Who got the stop signal: nobody gets it twice.
+    asked: Mutex<BTreeSet<i32>>,
+}
+
+impl Grouped {
+    /// The tree in this group.
+    pub(super) fn new(group: Cgroup, main: Option<Pidfd>, started: Timestamp) -> Self {
+        Self { group, main, started, asked: Mutex::default() }
+    }
+
+    fn living_main(&self) -> Option<&Pidfd> {
+        self.main.as_ref().filter(|main| !main.has_ended())
+    }
+
+    /// A member, held and then verified. `None` where it is gone, or another process by now.
+    fn member(&self, pid: i32) -> Option<Pidfd> {
+        let opened = Pidfd::open(pid).ok().flatten()?;
+        self.group.holds(pid).then_some(opened)
+    }
+
+    async fn wait_until_empty(&self) -> io::Result<()> {
+        let events: OwnedFd = self.group.events_file()?.into();
+        let watched = raw::watch(events.as_fd().try_clone_to_owned()?, Interest::PRIORITY)?;
+        while self.group.populated()? {
+            // The kernel tells of a change that came after the last reading through this file.
+            let mut buffer = [0; 64];
+            rustix::io::pread(&events, &mut buffer, 0)?;
+            if !self.group.populated()? {
+                break;
+            }
+            watched.ready(Interest::PRIORITY).await?.clear_ready();
+        }
+        Ok(())
+    }
+}
+
+impl Tree for Grouped {
+    fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let main = self.living_main();
+        if let Some(main) = main
+            && !asked.contains(&main.pid())
+        {
+            // Where the main process can not be asked, nobody else is.
+            members::ask(main, signal)?;
+            asked.insert(main.pid());
+        }
+        let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
+        let mut results = Results::default();
+        for pid in self.group.procs() {
+            let outside = group.is_some_and(|group| process_group(pid) != Some(group));
+            if outside || asked.contains(&pid) {
+                continue;
+            }
+            if let Some(member) = self.member(pid) {
+                let result = members::ask(&member, signal);
+                if matches!(result, Ok(Sent::Delivered)) {
+                    asked.insert(pid);
+                }
+                results.add(result);
+            }
+        }
+        if let Err(error) = self.group.thaw() {
+            debug!(error = %Chain(&error), "The cgroup can not be thawed.");
+        }
+        // That a child can not be asked does not matter while its parent can.
+        match main {
+            Some(_) => Ok(()),
+            None => results.finish(),
+        }
+    }
+
+    fn kill(&self) -> Result<(), SignalError> {
+        match self.group.kill() {
+            Ok(()) => Ok(()),
+            // The group is gone, and so is everything in it; or the kernel is older than 5.14, then one by one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut results = Results::default();
+                for pid in self.group.procs() {
+                    if let Some(member) = self.member(pid) {
+                        results.add(member.send(Signal::KILL));
+                    }
+                }
+                results.finish()
+            }
+            Err(error) if is_removed(&error) => Ok(()),
+            Err(source) => Err(SignalError {
+                pid: self.main.as_ref().map_or(0, Pidfd::pid),
+                signal: Signal::KILL,
+                source,
+            }),
+        }
+    }
+
+    fn walks(&self) -> bool {
+        false
+    }
+
+    fn is_empty(&self) -> bool {
+        match self.group.populated() {
+            Ok(populated) => !populated,
+            Err(error) => is_removed(&error),
+        }
+    }
+
+    fn main_exit(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async {
+            let Some(main) = &self.main else {
+                return Exit::Unknown;
+            };
+            main.ended().await;
+            main.collect()
+        })
+    }
+
+    fn emptied(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            match self.wait_until_empty().await {
+                Ok(()) => {}
+                Err(error) if is_removed(&error) => {}
+                Err(error) => {
+                    warn!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup is polled, it can not be watched.");
+                    poll_until(|| self.is_empty()).await;
+                }
+            }
+        })
+    }
+
+    fn look(&self) -> Option<Sight> {
+        let main = self.living_main().map(Pidfd::pid);
+        members::look(&self.group.procs(), main, self.started)
+    }
+
+    fn members(&self) -> Vec<Leftover> {
+        members::tell(&self.group.procs())
+    }
+
+    fn release(&self) {
+        if let Err(error) = self.group.remove() {
+            debug!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup can not be removed.");
+        }
+    }
+}
+
+fn process_group(pid: i32) -> Option<i32> {
+    let group = getpgid(Some(Pid::from_raw(pid)?)).ok()?;
+    Some(group.as_raw_nonzero().get())
+}
+
+/// Whether an error says that the cgroup is not there any more: then nothing lives in it.
+fn is_removed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}

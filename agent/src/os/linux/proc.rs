@@ -1,0 +1,173 @@
+//! What `/proc` tells of one process.
+
+use std::{fs, io, path::PathBuf, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::stop::Time;
+
+/// The part of `/proc/PID/stat` that matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// The process.
+    pub pid: i32,
+    /// Its parent.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Its session.
+    pub session: i32,
+    /// When it began, in ticks since boot.
+    pub ticks: u64,
+    /// Whether any of its threads is alive.
+    pub alive: bool,
+}
+
+impl Stat {
+    /// Reads it. `None` where there is no such process.
+    pub(super) fn read(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Every process of the host.
+    pub(super) fn all() -> io::Result<Vec<Self>> {
+        let entries = fs::read_dir("/proc")?;
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Ok(pids.filter_map(Self::read).collect())
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        // The name stands in parentheses and may hold any byte: the last parenthesis ends it.
+        let name_end = line.iter().rposition(|byte| *byte == b')')?;
+        let pid_end = line.iter().position(|byte| *byte == b' ')?;
+        let pid = std::str::from_utf8(line.get(..pid_end)?).ok()?.parse().ok()?;
+        let rest = std::str::from_utf8(line.get(name_end + 2..)?).ok()?;
+        // Counted as in proc(5), from the state, which is field 3.
+        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();
+        // A main thread that has ended is shown as a zombie even while other threads live.
+        let alive = match *fields.first()? {
+            "Z" | "X" | "x" => number(20)? > 1,
+            _ => true,
+        };
+        Some(Self {
+            pid,
+            parent: number(4)?.try_into().ok()?,
+            group: number(5)?.try_into().ok()?,
+            session: number(6)?.try_into().ok()?,
+            ticks: number(22)?.try_into().ok()?,
+            alive,
+        })
+    }
+}
+
+/// The cgroup (version 2) of a process.
+pub(super) fn cgroup(pid: impl std::fmt::Display) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+/// The command line of a process, its words joined by spaces; its name where it has none.
+pub(super) fn command(pid: i32) -> String {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&words);
+    let text = text.trim_end_matches('\0').replace('\0', " ");
+    if !text.is_empty() {
+        return text;
+    }
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// The real user of a process: its name, or its number where it has none.
+pub(super) fn user(pid: i32) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let uid: u32 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    let name = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
+    Some(name.unwrap_or_else(|| uid.to_string()))
+}
+
+/// Whether the environment with which a process was started holds this entry. `false` where it can not be read.
+pub(super) fn has_environment(pid: i32, entry: &[u8]) -> bool {
+    environment(pid).split(|byte| *byte == 0).any(|known| known == entry)
+}
+
+/// The environment with which a process was started, its entries ended by zeros; empty where it can not be read.
+pub(super) fn environment(pid: i32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
+/// When a process began, as a date.
+pub(super) fn start_date(ticks: u64, now: Time, date: Timestamp) -> Timestamp {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let began = Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / per_second));
+    let age = SignedDuration::try_from(now.saturating_sub(began)).unwrap_or_default();
+    date - age
+}
+
+/// The kernel's boot id.
+pub(super) fn boot_id() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Where the unified cgroup hierarchy is mounted, and which part of it.
+pub(super) fn cgroup_mount() -> Option<(PathBuf, String)> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(cgroup_mount_of)
+}
+
+/// Reads one line of mountinfo: `31 23 0:28 ROOT POINT OPTIONS ... - TYPE SOURCE OPTIONS`.
+fn cgroup_mount_of(line: &str) -> Option<(PathBuf, String)> {
+    let (left, right) = line.split_once(" - ")?;
+    if right.split(' ').next() != Some("cgroup2") {
+        return None;
+    }
+    let mut fields = left.split(' ').skip(3);
+    let root = fields.next()?.to_owned();
+    let point = fields.next()?.replace("\\040", " ");
+    Some((PathBuf::from(point), root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_stat_whatever_the_name() {
+        let line = b"42 (a) b (c) S 7 42 41 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 100 200";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!(stat, Stat { pid: 42, parent: 7, group: 42, session: 41, ticks: 987_654, alive: true });
+        assert_eq!(Stat::parse(b"42 (a"), None);
+        assert_eq!(Stat::parse(b""), None);
+    }
+
+    /// Hazard P16: the main thread has ended, another one lives.
+    #[test]
+    fn a_process_whose_main_thread_ended_is_alive() {
+        let line = |threads: u8| format!("42 (x) Z 7 42 41 0 -1 0 1 2 3 4 5 6 7 8 20 0 {threads} 0 9 0 0");
+        assert!(Stat::parse(line(2).as_bytes()).unwrap().alive);
+        assert!(!Stat::parse(line(1).as_bytes()).unwrap().alive);
+    }
+
+    #[test]
+    fn knows_itself() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let stat = Stat::read(own).unwrap();
+        assert!(stat.alive);
+        assert!(Stat::all().unwrap().iter().any(|other| other.pid == own));
+        assert!(command(own).contains("belay"));
+        assert!(user(own).is_some());
+    }
+
+    /// Hybrid hosts mount the unified hierarchy below the others.
+    #[test]
+    fn finds_the_unified_hierarchy() {
+        let line = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw";
+        let found = cgroup_mount_of(line).unwrap();
+        assert_eq!(found, (PathBuf::from("/sys/fs/cgroup/unified"), "/".to_owned()));
+        let old = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu";
+        assert_eq!(cgroup_mount_of(old), None);
+    }
+}

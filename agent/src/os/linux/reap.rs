@@ -1,0 +1,121 @@
+//! Zombies: whoever loses its parent becomes a child of this program, and must be waited for when it ends.
+//!
+//! The main processes of instances are not touched here: their statuses belong to whoever holds their pidfd. Neither is
+//! any child in this program's own session: instances always have sessions of their own, so it was started by somebody
+//! else in this program, who waits for it.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, getsid, set_child_subreaper, waitid};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::AbortHandle,
+};
+use tracing::warn;
+
+use super::{proc::Stat, raw};
+use crate::error::Chain;
+
+// Children belong to the program, not to one agent in it: so does the knowledge of them.
+
+/// Main processes that somebody holds.
+static HELD: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Held for reading while a process is made: the standard library waits for one that could not run its program.
+static MAKING: RwLock<()> = RwLock::new(());
+
+/// How long to leave a zombie to whoever should wait for it, before looking at those behind it.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Makes a main process, of which `make` gives back the pid.
+pub(super) fn making<T>(make: impl FnOnce() -> io::Result<T>, pid: impl Fn(&T) -> i32) -> io::Result<T> {
+    let _guard = MAKING.read().unwrap_or_else(PoisonError::into_inner);
+    let made = make()?;
+    hold(pid(&made));
+    Ok(made)
+}
+
+/// Leaves the status of this process to the caller.
+pub(super) fn hold(pid: i32) {
+    held().insert(pid);
+}
+
+/// Says that the status of this process was taken.
+pub(super) fn release(pid: i32) {
+    held().remove(&pid);
+}
+
+/// Makes this program the parent of all orphans below it, and reaps them until the handle aborts it.
+pub(super) fn reap_orphans() -> io::Result<AbortHandle> {
+    set_child_subreaper(Some(getpid()))?;
+    let mut children = signal(SignalKind::child())?;
+    let task = tokio::spawn(async move {
+        while children.recv().await.is_some() {
+            if reap_in_order() == Swept::Blocked {
+                tokio::time::sleep(PATIENCE).await;
+                if reap_in_order() == Swept::Blocked
+                    && let Ok(Err(error)) = tokio::task::spawn_blocking(reap_by_search).await
+                {
+                    warn!(error = %Chain(&error), "Orphans can not be searched for.");
+                }
+            }
+        }
+    });
+    Ok(task.abort_handle())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Swept {
+    /// No zombie is left.
+    Clean,
+    /// There is one that somebody else waits for, and there may be others behind it.
+    Blocked,
+}
+
+/// Reaps as the kernel shows zombies, one after the other.
+fn reap_in_order() -> Swept {
+    let Ok(_guard) = MAKING.try_write() else {
+        return Swept::Blocked;
+    };
+    while let Some(pid) = raw::peek_zombie() {
+        if !is_orphan(pid) {
+            return Swept::Blocked;
+        }
+        reap(pid);
+    }
+    Swept::Clean
+}
+
+/// Reaps whatever zombie is a child of this program: looks at all processes.
+fn reap_by_search() -> io::Result<()> {
+    let own = getpid().as_raw_nonzero().get();
+    let zombies = Stat::all()?.into_iter();
+    let zombies = zombies.filter(|stat| stat.parent == own && !stat.alive);
+    let _guard = MAKING.write().unwrap_or_else(PoisonError::into_inner);
+    for zombie in zombies.filter(|stat| is_orphan(stat.pid)) {
+        reap(zombie.pid);
+    }
+    Ok(())
+}
+
+fn is_orphan(pid: i32) -> bool {
+    let session = |pid: Option<Pid>| getsid(pid).ok();
+    let foreign = Pid::from_raw(pid).is_some_and(|pid| session(Some(pid)) != session(None));
+    foreign && !held().contains(&pid)
+}
+
+fn reap(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // A pid stays taken until its zombie is waited for, and nobody else waits for this one.
+        let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+}
+
+fn held() -> MutexGuard<'static, BTreeSet<i32>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,307 @@
+//! A tree without a cgroup: its members are found by walking all processes of the host.
+//!
+//! A process is a member when it is known from an earlier walk, when its parent is one, when it is in the session that
+//! the main process made, or when it carries the instance's mark in its environment. The last two find what lost its
+//! parent. What wipes its environment, leaves the session and loses its parent, all between two walks, is not found: this
+//! is why cgroups are used where they can be.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tracing::error;
+
+use super::{
+    members::{self, Results},
+    pidfd::{Pidfd, Sent},
+    proc::{self, Stat},
+};
+use crate::{
+    error::Chain,
+    os::{BoxFuture, SignalError, Tree},
+    process::{Exit, Leftover, Sight},
+    signal::Signal,
+    stop::Scope,
+};
+
+/// How many rounds of freezing and killing one call makes. A tree that forks faster than it is frozen loses in a few.
+const ROUNDS: usize = 100;
+
+/// A tree without a cgroup.
+#[derive(Debug)]
+pub(super) struct Walked(Arc<Walk>);
+
+/// The part that blocks.
+#[derive(Debug)]
+struct Walk {
+    /// `None` where it was gone before the tree was taken back.
+    main: Option<Pidfd>,
+    /// The main process, or what it was.
+    first: Id,
+    /// The entry in the environment of every member.
+    mark: Vec<u8>,
+    started: Timestamp,
+    known: Mutex<Known>,
+}
+
+/// Which process is meant: a pid alone means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Id {
+    pid: i32,
+    ticks: u64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    members: HashSet<Id>,
+    /// Who got the stop signal: nobody gets it twice.
+    asked: HashSet<Id>,
+    /// The session was seen empty: from then on its number may come to mean another one.
+    session_is_over: bool,
+}
+
+impl Walked {
+    /// The tree of this main process, which may be gone.
+    pub(super) fn new(main: Option<Pidfd>, pid: i32, ticks: u64, mark: Vec<u8>, started: Timestamp) -> Self {
+        let first = Id { pid, ticks };
+        let known = Known { members: HashSet::from([first]), ..Known::default() };
+        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known) }))
+    }
+}
+
+impl Tree for Walked {
+    fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        self.0.ask(signal, scope)
+    }
+
+    fn kill(&self) -> Result<(), SignalError> {
+        self.0.kill()
+    }
+
+    fn walks(&self) -> bool {
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self.0.members(), Ok(members) if members.is_empty())
+    }
+
+    fn main_exit(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async {
+            let Some(main) = &self.0.main else {
+                return Exit::Unknown;
+            };
+            main.ended().await;
+            main.collect()
+        })
+    }
+
+    fn emptied(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            loop {
+                let walk = self.0.clone();
+                match tokio::task::spawn_blocking(move || walk.members()).await {
+                    Ok(Ok(members)) if members.is_empty() => return,
+                    // All of them must end; what they fork until then is found by the next walk.
+                    Ok(Ok(members)) => {
+                        for member in members {
+                            if let Some(member) = hold(Id::of(&member)) {
+                                member.ended().await;
+                            }
+                        }
+                    }
+                    Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            }
+        })
+    }
+
+    fn look(&self) -> Option<Sight> {
+        let main = self.0.living_main().map(Pidfd::pid);
+        members::look(&self.0.pids(), main, self.0.started)
+    }
+
+    fn members(&self) -> Vec<Leftover> {
+        members::tell(&self.0.pids())
+    }
+
+    fn release(&self) {}
+}
+
+impl Walk {
+    fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        let main = self.living_main();
+        if let Some(main) = main
+            && self.known().asked.insert(self.first)
+            && let Err(error) = members::ask(main, signal)
+        {
+            // Where the main process can not be asked, nobody else is.
+            self.known().asked.remove(&self.first);
+            return Err(error);
+        }
+        let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
+        let mut results = Results::default();
+        for member in self.members().unwrap_or_default() {
+            let id = Id::of(&member);
+            let outside = group.is_some_and(|group| member.group != group);
+            if outside || self.known().asked.contains(&id) {
+                continue;
+            }
+            if let Some(held) = hold(id) {
+                let result = members::ask(&held, signal);
+                if matches!(result, Ok(Sent::Delivered)) {
+                    self.known().asked.insert(id);
+                }
+                results.add(result);
+            }
+        }
+        // That a child can not be asked does not matter while its parent can.
+        match main {
+            Some(_) => Ok(()),
+            None => results.finish(),
+        }
+    }
+
+    /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork.
+    fn kill(&self) -> Result<(), SignalError> {
+        let mut frozen = HashSet::new();
+        let mut results = Results::default();
+        for round in 1..=ROUNDS {
+            let members = self.members().unwrap_or_default();
+            let held: Vec<_> = members.iter().filter_map(|member| hold(Id::of(member))).collect();
+            let mut all_frozen = true;
+            for member in &held {
+                if frozen.insert(member.pid()) {
+                    all_frozen = false;
+                    results.add(member.send(Signal::STOP));
+                }
+            }
+            if all_frozen || round == ROUNDS {
+                for member in held {
+                    results.add(member.send(Signal::KILL));
+                }
+                break;
+            }
+        }
+        results.finish()
+    }
+
+    /// All living members.
+    fn members(&self) -> io::Result<Vec<Stat>> {
+        let all = Stat::all().inspect_err(|error| {
+            error!(error = %Chain(error), "The processes of the host can not be listed.");
+        })?;
+        let mut known = self.known();
+        let members = self.choose(&all, &mut known);
+        known.members = members.iter().map(Id::of).collect();
+        known.members.insert(self.first);
+        Ok(members)
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let members = self.members().unwrap_or_default();
+        members.iter().map(|member| member.pid).collect()
+    }
+
+    fn choose(&self, all: &[Stat], known: &mut Known) -> Vec<Stat> {
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let in_session = |stat: &Stat| stat.session == self.first.pid && stat.ticks >= self.first.ticks;
+        // A process that has the main process's pid and is another one: the session's number is in use again.
+        let taken = |stat: &Stat| stat.pid == self.first.pid && stat.ticks != self.first.ticks;
+        if all.iter().any(taken) || !all.iter().any(in_session) {
+            known.session_is_over = true;
+        }
+        let is_member = |stat: &Stat| {
+            known.members.contains(&Id::of(stat))
+                || (!known.session_is_over && in_session(stat))
+                || (stat.ticks >= self.first.ticks && proc::has_environment(stat.pid, &self.mark))
+        };
+        let mut members: Vec<Stat> = Vec::new();
+        let mut others: HashMap<i32, Vec<Stat>> = HashMap::new();
+        for stat in all.iter().filter(|stat| stat.alive && stat.pid != own) {
+            match is_member(stat) {
+                true => members.push(*stat),
+                false => others.entry(stat.parent).or_default().push(*stat),
+            }
+        }
+        // Children of members, and theirs.
+        let mut next = 0;
+        while let Some(parent) = members.get(next).map(|stat| stat.pid) {
+            members.extend(others.remove(&parent).into_iter().flatten());
+            next += 1;
+        }
+        members
+    }
+
+    fn living_main(&self) -> Option<&Pidfd> {
+        self.main.as_ref().filter(|main| !main.has_ended())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long to wait where the processes of the host can not be listed.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A member, held and then verified. `None` where it is gone, or another process by now.
+fn hold(member: Id) -> Option<Pidfd> {
+    Pidfd::open_exactly(member.pid, member.ticks).ok().flatten()
+}
+
+impl Id {
+    fn of(stat: &Stat) -> Self {
+        Self { pid: stat.pid, ticks: stat.ticks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(pid: i32, parent: i32, session: i32, ticks: u64) -> Stat {
+        Stat { pid, parent, group: session, session, ticks, alive: true }
+    }
+
+    fn tree() -> Walked {
+        Walked::new(None, 1_000_001, 50, b"X=1".to_vec(), Timestamp::UNIX_EPOCH)
+    }
+
+    #[track_caller]
+    fn check(tree: &Walked, all: &[Stat], expected: &[i32]) {
+        let mut known = tree.0.known();
+        let members = tree.0.choose(all, &mut known);
+        known.members = members.iter().map(Id::of).chain([tree.0.first]).collect();
+        let pids: Vec<_> = members.iter().map(|stat| stat.pid).collect();
+        assert_eq!(pids, expected);
+    }
+
+    /// Hazards P05, P06 and P17: by session, by parent, and once known for ever.
+    #[test]
+    fn members_are_found_by_session_and_by_parent() {
+        let tree = tree();
+        let main = stat(1_000_001, 1, 1_000_001, 50);
+        let child = stat(1_000_002, 1_000_001, 1_000_001, 51);
+        let daemon = stat(1_000_003, 1_000_002, 1_000_003, 52);
+        let stranger = stat(1_000_009, 1, 1_000_009, 40);
+        check(&tree, &[main, child, daemon, stranger], &[1_000_001, 1_000_002, 1_000_003]);
+        let orphan = Stat { parent: 1, ..daemon };
+        check(&tree, &[orphan, stranger], &[1_000_003]);
+    }
+
+    /// Hazards P01 to P03: a pid or a session number that is in use again is not ours.
+    #[test]
+    fn a_number_in_use_again_is_another_process() {
+        let tree = tree();
+        let reused = stat(1_000_001, 1, 1_000_001, 70);
+        let its_child = stat(1_000_005, 1_000_001, 1_000_001, 71);
+        check(&tree, &[reused, its_child], &[]);
+        let early = stat(1_000_001, 1, 1_000_001, 20);
+        check(&tree, &[early], &[]);
+    }
+}

@@ -1,0 +1,252 @@
+//! The agent's one stream to the server: a hello with all processes, then changes as they happen, and heartbeats.
+//!
+//! Nothing is queued for a server that is away: each new stream begins with everything, and on a stream only "what
+//! changed since" is ever asked for.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use belay_proto::fleet::v1::{self as pb, fleet_service_client::FleetServiceClient, report_request::Report};
+use secrecy::SecretString;
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Status, Streaming,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
+use tracing::{debug, info, warn};
+
+use crate::{auth::ShowToken, convert, error::Chain, supervisor::Supervisor};
+
+/// How often a server that says nothing about it hears from the agent.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// What a server may ask for.
+const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(60);
+
+/// A server that has not acknowledged anything for so many heartbeats is taken for gone.
+const SILENCE: u32 = 3;
+
+/// How long a connection and a welcome may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Finds out that the other side of a connection is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The first and the longest pause before the next attempt to connect.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Reports on the stream that wait to be sent: more only means that the server does not read.
+const REPORT_QUEUE: usize = 4;
+
+/// What a reporter needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Reporting {
+    /// The server's URL.
+    pub server: String,
+    /// The fleet's token.
+    pub token: SecretString,
+    /// Who reports. Its list of processes is filled in anew for each stream.
+    pub hello: pb::Hello,
+}
+
+/// What can be said of this host, for a hello.
+pub(crate) fn describe_host() -> pb::Hello {
+    let uname = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    let program: Option<PathBuf> = std::env::current_exe().ok();
+    let folder = program.as_deref().and_then(|program| program.parent());
+    pb::Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        operating_system: format!("{} {}", text(uname.sysname()), text(uname.release())),
+        operating_system_release: distribution().unwrap_or_default(),
+        architecture: text(uname.machine()),
+        install_home: folder.map(|f| f.display().to_string()).unwrap_or_default(),
+        ..pb::Hello::default()
+    }
+}
+
+/// Reports until it is dropped. Tells each change between connected and not once, whatever it takes to get there.
+pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting) {
+    let mut failures = 0;
+    let mut told = false;
+    loop {
+        let ended = match connect(&supervisor, &reporting).await {
+            Ok(mut stream) => {
+                info!(server = reporting.server, host = stream.host_id, "Reporting to the server.");
+                (failures, told) = (0, false);
+                stream.run(&supervisor).await
+            }
+            Err(error) => error,
+        };
+        if told {
+            debug!(server = reporting.server, error = %Chain(&ended), "Not reporting to the server.");
+        } else {
+            warn!(server = reporting.server, error = %Chain(&ended), "Not reporting to the server; it is tried again for ever.");
+            told = true;
+        }
+        tokio::time::sleep(pause(failures)).await;
+        failures += 1;
+    }
+}
+
+/// Why a stream could not be had, or ended.
+#[derive(Debug, Error)]
+enum Ended {
+    #[error("the URL of the server can not be used")]
+    Url(#[source] tonic::transport::Error),
+    #[error("cannot connect")]
+    Connect(#[source] tonic::transport::Error),
+    #[error("the server refused the report: {} ({:?})", .0.message(), .0.code())]
+    Refused(Status),
+    #[error("the server did not answer in time")]
+    Silent,
+    #[error("the server ended the stream")]
+    Closed,
+    #[error("the agent shuts down")]
+    ShuttingDown,
+}
+
+/// An open stream on which the server has welcomed the agent.
+struct Stream {
+    host_id: i64,
+    heartbeat: Duration,
+    /// The number of the last report.
+    sequence: u64,
+    /// The last revision that was reported.
+    revision: u64,
+    reports: mpsc::Sender<pb::ReportRequest>,
+    answers: Streaming<pb::ReportResponse>,
+    changes: watch::Receiver<u64>,
+}
+
+async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Stream, Ended> {
+    let endpoint = Endpoint::from_shared(reporting.server.clone())
+        .map_err(Ended::Url)?
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE / 2)
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect().await.map_err(Ended::Connect)?;
+    let mut client: FleetServiceClient<InterceptedService<Channel, ShowToken>> =
+        FleetServiceClient::with_interceptor(channel, ShowToken::new(&reporting.token));
+    // Taken before the inventory is: what changes in between is reported twice rather than never.
+    let changes = supervisor.revision();
+    let revision = *changes.borrow();
+    let processes = supervisor.inventory().await.map_err(|_| Ended::ShuttingDown)?;
+    let hello = pb::Hello {
+        processes: processes.into_iter().map(convert::observed).collect(),
+        ..reporting.hello.clone()
+    };
+    let (reports, queue) = mpsc::channel(REPORT_QUEUE);
+    let first = pb::ReportRequest { sequence: 1, report: Some(Report::Hello(hello)) };
+    // The queue is empty and its other end is here.
+    let _ = reports.send(first).await;
+    let opening = async {
+        let mut answers = client.report(ReceiverStream::new(queue)).await?.into_inner();
+        let answer = answers.message().await?;
+        Ok::<_, Status>((answers, answer))
+    };
+    let opened = timeout(CONNECT, opening).await.map_err(|_| Ended::Silent)?;
+    let (answers, answer) = opened.map_err(Ended::Refused)?;
+    let welcome = answer.and_then(|answer| answer.welcome).ok_or(Ended::Closed)?;
+    let heartbeat = welcome
+        .heartbeat_interval
+        .and_then(|interval| Duration::try_from(interval).ok())
+        .unwrap_or(HEARTBEAT);
+    Ok(Stream {
+        host_id: welcome.host_id,
+        heartbeat: heartbeat.clamp(*HEARTBEATS.start(), *HEARTBEATS.end()),
+        sequence: 1,
+        revision,
+        reports,
+        answers,
+        changes,
+    })
+}
+
+impl Stream {
+    async fn run(&mut self, supervisor: &Supervisor) -> Ended {
+        let mut beat = interval_at(Instant::now() + self.heartbeat, self.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let silence = self.heartbeat * SILENCE + CONNECT;
+        let mut heard = Instant::now();
+        loop {
+            let sent = tokio::select! {
+                answer = self.answers.message() => match answer {
+                    Ok(Some(_)) => {
+                        heard = Instant::now();
+                        Ok(())
+                    }
+                    Ok(None) => Err(Ended::Closed),
+                    Err(status) if status.code() == Code::Unknown => Err(Ended::Closed),
+                    Err(status) => Err(Ended::Refused(status)),
+                },
+                changed = self.changes.changed() => match changed {
+                    Ok(()) => self.send_changes(supervisor).await,
+                    Err(_) => Err(Ended::ShuttingDown),
+                },
+                _ = beat.tick() => self.beat(supervisor, heard.elapsed() > silence).await,
+            };
+            if let Err(ended) = sent {
+                return ended;
+            }
+        }
+    }
+
+    /// Looks at everything, and says what changed, or that nothing did.
+    async fn beat(&mut self, supervisor: &Supervisor, silent: bool) -> Result<(), Ended> {
+        if silent {
+            return Err(Ended::Silent);
+        }
+        supervisor.look().await.map_err(|_| Ended::ShuttingDown)?;
+        match self.changes.has_changed() {
+            Ok(true) => self.send_changes(supervisor).await,
+            Ok(false) => self.send(Report::Heartbeat(pb::Heartbeat {})).await,
+            Err(_) => Err(Ended::ShuttingDown),
+        }
+    }
+
+    async fn send_changes(&mut self, supervisor: &Supervisor) -> Result<(), Ended> {
+        let upto = *self.changes.borrow_and_update();
+        let changed = supervisor.changed_since(self.revision).await;
+        let changed = changed.map_err(|_| Ended::ShuttingDown)?;
+        self.revision = changed.iter().map(|p| p.revision).fold(upto, u64::max);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let processes = changed.into_iter().map(convert::observed).collect();
+        self.send(Report::ProcessesChanged(pb::ProcessesChanged { processes })).await
+    }
+
+    async fn send(&mut self, report: Report) -> Result<(), Ended> {
+        self.sequence += 1;
+        let report = pb::ReportRequest { sequence: self.sequence, report: Some(report) };
+        // A queue that stays full means that nothing goes through.
+        match timeout(CONNECT, self.reports.send(report)).await {
+            Ok(sent) => sent.map_err(|_| Ended::Closed),
+            Err(_) => Err(Ended::Silent),
+        }
+    }
+}
+
+/// Exponential, with all of it left to chance, so that a fleet does not come back all at once.
+fn pause(failures: u32) -> Duration {
+    let (first, longest) = PAUSES;
+    let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
+    let limit = first.saturating_mul(factor).min(longest);
+    let roll = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+    limit.mul_f64(roll)
+}
+
+/// The distribution as it calls itself, say `Debian GNU/Linux 12 (bookworm)`.
+fn distribution() -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(name.trim_matches('"').to_owned())
+}

@@ -1,0 +1,305 @@
+//! Carries out what the life of a process asks for.
+
+use std::{sync::Arc, time::Duration};
+
+use belay_proto::Reason;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, error, info, warn};
+
+use super::{
+    Living, Seen,
+    looker::Looker,
+    owner::{Event, Launched, Owner, Work},
+    slot::{Alive, Slot, unseen},
+};
+use crate::{
+    error::Chain,
+    journal::Record,
+    life::{self, Effect, Fault},
+    os::{Instance, SignalError, Tree},
+    process::{Alias, Exit, ExitReport, Leftover, Sight},
+    stop::{Deadlines, Scope, Time},
+};
+
+/// How long the look at leftovers may take. Less than [`crate::stop::MARGIN`], which pays for it.
+const SURVEY_PATIENCE: Duration = Duration::from_millis(500);
+
+impl Owner {
+    /// Does one thing that the life of a process asks for.
+    pub(super) fn carry_out(&mut self, alias: &Alias, effect: Effect) {
+        match effect {
+            Effect::Spawn => self.launch(alias),
+            Effect::Ask(scope, deadlines) => self.ask(alias, scope, deadlines),
+            Effect::Kill => self.kill(alias),
+            Effect::Survey => self.survey(alias),
+            Effect::Gone { exit, stopped } => self.gone(alias, exit, stopped),
+            Effect::Look => self.look(alias),
+            Effect::StopsEnd(result) => self.end(alias, |slot| &mut slot.stops, &result),
+            Effect::StartsEnd(result) => self.end(alias, |slot| &mut slot.starts, &result),
+        }
+    }
+
+    fn launch(&mut self, alias: &Alias) {
+        let Some(slot) = self.slots.get(alias) else {
+            return;
+        };
+        let generation = slot.generation + 1;
+        let launch = slot.launch(generation, &self.log);
+        let (os, events) = (self.os.clone(), self.events.clone());
+        self.journal.append(Record::Starting { alias: alias.clone(), generation });
+        self.launching += 1;
+        let alias = alias.clone();
+        let task = async move {
+            let launched = tokio::task::spawn_blocking(move || {
+                let (instance, tree) = os.start(&launch).map_err(|error| Chain(&error).to_string())?;
+                let sight = tree.look();
+                Ok(Launched { instance, tree, sight })
+            });
+            let result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
+            let launched = Event::Launched { alias, generation, result };
+            // An error means that the owner is gone: the instance is found again by its cgroup or its mark.
+            let _ = events.send(launched).await;
+        };
+        tokio::spawn(task.in_current_span());
+    }
+
+    /// Takes in a new instance, or that there is none.
+    pub(super) fn launched(&mut self, alias: Alias, generation: u64, result: Result<Launched, String>) {
+        self.launching = self.launching.saturating_sub(1);
+        let date = self.os.date();
+        let Some(slot) = self.slots.get_mut(&alias) else {
+            return;
+        };
+        let span = slot.span.clone();
+        let _entered = span.enter();
+        match result {
+            Ok(Launched { instance, tree, sight }) => {
+                info!(%alias, pid = instance.pid, generation, "Process started.");
+                self.journal.append(Record::Started { instance: instance.clone() });
+                slot.generation = generation;
+                slot.notes.clear();
+                slot.leftovers.clear();
+                slot.last_active = Some(date);
+                self.hold(&alias, instance, tree, sight);
+                self.work.push_back(Work::Life(alias, life::Event::Started));
+            }
+            Err(why) => {
+                warn!(%alias, why, "Process not started.");
+                let report = ExitReport {
+                    pid: 0,
+                    exit: Exit::Unknown,
+                    escalated: false,
+                    stop_duration: None,
+                    finish_time: date,
+                    note: format!("could not be started: {why}"),
+                };
+                slot.last_exit = Some(report.clone());
+                self.journal.append(Record::Ended { alias: alias.clone(), report });
+                self.work.push_back(Work::Life(alias, life::Event::NotStarted { why }));
+            }
+        }
+    }
+
+    /// Watches a living instance.
+    pub(super) fn hold(
+        &mut self,
+        alias: &Alias,
+        instance: Instance,
+        tree: Arc<dyn Tree>,
+        sight: Option<Sight>,
+    ) {
+        let Some(slot) = self.slots.get_mut(alias) else {
+            return;
+        };
+        let (events, generation) = (self.events.clone(), instance.generation);
+        let watch = {
+            let (alias, tree) = (alias.clone(), tree.clone());
+            tokio::spawn(async move {
+                let tell = async |event| {
+                    let alias = alias.clone();
+                    let event = Event::Life { alias, generation, event };
+                    let _ = events.send(event).await;
+                };
+                let exit = tree.main_exit().await;
+                // Mostly the main process is the last to go, and the end is one event.
+                if is_empty(&tree).await {
+                    return tell(life::Event::Emptied { exit: Some(exit) }).await;
+                }
+                tell(life::Event::MainExited { exit }).await;
+                tree.emptied().await;
+                tell(life::Event::Emptied { exit: None }).await;
+            })
+        };
+        slot.alive = Some(Alive {
+            sight: sight.unwrap_or_else(|| unseen(&instance)),
+            instance,
+            tree,
+            _watch: AbortOnDropHandle::new(watch),
+        });
+    }
+
+    fn ask(&mut self, alias: &Alias, scope: Scope, deadlines: Deadlines) {
+        let Some(slot) = self.slots.get_mut(alias) else {
+            return;
+        };
+        let signal = slot.config.stop.signal;
+        if scope == Scope::Group {
+            // Before the signal: whatever happens to the agent now, nobody is asked twice.
+            self.journal.append(Record::Stopping { alias: alias.clone(), deadlines });
+            slot.notes.extend(self.journal.fault().map(str::to_owned));
+        }
+        let pid = slot.alive.as_ref().map(|alive| alive.instance.pid);
+        info!(%alias, pid, %signal, ?scope, "Stop signal sent.");
+        self.signal(alias, move |tree| tree.ask(signal, scope));
+    }
+
+    fn kill(&mut self, alias: &Alias) {
+        let pid = self.slots.get(alias).and_then(|slot| slot.alive.as_ref()).map(|alive| alive.instance.pid);
+        warn!(%alias, pid, signal = "SIGKILL", "Process tree killed.");
+        self.signal(alias, |tree| tree.kill());
+    }
+
+    /// Signals the tree: here, or beside the owner where all processes of the host must be walked for it.
+    fn signal(
+        &mut self,
+        alias: &Alias,
+        send: impl FnOnce(&dyn Tree) -> Result<(), SignalError> + Send + 'static,
+    ) {
+        let Some((slot, alive)) = self.slots.get(alias).and_then(|s| Some((s, s.alive.as_ref()?))) else {
+            return;
+        };
+        let (tree, generation) = (alive.tree.clone(), slot.generation);
+        let refused = |error: SignalError| {
+            error!(pid = error.pid, error = %Chain(&error), "The system refused a signal.");
+            life::Event::Refused { why: Chain(&error).to_string() }
+        };
+        let alias = alias.clone();
+        if !tree.walks() {
+            if let Err(error) = send(&*tree) {
+                self.work.push_back(Work::Life(alias, refused(error)));
+            }
+            return;
+        }
+        let events = self.events.clone();
+        let task = async move {
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || send(&*tree)).await {
+                let event = refused(error);
+                let event = Event::Life { alias, generation, event };
+                let _ = events.send(event).await;
+            }
+        };
+        tokio::spawn(task.in_current_span());
+    }
+
+    fn survey(&mut self, alias: &Alias) {
+        let Some((slot, alive)) = self.slots.get(alias).and_then(|s| Some((s, s.alive.as_ref()?))) else {
+            return;
+        };
+        let (tree, generation, sight) = (alive.tree.clone(), slot.generation, alive.sight.clone());
+        let (events, alias) = (self.events.clone(), alias.clone());
+        let task = async move {
+            let members = tokio::task::spawn_blocking(move || tree.members());
+            let leftovers = match tokio::time::timeout(SURVEY_PATIENCE, members).await {
+                Ok(Ok(members)) => members,
+                // Even the look at it hangs: it is told as it was last seen.
+                Ok(Err(_)) | Err(_) => vec![Leftover { pid: sight.pid, command: sight.command }],
+            };
+            let surveyed = Event::Surveyed { alias, generation, leftovers };
+            let _ = events.send(surveyed).await;
+        };
+        tokio::spawn(task.in_current_span());
+    }
+
+    fn gone(&mut self, alias: &Alias, exit: Exit, stopped: Option<(Time, bool)>) {
+        let (now, date) = (self.os.now(), self.os.date());
+        let Some(slot) = self.slots.get_mut(alias) else {
+            return;
+        };
+        let Some(alive) = slot.alive.take() else {
+            return;
+        };
+        if exit == Exit::Unknown {
+            let note = "how it ended is not known: it was not a child of this agent program";
+            slot.notes.push(note.to_owned());
+        }
+        let report = ExitReport {
+            pid: alive.instance.pid,
+            exit,
+            escalated: stopped.is_some_and(|(_, escalated)| escalated),
+            stop_duration: stopped.map(|(began, _)| now.saturating_sub(began)),
+            finish_time: date,
+            note: std::mem::take(&mut slot.notes).join("; "),
+        };
+        info!(
+            %alias,
+            pid = report.pid,
+            %exit,
+            escalated = report.escalated,
+            stop_duration = ?report.stop_duration,
+            "Process is gone."
+        );
+        slot.last_active = Some(date);
+        slot.last_exit = Some(report.clone());
+        slot.leftovers.clear();
+        self.journal.append(Record::Ended { alias: alias.clone(), report });
+        tokio::task::spawn_blocking(move || alive.tree.release());
+    }
+
+    fn look(&mut self, alias: &Alias) {
+        let Some((slot, alive)) = self.slots.get(alias).and_then(|s| Some((s, s.alive.as_ref()?))) else {
+            return;
+        };
+        let living = Living { alias: alias.clone(), generation: slot.generation, tree: alive.tree.clone() };
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let seen: Vec<Seen> = Looker::default().look(vec![living]).await;
+            for seen in seen {
+                let _ = events.send(Event::Seen(seen)).await;
+            }
+        });
+    }
+
+    /// Answers whoever waits.
+    fn end(
+        &mut self,
+        alias: &Alias,
+        waiting: impl Fn(&mut Slot) -> &mut Vec<uuid::Uuid>,
+        result: &Result<(), Fault>,
+    ) {
+        let Some(slot) = self.slots.get_mut(alias) else {
+            return;
+        };
+        let ended = std::mem::take(waiting(slot));
+        let result = result.clone().map_err(|fault| explain(slot, fault));
+        for id in ended {
+            self.work.push_back(Work::Done(id, alias.clone(), result.clone()));
+        }
+    }
+}
+
+async fn is_empty(tree: &Arc<dyn Tree>) -> bool {
+    if !tree.walks() {
+        return tree.is_empty();
+    }
+    let tree = tree.clone();
+    let walk = tokio::task::spawn_blocking(move || tree.is_empty());
+    walk.await.unwrap_or(false)
+}
+
+/// Why an order was not carried out, for a program and for a person.
+fn explain(slot: &Slot, fault: Fault) -> (Reason, String) {
+    let alias = &slot.config.alias;
+    match fault {
+        Fault::Superseded => {
+            (Reason::Superseded, format!("a newer order for `{alias}` took the place of this one"))
+        }
+        Fault::Leftovers => {
+            let told = |left: &Leftover| format!("{} ({})", left.pid, left.command);
+            let left: Vec<_> = slot.leftovers.iter().map(told).collect();
+            let message = format!("cannot stop `{alias}`: still alive after SIGKILL: {}", left.join(", "));
+            (Reason::Leftovers, message)
+        }
+        Fault::Refused { why } => (Reason::Leftovers, format!("cannot stop `{alias}`: {why}")),
+        Fault::NotStarted { why } => (Reason::StartFailed, format!("cannot start `{alias}`: {why}")),
+    }
+}

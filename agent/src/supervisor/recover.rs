@@ -1,0 +1,200 @@
+//! The start of the agent: takes back what lives, starts what should run, goes on with what was under way.
+//!
+//! What the journal says is believed only where the kernel agrees. What lives and shows itself as this agent's is taken
+//! back even where the journal does not know it: a crash between fork and record leaves such a process. An instance whose
+//! main process is gone while others of it live is still alive: no second one is started next to it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracing::{error, info, warn};
+
+use super::{
+    Declared,
+    orders::order_span,
+    owner::{Owner, Work},
+    slot::Slot,
+};
+use crate::{
+    config::ProcessConfig,
+    error::Chain,
+    folder,
+    journal::{Memory, ProcessState, Record, State},
+    life::{self, Life},
+    operation::{Accepted, Verb},
+    os::{Adoption, Instance, Tree},
+    process::{Alias, Exit, ExitReport},
+    stop,
+};
+
+/// Living instances that showed themselves, by process.
+type Found = BTreeMap<Alias, Vec<(Instance, Arc<dyn Tree>)>>;
+
+/// A living instance that is taken back.
+struct TakenBack {
+    instance: Instance,
+    tree: Arc<dyn Tree>,
+}
+
+impl Owner {
+    /// Takes back, starts and goes on. Blocks.
+    pub(super) fn recover(&mut self, declared: Declared, memory: Memory) {
+        let Declared { processes, log } = declared;
+        if let Err(error) = folder::make_folder(&log) {
+            error!(path = %log.display(), error = %Chain(&error), "The log folder can not be made.");
+        }
+        self.log = log;
+        let state = self.journal.state().clone();
+        let same_boot = state.boot_id == self.os.boot_id();
+        self.journal.append(Record::Boot { boot_id: self.os.boot_id().to_owned() });
+        let mut found = Found::new();
+        for (instance, tree) in self.os.survey() {
+            found.entry(instance.alias.clone()).or_default().push((instance, tree));
+        }
+        // Base processes first: the workers may need them.
+        let (workers, base): (Vec<_>, Vec<_>) = processes.into_iter().partition(|p| p.operable);
+        for config in base.into_iter().chain(workers) {
+            let known = state.processes.get(&config.alias).cloned().unwrap_or_default();
+            let found = found.remove(&config.alias).unwrap_or_default();
+            self.declare(config, known, found, memory, same_boot);
+        }
+        for alias in found.keys().filter(|alias| !self.slots.contains_key(*alias)) {
+            warn!(%alias, "A process that is not declared any more is left alone.");
+        }
+        self.resume(&state, same_boot);
+        let aliases: Vec<_> = self.slots.keys().cloned().collect();
+        aliases.iter().for_each(|alias| self.show(alias));
+    }
+
+    fn declare(
+        &mut self,
+        config: ProcessConfig,
+        known: ProcessState,
+        found: Vec<(Instance, Arc<dyn Tree>)>,
+        memory: Memory,
+        same_boot: bool,
+    ) {
+        let alias = config.alias.clone();
+        let taken_back = self.take_back(&alias, &known, found);
+        let alive = taken_back.is_some();
+        let desired = known.desired.unwrap_or(match memory {
+            // It was declared since the last start.
+            Memory::New | Memory::Whole => true,
+            // What an operator wanted is lost: nothing is started that somebody may have stopped.
+            Memory::Lost => alive,
+        });
+        if known.desired.is_none() {
+            if memory == Memory::Lost {
+                warn!(%alias, desired, "Whether it should run was lost; it stays as it is.");
+            }
+            self.journal.append(Record::Desired { alias: alias.clone(), running: desired });
+        }
+        let mut slot = Slot::new(config, &self.log, desired);
+        slot.generation = known.generation;
+        // An instance that ended while no agent watched has been reported by now.
+        let now_known = self.journal.state().processes.get(&alias);
+        slot.last_exit = now_known.and_then(|known| known.last_exit.clone());
+        slot.last_active = slot.last_exit.as_ref().map(|report| report.finish_time);
+        let rules = slot.rules();
+        let now = self.os.now();
+        if let Some(TakenBack { instance, tree }) = taken_back {
+            let same = known.instance.as_ref() == Some(&instance);
+            slot.generation = instance.generation;
+            slot.life = match known.stop.filter(|_| same) {
+                Some(deadlines) => Life::stopping(rules, desired, deadlines, now),
+                None => Life::running(rules, desired, now),
+            };
+            info!(%alias, pid = instance.pid, generation = instance.generation, "Process taken back.");
+            if !same {
+                self.journal.append(Record::Started { instance: instance.clone() });
+            }
+            if !desired && slot.life.is_running() {
+                let stop = life::Event::Stop { by: None };
+                self.work.push_back(Work::Life(alias.clone(), stop));
+            }
+            self.slots.insert(alias.clone(), slot);
+            let sight = tree.look();
+            self.hold(&alias, instance, tree, sight);
+            return;
+        }
+        let goes_on = !same_boot
+            || slot.last_exit.as_ref().is_none_or(|report| rules.restart.wants_another_after(report.exit));
+        if desired && goes_on {
+            self.work.push_back(Work::Life(alias.clone(), life::Event::Start));
+        }
+        self.slots.insert(alias, slot);
+    }
+
+    /// The living instance of a process: the one that the journal knows, or else the one that was found.
+    fn take_back(
+        &mut self,
+        alias: &Alias,
+        known: &ProcessState,
+        mut found: Vec<(Instance, Arc<dyn Tree>)>,
+    ) -> Option<TakenBack> {
+        let journalled = known.instance.clone().and_then(|instance| match self.os.adopt(&instance) {
+            Adoption::Alive(tree) => Some(TakenBack { instance, tree }),
+            Adoption::Gone(exit) => {
+                self.ended_unwatched(instance, exit);
+                None
+            }
+        });
+        found.sort_by_key(|(instance, _)| instance.generation);
+        let best = journalled.or_else(|| {
+            let (instance, tree) = found.pop()?;
+            Some(TakenBack { instance, tree })
+        })?;
+        for (other, _) in &found {
+            if other.generation != best.instance.generation {
+                error!(%alias, pid = other.pid, generation = other.generation, "A second instance is alive; it is left alone.");
+            }
+        }
+        Some(best)
+    }
+
+    fn ended_unwatched(&mut self, instance: Instance, exit: Exit) {
+        let note = match (instance.boot_id == self.os.boot_id(), exit) {
+            (false, _) => "it ended with the host",
+            (true, Exit::Unknown) => "it ended while no agent watched, and how is not known",
+            (true, _) => "it ended while no agent watched",
+        };
+        info!(alias = %instance.alias, pid = instance.pid, %exit, "Process has ended unwatched.");
+        let report = ExitReport {
+            pid: instance.pid,
+            exit,
+            escalated: false,
+            stop_duration: None,
+            finish_time: self.os.date(),
+            note: note.to_owned(),
+        };
+        self.journal.append(Record::Ended { alias: instance.alias, report });
+    }
+
+    /// Goes on with the operations that were under way, in the order in which they were accepted.
+    fn resume(&mut self, state: &State, same_boot: bool) {
+        for accepted in state.open_operations() {
+            let now = self.os.now();
+            let span = order_span(&accepted);
+            span.in_scope(|| info!(verb = ?accepted.verb, "Order taken up again."));
+            // Whatever is overdue still needs the time to be proven.
+            let least = now + stop::PROOF + stop::MARGIN;
+            let deadline = match same_boot {
+                true => accepted.deadline.max(least),
+                false => least + stop::PROOF,
+            };
+            let verb = match accepted.verb {
+                // The old instance is gone, the new one is there: it is left to see it settle.
+                Verb::Restart if self.is_renewed(&accepted) => Verb::Start,
+                verb => verb,
+            };
+            let accepted = Accepted { deadline, verb, ..accepted };
+            self.begin(accepted, span);
+        }
+    }
+
+    fn is_renewed(&self, accepted: &Accepted) -> bool {
+        accepted.generations.iter().all(|(alias, generation)| {
+            let slot = self.slots.get(alias);
+            slot.is_some_and(|slot| slot.generation > *generation)
+        })
+    }
+}

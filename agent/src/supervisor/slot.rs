@@ -1,0 +1,152 @@
+//! One declared process: its life, its living instance, and who waits for what.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::{
+    config::ProcessConfig,
+    life::{Life, Rules},
+    os::{Instance, Launch, Tree},
+    process::{ExitReport, Leftover, Observed, Sight},
+    stop,
+};
+
+/// One declared process.
+pub(super) struct Slot {
+    /// How it is declared.
+    pub config: ProcessConfig,
+    /// Where it is in its life.
+    pub life: Life,
+    /// How many instances of it were ever started.
+    pub generation: u64,
+    /// Its living instance.
+    pub alive: Option<Alive>,
+    /// When it was last alive.
+    pub last_active: Option<Timestamp>,
+    /// How its last instance ended.
+    pub last_exit: Option<ExitReport>,
+    /// What outlived its last stop.
+    pub leftovers: Vec<Leftover>,
+    /// Operations that wait for it to be gone.
+    pub stops: Vec<Uuid>,
+    /// Operations that wait for it to run.
+    pub starts: Vec<Uuid>,
+    /// The number of the last order that named it.
+    pub latest: u64,
+    /// The trace of the order on whose behalf something is done to it.
+    pub span: Span,
+    /// What a person should know of the instance when it has ended.
+    pub notes: Vec<String>,
+    /// How it was last shown.
+    pub shown: Option<Observed>,
+    log_file_pattern: String,
+}
+
+/// A living instance.
+pub(super) struct Alive {
+    /// Its identity.
+    pub instance: Instance,
+    /// All its processes.
+    pub tree: Arc<dyn Tree>,
+    /// How it was last seen.
+    pub sight: Sight,
+    /// The task that waits for its end, and ends with it.
+    pub _watch: AbortOnDropHandle<()>,
+}
+
+impl Slot {
+    /// A process of which nothing is known to be alive.
+    pub(super) fn new(config: ProcessConfig, log: &Path, desired: bool) -> Self {
+        let rules = Rules { restart: config.restart, grace: config.stop.grace };
+        let log_file = log.join(format!("{}.log*", config.alias));
+        let pattern = config.log_file_pattern.clone();
+        Self {
+            log_file_pattern: pattern.unwrap_or_else(|| log_file.display().to_string()),
+            life: Life::stopped(rules, desired),
+            config,
+            generation: 0,
+            alive: None,
+            last_active: None,
+            last_exit: None,
+            leftovers: Vec::new(),
+            stops: Vec::new(),
+            starts: Vec::new(),
+            latest: 0,
+            span: Span::none(),
+            notes: Vec::new(),
+            shown: None,
+        }
+    }
+
+    /// What of the configuration decides about its life.
+    pub(super) fn rules(&self) -> Rules {
+        Rules { restart: self.config.restart, grace: self.config.stop.grace }
+    }
+
+    /// The longest that a stop of it takes.
+    pub(super) fn stop_budget(&self) -> Duration {
+        self.config.stop.grace + stop::PROOF + stop::MARGIN
+    }
+
+    /// How its next instance is started.
+    pub(super) fn launch(&self, generation: u64, log: &Path) -> Launch {
+        let ProcessConfig {
+            alias,
+            command,
+            args,
+            cwd,
+            user,
+            environment,
+            operable: _,
+            log_file_pattern: _,
+            stop: _,
+            restart: _,
+        } = &self.config;
+        Launch {
+            alias: alias.clone(),
+            generation,
+            command: command.clone(),
+            args: args.clone(),
+            cwd: cwd.clone(),
+            user: user.clone(),
+            environment: environment.clone(),
+            log: log.join(format!("{alias}.log")),
+        }
+    }
+
+    /// How it is now.
+    pub(super) fn observe(&self, revision: u64, date: Timestamp) -> Observed {
+        Observed {
+            alias: self.config.alias.clone(),
+            revision,
+            phase: self.life.phase(),
+            desired_running: self.life.desired(),
+            sight: self.alive.as_ref().map(|alive| alive.sight.clone()),
+            last_active: match self.alive {
+                Some(_) => Some(date),
+                None => self.last_active,
+            },
+            operable: self.config.operable,
+            log_file_pattern: self.log_file_pattern.clone(),
+            generation: self.generation,
+            last_exit: self.last_exit.clone(),
+            leftovers: self.leftovers.clone(),
+            stop_budget: self.stop_budget(),
+        }
+    }
+}
+
+/// What is known of an instance before anybody has looked at it.
+pub(super) fn unseen(instance: &Instance) -> Sight {
+    Sight {
+        pid: instance.pid,
+        user: String::new(),
+        command: String::new(),
+        ports: String::new(),
+        start_time: instance.started,
+    }
+}

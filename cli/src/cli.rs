@@ -1,0 +1,176 @@
+//! The grammar of the command line.
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use jiff::SignedDuration;
+
+use crate::{
+    commands::{agent, audit, demo_worker, host, process, service, task, up, user},
+    exit,
+    output::Format,
+    target::Connection,
+};
+
+/// Stops, starts and restarts the processes of a fleet of hosts, and proves it.
+#[derive(Debug, Parser)]
+#[command(name = "belay", version, after_help = exit::HELP, after_long_help = long_help())]
+pub(crate) struct Cli {
+    /// In which form to answer.
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Format,
+    /// How long one call may take. Default: 10s, and 700s for an order that is proven.
+    #[arg(long, global = true, value_parser = duration, value_name = "DURATION")]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything here: server, gateway and one agent, on an embedded database.
+    Up(up::Args),
+    /// Show on real processes what Belay does, and clean up.
+    #[command(after_help = "Example:\n  belay demo")]
+    Demo,
+    /// Run the server of a fleet.
+    #[command(after_help = "Example:\n  belay server --config /etc/belay/server.toml")]
+    Server(service::Args),
+    /// See, stop and start all processes of a host; or run the agent of this host.
+    Agent(agent::Args),
+    /// Run the REST gateway of a server.
+    #[command(after_help = "Example:\n  belay gateway --config /etc/belay/gateway.toml")]
+    Gateway(service::Args),
+    /// See hosts.
+    #[command(subcommand)]
+    Host(host::Command),
+    /// See, stop, start and restart single processes.
+    #[command(subcommand)]
+    Process(process::Command),
+    /// See and follow tasks.
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Say who may call.
+    #[command(subcommand)]
+    User(user::Command),
+    /// See who did what.
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// A process for `belay up` and `belay demo` to look after.
+    #[command(hide = true)]
+    DemoWorker(demo_worker::Args),
+}
+
+impl Command {
+    /// Whether it runs a part of Belay in this process.
+    pub(crate) fn is_service(&self) -> bool {
+        match self {
+            Self::Up(_) | Self::Demo | Self::Server(_) | Self::Gateway(_) => true,
+            Self::Agent(args) => args.is_service(),
+            Self::Host(_)
+            | Self::Process(_)
+            | Self::Task(_)
+            | Self::User(_)
+            | Self::Audit(_)
+            | Self::DemoWorker(_) => false,
+        }
+    }
+}
+
+/// Below `belay --help`.
+fn long_help() -> String {
+    format!(
+        "{}\n\n\
+         Which server a command talks to: the one named by `--server`, `--data` or `--profile`; else by BELAY_SERVER; \
+         else what `belay up` runs on its default folder. As whom: `--user` with `--password-file`, or `--token-file`; \
+         else what the profile or the folder says; else BELAY_TOKEN, or BELAY_USER with BELAY_PASSWORD.\n\n\
+         Examples:\n  \
+         belay demo\n  \
+         belay up --data /tmp/belay\n  \
+         belay --data /tmp/belay process list\n  \
+         belay --profile production agent stop --host web-1 --reason \"kernel update\"",
+        exit::HELP
+    )
+}
+
+/// Reads a duration such as `90s` or `1h 30m`, above zero.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let duration: SignedDuration =
+        text.parse().map_err(|_| "not a duration such as `90s` or `1h 30m`".to_owned())?;
+    match Duration::try_from(duration) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("it must be above zero".to_owned()),
+    }
+}
+
+/// Reads how many rows to show: at least one.
+pub(crate) fn limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be a whole number from 1".to_owned()),
+        Ok(limit) => Ok(limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check(line: &str, accepted: bool) {
+        let parsed = Cli::try_parse_from(line.split(' '));
+        assert_eq!(parsed.is_ok(), accepted, "{line}: {:?}", parsed.err().map(|error| error.to_string()));
+    }
+
+    #[test]
+    fn options_may_stand_before_and_after_the_command() {
+        check("belay --data /tmp/x process stop obstat2 ob_cleaner", true);
+        check("belay process stop --host 20 185 --data /tmp/x -o json", true);
+        check("belay up --data /tmp/x --rest 127.0.0.1:0 --grpc 127.0.0.1:0", true);
+        check("belay agent --config a.toml", true);
+        check("belay agent stop --host web --no-wait --reason why", true);
+        check("belay process why obstat2", true);
+        check("belay user add alice --role host_manager --role TASK_VIEWER --password-stdin", true);
+        check("belay --timeout 90s task watch 7", true);
+    }
+
+    /// Empty never means all.
+    #[test]
+    fn what_is_incomplete_or_wrong_is_refused() {
+        check("belay", false);
+        check("belay agent", false);
+        check("belay process stop", false);
+        check("belay user add alice", false);
+        check("belay user add alice --role root", false);
+        check("belay user add alice --role ADMIN --password secret", false);
+        check("belay task get abc", false);
+        check("belay task list --limit 0", false);
+        check("belay --timeout 0s host list", false);
+        check("belay agent --config a.toml stop", false);
+        check("belay -o yaml host list", false);
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let told = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let leaf = command.get_subcommands().all(|sub| sub.get_name() == "help");
+            assert!(!leaf || command.is_hide_set() || told.contains("Example"), "{path}");
+            command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+                .for_each(|sub| check(sub, &path));
+        }
+        check(&Cli::command(), "");
+    }
+}

@@ -1,0 +1,190 @@
+//! The way to the server: one connection, and for every call credentials, a new trace and a deadline.
+
+use std::time::Duration;
+
+use belay_proto::{
+    Reason, Trace,
+    v1::{
+        agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        task_service_client::TaskServiceClient, user_service_client::UserServiceClient, *,
+    },
+};
+use secrecy::ExposeSecret;
+use tonic::{
+    Request, Response, Status, Streaming,
+    metadata::AsciiMetadataValue,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    failure::Failure,
+    target::{Origin, Target},
+};
+
+mod lists;
+
+/// How long a call may take that is answered at once.
+const QUICK: Duration = Duration::from_secs(10);
+/// How long an order may take that is answered when its effect is proven. The server gives up before that and says so.
+const PROVEN: Duration = Duration::from_secs(700);
+/// How long it may take to get a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A connection to the server.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    channel: Channel,
+    address: String,
+    authorization: AsciiMetadataValue,
+    credentials_origin: Origin,
+    timeout: Option<Duration>,
+}
+
+impl Client {
+    /// Connects. `timeout` replaces the usual deadline of each call.
+    pub(crate) async fn connect(target: &Target, timeout: Option<Duration>) -> Result<Self, Failure> {
+        let Target { address, credentials, origin, credentials_origin } = target;
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| {
+                Failure::caused(format!("`{address}`, named by {origin}, is no server"), &error)
+            })?
+            .connect_timeout(CONNECT)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_while_idle(true);
+        let mut authorization = AsciiMetadataValue::try_from(credentials.authorization().expose_secret())
+            .map_err(|_| Failure::usage("the credentials hold a character that can not be sent"))?;
+        authorization.set_sensitive(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            let hint = match origin {
+                Origin::Up(data) => format!("see what `belay up --data {}` prints", data.display()),
+                _ => "is it running, and is this its gRPC address?".to_owned(),
+            };
+            let caused =
+                Failure::caused(format!("cannot reach the server at `{address}`, named by {origin}"), &error);
+            Failure::unknown(caused.message).hint(hint)
+        })?;
+        Ok(Self {
+            channel,
+            address: address.clone(),
+            authorization,
+            credentials_origin: credentials_origin.clone(),
+            timeout,
+        })
+    }
+
+    /// Follows a task: as it is, then after each change, until it ended.
+    pub(crate) async fn watch_task(&self, task_id: i64) -> Result<Watch, Failure> {
+        let trace = new_trace()?;
+        // The deadline of a call ends a stream too, and a task may take its time.
+        let request = self.request(WatchTaskRequest { task_id }, trace, None);
+        match TaskServiceClient::new(self.channel.clone()).watch_task(request).await {
+            Ok(response) => Ok(Watch { stream: response.into_inner(), trace, client: self.clone() }),
+            Err(status) => Err(self.failure(&status, trace)),
+        }
+    }
+
+    /// One call, whichever it is.
+    async fn call<Message, Answer, Sent>(
+        &self,
+        message: Message,
+        deadline: Duration,
+        send: impl FnOnce(Channel, Request<Message>) -> Sent,
+    ) -> Result<Answer, Failure>
+    where
+        Sent: Future<Output = Result<Response<Answer>, Status>>,
+    {
+        let trace = new_trace()?;
+        let deadline = self.timeout.unwrap_or(deadline);
+        let request = self.request(message, trace, Some(deadline));
+        send(self.channel.clone(), request)
+            .await
+            .map(Response::into_inner)
+            .map_err(|status| self.failure(&status, trace))
+    }
+
+    fn request<Message>(
+        &self,
+        message: Message,
+        trace: Trace,
+        deadline: Option<Duration>,
+    ) -> Request<Message> {
+        let mut request = Request::new(message);
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline);
+        }
+        request.metadata_mut().insert("authorization", self.authorization.clone());
+        trace.into_metadata(request.metadata_mut());
+        request
+    }
+
+    fn failure(&self, status: &Status, trace: Trace) -> Failure {
+        let failure = Failure::of_status(status, trace, &self.address);
+        match failure.reason {
+            Some(Reason::Unauthenticated) => {
+                failure.hint(format!("they came from {}", self.credentials_origin))
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// A task that is being followed.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stream: Streaming<WatchTaskResponse>,
+    trace: Trace,
+    client: Client,
+}
+
+impl Watch {
+    /// The task after its next change. `None` when it ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<Task>, Failure> {
+        match self.stream.message().await {
+            Ok(change) => Ok(change.and_then(|change| change.task)),
+            Err(status) => Err(self.client.failure(&status, self.trace)),
+        }
+    }
+}
+
+/// Gives the client a method for each call.
+macro_rules! calls {
+    ($($deadline:ident $service:ident::$call:ident($request:ident) -> $answer:ident;)*) => {
+        impl Client {
+            $(pub(crate) async fn $call(&self, request: $request) -> Result<$answer, Failure> {
+                self.call(request, $deadline, |channel, request| async move {
+                    $service::new(channel).$call(request).await
+                })
+                .await
+            })*
+        }
+    };
+}
+
+calls! {
+    QUICK HostServiceClient::list_hosts(ListHostsRequest) -> ListHostsResponse;
+    QUICK HostAgentServiceClient::get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
+    QUICK HostAgentServiceClient::stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
+    QUICK HostAgentServiceClient::start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;
+    QUICK AgentProcessServiceClient::list_agent_processes(ListAgentProcessesRequest) -> ListAgentProcessesResponse;
+    QUICK AgentProcessServiceClient::get_agent_process(GetAgentProcessRequest) -> GetAgentProcessResponse;
+    PROVEN AgentProcessServiceClient::stop_agent_process(StopAgentProcessRequest) -> StopAgentProcessResponse;
+    PROVEN AgentProcessServiceClient::start_agent_process(StartAgentProcessRequest) -> StartAgentProcessResponse;
+    PROVEN AgentProcessServiceClient::restart_agent_process(RestartAgentProcessRequest) -> RestartAgentProcessResponse;
+    QUICK TaskServiceClient::list_tasks(ListTasksRequest) -> ListTasksResponse;
+    QUICK TaskServiceClient::get_task(GetTaskRequest) -> GetTaskResponse;
+    QUICK TaskServiceClient::get_subtask_log(GetSubtaskLogRequest) -> GetSubtaskLogResponse;
+    QUICK UserServiceClient::list_users(ListUsersRequest) -> ListUsersResponse;
+    QUICK UserServiceClient::create_user(CreateUserRequest) -> CreateUserResponse;
+    QUICK UserServiceClient::delete_user(DeleteUserRequest) -> DeleteUserResponse;
+    QUICK UserServiceClient::set_password(SetPasswordRequest) -> SetPasswordResponse;
+    QUICK UserServiceClient::create_token(CreateTokenRequest) -> CreateTokenResponse;
+    QUICK AuditServiceClient::list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
+}
+
+fn new_trace() -> Result<Trace, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::caused("the system gives no random bytes", &error))?;
+    Ok(Trace::from_random(bytes))
+}

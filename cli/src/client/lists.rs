@@ -1,0 +1,87 @@
+//! Whole lists, page by page.
+
+use belay_proto::v1::{
+    AgentProcess, AuditRecord, Host, ListAgentProcessesRequest, ListAuditRecordsRequest, ListHostsRequest,
+    ListTasksRequest, Page, Task, TaskStatus,
+};
+
+use super::Client;
+use crate::failure::Failure;
+
+/// Rows in a page: the most that a server gives.
+const PAGE: i32 = 2000;
+
+impl Client {
+    /// Every host, by rising id.
+    pub(crate) async fn hosts(&self) -> Result<Vec<Host>, Failure> {
+        let mut hosts = Vec::new();
+        for page in 1.. {
+            let answer = self.list_hosts(ListHostsRequest { page, size: PAGE }).await?;
+            hosts.extend(answer.hosts);
+            if is_last(page, answer.page) {
+                break;
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// Every process of a host, by rising id.
+    pub(crate) async fn processes(&self, host_id: i64) -> Result<Vec<AgentProcess>, Failure> {
+        let mut processes = Vec::new();
+        for page in 1.. {
+            let request = ListAgentProcessesRequest { host_id, page, size: PAGE };
+            let answer = self.list_agent_processes(request).await?;
+            processes.extend(answer.processes);
+            if is_last(page, answer.page) {
+                break;
+            }
+        }
+        Ok(processes)
+    }
+
+    /// The newest tasks, newest first: of one host or (0) of all, in some states or (empty) in any.
+    pub(crate) async fn tasks(
+        &self,
+        host_id: i64,
+        statuses: &[TaskStatus],
+        limit: usize,
+    ) -> Result<Vec<Task>, Failure> {
+        let statuses: Vec<i32> = statuses.iter().map(|status| *status as i32).collect();
+        let mut tasks = Vec::new();
+        for page in 1.. {
+            let request =
+                ListTasksRequest { page, size: page_of(limit), host_id, statuses: statuses.clone() };
+            let answer = self.list_tasks(request).await?;
+            tasks.extend(answer.tasks);
+            if tasks.len() >= limit || is_last(page, answer.page) {
+                break;
+            }
+        }
+        tasks.truncate(limit);
+        Ok(tasks)
+    }
+
+    /// The newest audit records below an id (0: from the newest), newest first.
+    pub(crate) async fn audit_records(&self, before: i64, limit: usize) -> Result<Vec<AuditRecord>, Failure> {
+        let (mut records, mut before_id) = (Vec::new(), before);
+        while records.len() < limit {
+            let request = ListAuditRecordsRequest { before_id, size: page_of(limit - records.len()) };
+            let answer = self.list_audit_records(request).await?;
+            let Some(oldest) = answer.records.last() else {
+                break;
+            };
+            before_id = oldest.id;
+            records.extend(answer.records);
+        }
+        records.truncate(limit);
+        Ok(records)
+    }
+}
+
+fn page_of(limit: usize) -> i32 {
+    i32::try_from(limit).unwrap_or(PAGE).clamp(1, PAGE)
+}
+
+fn is_last(number: i32, page: Option<Page>) -> bool {
+    page.is_none_or(|page| number >= page.total_pages)
+}

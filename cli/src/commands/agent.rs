@@ -1,0 +1,162 @@
+//! `belay agent`: all processes of a host as one; or, with `--config`, the agent program itself.
+
+use std::path::PathBuf;
+
+use belay_gateway::json;
+use belay_proto::v1::{
+    GetHostAgentRequest, HostAgent, HostAgentStatus, StartHostAgentRequest, StopHostAgentRequest, Task,
+};
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::{Context, process, service, task};
+use crate::{
+    client::Client,
+    failure::Failure,
+    follow::{self, follow},
+    names,
+    output::fields,
+    progress::Progress,
+    words,
+};
+
+/// What to do with agents.
+#[derive(Debug, ClapArgs)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  belay agent status --host web-1\n  belay agent --config /etc/belay/agent.toml"
+)]
+pub(crate) struct Args {
+    /// Run the agent of this host with these settings.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+impl Args {
+    /// Whether the agent program itself is meant.
+    pub(crate) fn is_service(&self) -> bool {
+        self.config.is_some()
+    }
+}
+
+/// What to do with the agent of a host.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the agent of a host with its processes.
+    #[command(after_help = "Example:\n  belay agent status --check || echo something is wrong")]
+    Status {
+        /// The host, by id or name. May be left out where there is one host only.
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
+        /// Exit with 1 unless the agent is AVAILABLE.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Stop all processes of a host, and prove that all of each is gone. The agent program stays.
+    #[command(after_help = "Example:\n  belay agent stop --host web-1 --reason \"kernel update\"")]
+    Stop(OrderArgs),
+    /// Start all processes of a host.
+    #[command(after_help = "Example:\n  belay agent start --host web-1")]
+    Start(OrderArgs),
+}
+
+/// Which host, and why.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OrderArgs {
+    /// The host, by id or name. May be left out where there is one host only.
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Why, for the audit trail and the task.
+    #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+    reason: String,
+    /// Do not wait until the task ended.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Does it.
+pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
+    match args {
+        Args { config: Some(config), command: _ } => service::agent(config, context).await,
+        Args { config: None, command: Some(command) } => match command {
+            Command::Status { host, check } => status(host.as_deref(), check, context).await,
+            Command::Stop(args) => order(Verb::Stop, args, context).await,
+            Command::Start(args) => order(Verb::Start, args, context).await,
+        },
+        Args { config: None, command: None } => {
+            Err(Failure::usage("what about the agent?").hint("see `belay agent --help`"))
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Verb {
+    Stop,
+    Start,
+}
+
+impl Verb {
+    /// Orders it, and answers with the accepted task.
+    pub(crate) async fn order(self, client: &Client, host_id: i64, reason: String) -> Result<Task, Failure> {
+        let task = match self {
+            Self::Stop => client.stop_host_agent(StopHostAgentRequest { host_id, reason }).await?.task,
+            Self::Start => client.start_host_agent(StartHostAgentRequest { host_id, reason }).await?.task,
+        };
+        task.ok_or_else(|| Failure::unknown("the server does not say which task it accepted"))
+    }
+}
+
+async fn status(host: Option<&str>, check: bool, context: &Context) -> Result<(), Failure> {
+    let client = context.client().await?;
+    let host = names::host(&client, host).await?;
+    let agent = client.get_host_agent(GetHostAgentRequest { host_id: host.id }).await?.agent;
+    let agent = agent.ok_or_else(|| Failure::unknown("the server does not say how the agent is"))?;
+
+    let words = words::host_agent_status(agent.status);
+    let available = agent.status == HostAgentStatus::Available as i32;
+    let text = detail(&names::host_words(&host), &agent);
+    context.answer(|zone| json::HostAgent::new(agent, zone), || text)?;
+    if check && !available {
+        return Err(Failure::failed(format!("the agent of host {} is {words}", names::host_words(&host))));
+    }
+    Ok(())
+}
+
+fn detail(host: &str, agent: &HostAgent) -> String {
+    let about = fields([
+        ("agent", format!("of host {host}")),
+        ("status", words::host_agent_status(agent.status)),
+        ("version", agent.version.clone()),
+        ("address", agent.inner_ip_address.clone()),
+        ("last report", words::time(agent.last_available_time.as_ref())),
+        ("program", agent.install_home.clone()),
+        ("logs", agent.log_home.clone()),
+    ]);
+    format!("{about}\n{}", process::table(&agent.processes))
+}
+
+async fn order(verb: Verb, args: OrderArgs, context: &Context) -> Result<(), Failure> {
+    let OrderArgs { host, reason, no_wait } = args;
+    let client = context.client().await?;
+    let host = names::host(&client, host.as_deref()).await?;
+    let accepted = verb.order(&client, host.id, reason).await?;
+    if no_wait {
+        return task::answer(accepted, context);
+    }
+
+    let mut progress = Progress::new();
+    let changed = |progress: &mut Progress, before: Option<&Task>, task: &Task| {
+        follow::changes(before, task).iter().for_each(|line| progress.line(line));
+        Ok(())
+    };
+    let ended = follow(&client, accepted.id, &mut progress, changed).await?;
+    let outcome = follow::outcome(&ended);
+    if outcome.is_err() {
+        let lines = follow::log_of_failure(&client, &ended).await.unwrap_or_default();
+        lines.iter().for_each(|line| progress.line(&format!("  {}", follow::log_line(line))));
+    }
+    let printed = task::answer(ended, context);
+    outcome.and(printed)
+}

@@ -1,0 +1,132 @@
+//! What the exit code tells a script.
+
+use std::process::ExitCode;
+
+use belay_proto::Reason;
+use tonic::Code;
+
+/// Shown below `belay --help`.
+pub(crate) const HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed, and nothing more will happen
+  2  wrong usage or invalid input: nothing was ordered
+  3  not found: no such host, process, task or user
+  4  not allowed: no credentials, wrong ones, or a role is missing
+  5  conflict: the host is busy, the process is not operable, the name is taken
+  6  not reachable, or not proven: the outcome is not known";
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// What was asked for is done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line, or what it names, is not acceptable.
+    Usage = 2,
+    /// What the command names does not exist.
+    NotFound = 3,
+    /// The caller may not do this.
+    NotAllowed = 4,
+    /// The state of things does not allow this now.
+    Conflict = 5,
+    /// Nobody answered, or nobody could prove the outcome.
+    Unknown = 6,
+}
+
+impl Exit {
+    /// The exit code of a refusal by Belay.
+    pub(crate) const fn of_reason(reason: Reason) -> Self {
+        match reason {
+            Reason::InvalidArgument | Reason::UnsupportedMediaType | Reason::BodyTooLarge => Self::Usage,
+            Reason::Unauthenticated | Reason::PermissionDenied => Self::NotAllowed,
+            Reason::HostUnknown
+            | Reason::ProcessUnknown
+            | Reason::TaskUnknown
+            | Reason::SubtaskUnknown
+            | Reason::UserUnknown
+            | Reason::OperationUnknown => Self::NotFound,
+            Reason::UserExists
+            | Reason::LastAdmin
+            | Reason::AgentBusy
+            | Reason::ProcessNotOperable
+            | Reason::ProcessUndeclared
+            | Reason::Superseded
+            | Reason::StaleEpoch => Self::Conflict,
+            Reason::AgentUnreachable
+            | Reason::ServerUnreachable
+            | Reason::ShuttingDown
+            | Reason::Overloaded
+            | Reason::NotProven
+            | Reason::TimedOut => Self::Unknown,
+            Reason::Leftovers
+            | Reason::StartFailed
+            | Reason::RouteUnknown
+            | Reason::MethodNotAllowed
+            | Reason::Internal => Self::Failed,
+        }
+    }
+
+    /// The exit code of a status that says nothing more than its code: of a proxy, or of a lost connection.
+    pub(crate) const fn of_code(code: Code) -> Self {
+        match code {
+            Code::Ok => Self::Done,
+            Code::InvalidArgument | Code::OutOfRange => Self::Usage,
+            Code::NotFound => Self::NotFound,
+            Code::Unauthenticated | Code::PermissionDenied => Self::NotAllowed,
+            Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => Self::Conflict,
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::ResourceExhausted => Self::Unknown,
+            Code::Unimplemented | Code::Internal | Code::DataLoss => Self::Failed,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(reason: Reason, expected: u8) {
+        assert_eq!(Exit::of_reason(reason) as u8, expected, "{}", reason.as_str());
+    }
+
+    #[test]
+    fn scripts_can_rely_on_these() {
+        check(Reason::InvalidArgument, 2);
+        check(Reason::HostUnknown, 3);
+        check(Reason::ProcessUnknown, 3);
+        check(Reason::Unauthenticated, 4);
+        check(Reason::PermissionDenied, 4);
+        check(Reason::AgentBusy, 5);
+        check(Reason::ProcessNotOperable, 5);
+        check(Reason::AgentUnreachable, 6);
+        check(Reason::NotProven, 6);
+        check(Reason::Leftovers, 1);
+        check(Reason::Internal, 1);
+    }
+
+    #[test]
+    fn no_refusal_looks_like_success() {
+        for reason in Reason::ALL {
+            assert_ne!(Exit::of_reason(*reason), Exit::Done, "{}", reason.as_str());
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_code() {
+        for code in 0..=6 {
+            assert!(HELP.contains(&format!("\n  {code}  ")), "{code}");
+        }
+    }
+}
