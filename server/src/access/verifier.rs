@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     User,
-    password::{hash_password, random_secret, verify_password},
+    password::{hash_password, verify_password},
 };
 use crate::store::{Store, StoreError};
 
@@ -37,8 +37,6 @@ pub(crate) struct Verifier {
     key: [u8; 32],
     remembered: Mutex<Remembered>,
     hashers: Semaphore,
-    /// Verified for a name that nobody has, so that an unknown name takes as long as a wrong password.
-    nobody: String,
 }
 
 #[derive(Debug, Default)]
@@ -76,8 +74,7 @@ impl Verifier {
     pub(crate) fn new(store: Arc<Store>) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
-        let nobody = hash_password(&random_secret()?).unwrap_or_default();
-        Ok(Self { store, key, remembered: Mutex::default(), hashers: Semaphore::new(HASHERS), nobody })
+        Ok(Self { store, key, remembered: Mutex::default(), hashers: Semaphore::new(HASHERS) })
     }
 
     /// The user of an `authorization` value: `Basic ...` or `Bearer ...`.
@@ -117,12 +114,19 @@ impl Verifier {
         let decoded = String::from_utf8(decoded).map_err(|_| NotVerified::Malformed)?;
         let (name, password) = decoded.split_once(':').ok_or(NotVerified::Malformed)?;
         let found = self.store.user_by_name(name).await?;
-        let (user, hash) = found.map_or((None, self.nobody.clone()), |(user, hash)| (Some(user), hash));
+        let (user, hash) = found.unzip();
         let password = password.to_owned();
         // Never closed, so there is always a permit in the end.
         let _permit = self.hashers.acquire().await.ok();
-        let right =
-            tokio::task::spawn_blocking(move || verify_password(&password, &hash)).await.unwrap_or(false);
+        let right = tokio::task::spawn_blocking(move || match hash {
+            Some(hash) => verify_password(&password, &hash),
+            // A name that nobody has takes as long as a wrong password.
+            None => {
+                hash_password(&password).ok();
+                false
+            }
+        });
+        let right = right.await.unwrap_or(false);
         user.filter(|_| right).ok_or(NotVerified::WrongPassword)
     }
 
