@@ -34,6 +34,8 @@ pub(crate) struct Journal {
     file: Option<Arc<File>>,
     /// How many bytes were appended since the file was written anew.
     grown: u64,
+    /// Whether anything was appended that nobody has begun to bring to the disk.
+    unsynced: bool,
     /// Why the last record could not be written.
     fault: Option<String>,
     syncer: Syncer,
@@ -55,7 +57,8 @@ impl Journal {
     pub(crate) fn open(folder: &Path) -> (Self, Memory) {
         let path = folder.join("journal");
         let (state, memory) = read(&path);
-        let mut journal = Self { path, state, file: None, grown: 0, fault: None, syncer: Syncer::spawn() };
+        let mut journal =
+            Self { path, state, file: None, grown: 0, unsynced: false, fault: None, syncer: Syncer::spawn() };
         journal.rewrite();
         (journal, memory)
     }
@@ -78,7 +81,7 @@ impl Journal {
             Some(Ok(())) => {
                 self.grown += line.len() as u64;
                 self.fault = None;
-                self.syncer.want(self.file.as_ref());
+                self.unsynced = true;
             }
             Some(Err(fault)) => {
                 self.failed(&fault);
@@ -94,8 +97,17 @@ impl Journal {
         self.fault.as_deref()
     }
 
+    /// Begins to bring what was appended to the disk. Once for all records that belong together, and after the signal that
+    /// they announce: it is the crash of the host that they must outlive now, and what ends with the host needs no signal.
+    pub(crate) fn flush(&mut self) {
+        if std::mem::take(&mut self.unsynced) {
+            self.syncer.want(self.file.as_ref());
+        }
+    }
+
     /// Ends when all that was appended so far is on the disk, or can not be brought there.
-    pub(crate) fn synced(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn synced(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        self.flush();
         self.syncer.reached()
     }
 
@@ -109,7 +121,7 @@ impl Journal {
                 self.file = Some(Arc::new(file));
                 self.grown = 0;
                 self.fault = None;
-                self.syncer.want(self.file.as_ref());
+                self.unsynced = true;
             }
             Err(fault) => self.failed(&fault),
         }

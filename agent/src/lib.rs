@@ -1,6 +1,6 @@
 //! The agent: starts, watches and stops the processes of one host, and proves what it says.
 //!
-//! The way of a stop: [`api`] → [`supervisor`] → [`life`] and [`stop`], which decide → [`os::linux`], which signals.
+//! The way of a stop: `api` → `supervisor` → `life` and `stop`, which decide → `os::linux`, which signals.
 //
 // In reading order.
 

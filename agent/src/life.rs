@@ -273,9 +273,9 @@ impl Life {
     fn restart(&mut self, by: Option<Time>, now: Time) -> Vec<Effect> {
         self.desired = true;
         match self.state {
-            State::Running { settled: true, .. } | State::Failed { alive: true } => self.descend(by, now),
-            // A new instance is there or on its way already.
-            State::Running { settled: false, .. } | State::Stopping { .. } => Vec::new(),
+            State::Running { .. } | State::Failed { alive: true } => self.descend(by, now),
+            // Its stop is followed by a start.
+            State::Stopping { .. } => Vec::new(),
             State::Stopped | State::Starting | State::Backoff { .. } | State::Failed { alive: false } => {
                 self.start()
             }

@@ -5,7 +5,7 @@
 //! opened and then verified) and *empty means proven gone*.
 
 #[cfg(test)]
-pub mod fake;
+pub(crate) mod fake;
 pub(crate) mod linux;
 
 use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc};

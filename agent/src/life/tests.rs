@@ -155,7 +155,21 @@ fn a_restart_stops_and_starts() {
     let effects = ["gone: exit code 0", "stops: ok", "spawn"];
     story.check(gone(0), &effects, Phase::Stopped);
     story.check(Event::Started, &[], Phase::Running);
-    story.check(RESTART, &[], Phase::Running);
+    story.after(SETTLE);
+    story.check(Event::Time, &["look", "starts: ok"], Phase::Running);
+}
+
+/// Whoever orders a restart gets an instance that began after the order, also where one had begun a moment before.
+#[test]
+fn a_restart_is_never_taken_for_a_start_that_is_under_way() {
+    let mut story = Story::new(Restart::Always);
+    story.check(Event::Start, &["spawn"], Phase::Stopped);
+    story.check(Event::Started, &[], Phase::Running);
+    story.check(RESTART, &["ask"], Phase::Stopping);
+    story.check(RESTART, &[], Phase::Stopping);
+    let effects = ["gone: exit code 0", "stops: ok", "spawn"];
+    story.check(gone(0), &effects, Phase::Stopped);
+    story.check(Event::Started, &[], Phase::Running);
     story.after(SETTLE);
     story.check(Event::Time, &["look", "starts: ok"], Phase::Running);
 }

@@ -21,7 +21,7 @@ use crate::{
 
 /// How a process behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manners {
+pub(crate) enum Manners {
     /// It ends so long after the stop signal.
     EndsAfter(Duration),
     /// It ignores the stop signal.
@@ -38,7 +38,7 @@ pub enum Manners {
 
 /// An operating system made of memory.
 #[derive(Debug)]
-pub struct FakeOs {
+pub(crate) struct FakeOs {
     began: Instant,
     boot_id: String,
     manners: Mutex<HashMap<Alias, Manners>>,
@@ -51,7 +51,7 @@ type Signals = Arc<Mutex<Vec<(Time, i32, Signal)>>>;
 
 /// A process of the fake.
 #[derive(Debug)]
-pub struct FakeTree {
+pub(crate) struct FakeTree {
     /// Its identity.
     pub instance: Instance,
     manners: Manners,
@@ -62,7 +62,7 @@ pub struct FakeTree {
 
 impl FakeOs {
     /// A host that has just booted.
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
             boot_id: "boot-1".to_owned(),
@@ -74,22 +74,22 @@ impl FakeOs {
     }
 
     /// Says how the instances of a process behave that are started from now on.
-    pub fn behave(&self, alias: &Alias, manners: Manners) {
+    pub(crate) fn behave(&self, alias: &Alias, manners: Manners) {
         lock(&self.manners).insert(alias.clone(), manners);
     }
 
     /// Every signal so far: when, to which pid, which.
-    pub fn signals(&self) -> Vec<(Time, i32, Signal)> {
+    pub(crate) fn signals(&self) -> Vec<(Time, i32, Signal)> {
         lock(&self.signals).clone()
     }
 
     /// Every process ever started.
-    pub fn processes(&self) -> Vec<Arc<FakeTree>> {
+    pub(crate) fn processes(&self) -> Vec<Arc<FakeTree>> {
         lock(&self.processes).clone()
     }
 
     /// The last instance of a process.
-    pub fn last(&self, alias: &Alias) -> Option<Arc<FakeTree>> {
+    pub(crate) fn last(&self, alias: &Alias) -> Option<Arc<FakeTree>> {
         let all = self.processes();
         all.into_iter().rev().find(|tree| tree.instance.alias == *alias)
     }
@@ -97,7 +97,7 @@ impl FakeOs {
 
 impl FakeTree {
     /// Ends it.
-    pub fn end(&self, exit: Exit) {
+    pub(crate) fn end(&self, exit: Exit) {
         self.exit.send_if_modified(|ended| {
             let first = ended.is_none();
             ended.get_or_insert(exit);
@@ -106,7 +106,7 @@ impl FakeTree {
     }
 
     /// Whether it lives.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.exit.borrow().is_none()
     }
 

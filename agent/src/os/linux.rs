@@ -94,6 +94,9 @@ impl Linux {
 impl Drop for Linux {
     fn drop(&mut self) {
         self.reaper.abort();
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.release();
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use belay_proto::Reason;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument, error, info, warn};
+use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
     Living, Seen,
@@ -149,14 +149,23 @@ impl Owner {
             slot.notes.extend(self.journal.fault().map(str::to_owned));
         }
         let pid = slot.alive.as_ref().map(|alive| alive.instance.pid);
-        info!(%alias, pid, %signal, ?scope, "Stop signal sent.");
-        self.signal(alias, move |tree| tree.ask(signal, scope));
+        let told = alias.clone();
+        self.signal(alias, move |tree| {
+            tree.ask(signal, scope)?;
+            info!(alias = %told, pid, %signal, ?scope, "Stop signal sent.");
+            Ok(())
+        });
     }
 
     fn kill(&mut self, alias: &Alias) {
-        let pid = self.slots.get(alias).and_then(|slot| slot.alive.as_ref()).map(|alive| alive.instance.pid);
-        warn!(%alias, pid, signal = "SIGKILL", "Process tree killed.");
-        self.signal(alias, |tree| tree.kill());
+        let alive = self.slots.get(alias).and_then(|slot| slot.alive.as_ref());
+        let pid = alive.map(|alive| alive.instance.pid);
+        let told = alias.clone();
+        self.signal(alias, move |tree| {
+            tree.kill()?;
+            warn!(alias = %told, pid, signal = "SIGKILL", "Process tree killed.");
+            Ok(())
+        });
     }
 
     /// Signals the tree: here, or beside the owner where all processes of the host must be walked for it.
@@ -182,7 +191,9 @@ impl Owner {
         }
         let events = self.events.clone();
         let task = async move {
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || send(&*tree)).await {
+            let span = Span::current();
+            let sent = tokio::task::spawn_blocking(move || span.in_scope(|| send(&*tree)));
+            if let Ok(Err(error)) = sent.await {
                 let event = refused(error);
                 let event = Event::Life { alias, generation, event };
                 let _ = events.send(event).await;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,14 +20,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Looks at living instances.
 #[derive(Debug, Default)]
-pub(super) struct Looker {
-    /// Those whose look has not come back: they are not looked at again until it has, or threads would pile up.
-    busy: Arc<Mutex<HashSet<(Alias, u64)>>>,
+pub(crate) struct Looker {
+    busy: Arc<Busy>,
 }
+
+/// Those whose look has not come back: they are not looked at again until it has, or threads would pile up.
+#[derive(Debug, Default)]
+struct Busy(Mutex<HashSet<(Alias, u64)>>);
 
 impl Looker {
     /// Looks at all of these.
-    pub(super) async fn look(&self, living: Vec<Living>) -> Vec<Seen> {
+    pub(crate) async fn look(&self, living: Vec<Living>) -> Vec<Seen> {
         let lane = Arc::new(Semaphore::new(SIDE_BY_SIDE));
         let mut looks = JoinSet::new();
         for living in living {
@@ -41,18 +44,15 @@ impl Looker {
     }
 }
 
-async fn look(living: Living, busy: Arc<Mutex<HashSet<(Alias, u64)>>>) -> Option<Seen> {
+async fn look(living: Living, busy: Arc<Busy>) -> Option<Seen> {
     let Living { alias, generation, tree } = living;
     let key = (alias.clone(), generation);
-    let lock = |busy: &Mutex<HashSet<_>>, change: &mut dyn FnMut(&mut HashSet<(Alias, u64)>) -> bool| {
-        change(&mut busy.lock().unwrap_or_else(PoisonError::into_inner))
-    };
-    if !lock(&busy, &mut |busy| busy.insert(key.clone())) {
+    if !busy.set().insert(key.clone()) {
         return None;
     }
     let look = tokio::task::spawn_blocking(move || {
         let sight = tree.look();
-        lock(&busy, &mut |busy| busy.remove(&key));
+        busy.set().remove(&key);
         sight
     });
     match timeout(PATIENCE, look).await {
@@ -61,5 +61,11 @@ async fn look(living: Living, busy: Arc<Mutex<HashSet<(Alias, u64)>>>) -> Option
             debug!(%alias, "A process can not be looked at in time.");
             None
         }
+    }
+}
+
+impl Busy {
+    fn set(&self) -> MutexGuard<'_, HashSet<(Alias, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

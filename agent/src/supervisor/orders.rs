@@ -156,7 +156,7 @@ impl Owner {
     }
 
     /// How to learn of the end of an operation that is known.
-    pub(super) fn ticket(&self, id: Uuid) -> Ticket {
+    pub(super) fn ticket(&mut self, id: Uuid) -> Ticket {
         let ended = match self.running.get(&id) {
             Some(operation) => operation.ended.subscribe(),
             None => {

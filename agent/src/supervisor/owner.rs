@@ -137,6 +137,7 @@ impl Owner {
                 Work::Conclude(id) => self.conclude(id),
             }
         }
+        self.journal.flush();
     }
 
     /// Lets something happen to a process, and does what it asks for.

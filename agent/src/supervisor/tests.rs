@@ -54,7 +54,10 @@ impl Agent {
 
     /// An agent that has just begun.
     fn begin(processes: &[ProcessConfig], manners: &[(&str, Manners)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::begin_in(tempfile::tempdir().unwrap(), processes, manners)
+    }
+
+    fn begin_in(dir: TempDir, processes: &[ProcessConfig], manners: &[(&str, Manners)]) -> Self {
         let os = FakeOs::new();
         for (name, manners) in manners {
             os.behave(&alias(name), *manners);
@@ -460,16 +463,11 @@ async fn a_lost_journal_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_works_when_nothing_can_be_written() {
     let dir = tempfile::tempdir().unwrap();
-    let os = FakeOs::new();
-    // A journal whose folder is a file can never be written.
-    let nowhere = dir.path().join("state");
-    std::fs::write(&nowhere, "").unwrap();
-    let (supervisor, _owner) = spawn(os.clone(), &nowhere, &[worker("a")]);
-    let mut revision = supervisor.revision();
-    while os.processes().is_empty() {
-        revision.changed().await.unwrap();
-    }
-    let done = supervisor.order(order(Verb::Stop, "a")).await.unwrap().outcome.unwrap();
+    // What is written anew is written here first.
+    std::fs::create_dir(dir.path().join("journal.new")).unwrap();
+    let agent = Agent::begin_in(dir, &[worker("a")], &[]);
+    agent.until(|all| all[0].phase == Phase::Running).await;
+    let done = outcome(agent.order(order(Verb::Stop, "a")).await);
     assert_eq!(done.failure, None);
     let note = &done.processes[0].last_exit.as_ref().unwrap().note;
     assert!(note.contains("could not be journalled"), "{note}");

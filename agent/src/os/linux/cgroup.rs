@@ -46,6 +46,13 @@ impl Cgroups {
         Some(Cgroup { dir: self.mount.join(inside.trim_start_matches('/')), path: path.to_owned() })
     }
 
+    /// Removes the agent's own part, unless an instance is left in it.
+    pub(super) fn release(&self) {
+        if let Some(base) = self.open(&self.base) {
+            let _ = fs::remove_dir(base.dir);
+        }
+    }
+
     /// The names of all groups of instances.
     pub(super) fn names(&self) -> Vec<String> {
         let dir = self.open(&self.base).map(|base| base.dir).unwrap_or_default();
@@ -75,12 +82,9 @@ impl Cgroup {
         &self.path
     }
 
-    /// Makes it, unless it is there.
+    /// Makes it, and those above it, unless they are there.
     pub(super) fn make(&self) -> io::Result<()> {
-        match fs::create_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            result => result,
-        }
+        fs::create_dir_all(&self.dir)
     }
 
     /// The file through which a process joins.
