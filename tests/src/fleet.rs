@@ -362,6 +362,7 @@ impl Drop for Fleet {
                     let _ = kill_process(pid, Signal::KILL);
                 }
             }
+            remove_cgroups(&self.folder.path().join(format!("{}-state/identity", host.name)));
         }
     }
 }
@@ -374,6 +375,30 @@ impl Fleet {
         for (name, part) in parts.into_iter().chain(agents) {
             eprintln!("---- log of {name} ----\n{}", part.log_text());
         }
+    }
+}
+
+/// An agent that was killed leaves its cgroups to the next one, and here there is none.
+fn remove_cgroups(identity: &Path) {
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let (mounts, groups) = (read(Path::new("/proc/self/mounts")), read(Path::new("/proc/self/cgroup")));
+    let mount = mounts.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+        [_, mount, "cgroup2", ..] => Some(mount.to_owned()),
+        _ => None,
+    });
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let identity = read(identity);
+    let (Some(mount), Some(own), Some(short)) = (mount, own, identity.get(..8)) else { return };
+    let base = Path::new(&mount).join(own).join(format!("belay-{short}"));
+    // A killed process leaves its cgroup a moment after it is gone.
+    for _ in 0..100 {
+        for group in fs::read_dir(&base).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(group.path());
+        }
+        if fs::remove_dir(&base).is_ok() || !base.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 
