@@ -51,8 +51,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         info!(processes = config.processes.len(), "The configuration is good.");
         return Ok(());
     }
-    // Two threads: the work is waiting, and each thread costs memory.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread: the work is waiting, what may block has threads of its own, and each thread costs memory.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(belay_agent::start(&arguments.config))?;
     Ok(())
 }

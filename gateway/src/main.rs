@@ -5,9 +5,6 @@ use std::path::PathBuf;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Serves the documented REST API of a Belay server.
 ///
 /// It keeps no state and no secrets: run as many as you like. Logs go to standard error; RUST_LOG filters them.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 pub(crate) use {
     gate::Gate,
-    password::{hash_password, random_secret},
+    password::{Hasher, Overloaded, random_secret},
     policy::check_coverage,
     verifier::{NotVerified, Verifier, token_digest},
 };

@@ -157,6 +157,9 @@ pub enum Error {
     /// The agent said no, or failed, and said why.
     #[error("{}", .0.message)]
     Agent(Problem),
+    /// Too many passwords are being hashed.
+    #[error("too many passwords are being hashed")]
+    Overloaded,
     /// The program is about to end.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -178,6 +181,9 @@ impl From<&Error> for Problem {
                 .fold(told(Reason::InvalidArgument), |problem, (name, what)| problem.field(*name, what))
                 .hint("correct the request and send it again"),
             Error::Unauthenticated(NotVerified::Store(_)) => internal(),
+            Error::Overloaded | Error::Unauthenticated(NotVerified::Overloaded) => {
+                told(Reason::Overloaded).hint("try again in a second").retry_after(Duration::from_secs(1))
+            }
             Error::Unauthenticated(_) => told(Reason::Unauthenticated)
                 .hint("send `authorization: Basic base64(NAME:PASSWORD)` or `authorization: Bearer TOKEN`"),
             Error::Denied { action, .. } => {

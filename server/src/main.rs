@@ -5,9 +5,6 @@ use std::{io::IsTerminal, path::PathBuf};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Belay's central server.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -23,7 +23,7 @@ use tower::ServiceBuilder;
 use tracing::{error, info, warn};
 
 use crate::{
-    access::{Gate, Verifier, check_coverage, random_secret},
+    access::{Gate, Hasher, Verifier, check_coverage, random_secret},
     agents::Agents,
     api,
     app::App,
@@ -62,6 +62,7 @@ const HEALTH: &str = "grpc.health.v1.Health";
 pub struct Server {
     config: Config,
     store: Arc<Store>,
+    hasher: Hasher,
     fleet_token: String,
 }
 
@@ -79,11 +80,13 @@ impl Server {
         check_coverage(&pool, &SERVED)?;
         let store = Arc::new(Store::open(&config).await?);
         let fleet_token = secret_file(&config.fleet_token())?;
+        let hasher = Hasher::start()
+            .map_err(|error| Error::Internal(format!("no thread to hash passwords: {error}")))?;
         if store.has_no_user().await? {
-            users::create_first(&store, secret_file(&config.admin_password())?).await?;
+            users::create_first(&store, &hasher, secret_file(&config.admin_password())?).await?;
             info!(user = users::FIRST_USER, password_file = %config.admin_password().display(), "First user made.");
         }
-        Ok(Self { config, store, fleet_token })
+        Ok(Self { config, store, hasher, fleet_token })
     }
 }
 
@@ -109,12 +112,12 @@ pub async fn run(
     server: Server,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let Server { config, store, fleet_token } = server;
+    let Server { config, store, hasher, fleet_token } = server;
     let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let app = Arc::new(App {
         fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER),
         agents: Agents::new(&fleet_token, store.epoch())?,
-        verifier: Arc::new(Verifier::new(store.clone())?),
+        verifier: Arc::new(Verifier::new(store.clone(), hasher)?),
         store: store.clone(),
         executor: address.ip().to_string(),
         heartbeat: config.heartbeat,

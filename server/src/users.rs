@@ -4,7 +4,7 @@ use belay_proto::Trace;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    access::{Caller, Role, User, hash_password, random_secret, token_digest},
+    access::{Caller, Hasher, Overloaded, Role, User, random_secret, token_digest},
     app::App,
     error::Error,
     store::{AuditEntry, Store, StoreError},
@@ -19,10 +19,10 @@ const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 60..=31_536_000;
 const DEFAULT_TOKEN_SECONDS: i64 = 86_400;
 
 /// Adds the first user to a new database, with every right.
-pub(crate) async fn create_first(store: &Store, password: String) -> Result<(), Error> {
+pub(crate) async fn create_first(store: &Store, hasher: &Hasher, password: String) -> Result<(), Error> {
     let trace = Trace::from_random(uuid::Uuid::new_v4().into_bytes());
     let audit = entry(FIRST_USER, "CreateUser", FIRST_USER, trace);
-    let hash = hash(password).await?;
+    let hash = hash(hasher, password).await?;
     store.add_user(FIRST_USER, &[Role::Admin], hash, audit).await?;
     Ok(())
 }
@@ -47,7 +47,7 @@ pub(crate) async fn create(
         }
     }
     let audit = entry(&caller.user.name, "CreateUser", &name, caller.trace);
-    let hash = hash(password).await?;
+    let hash = hash(&app.verifier.hasher, password).await?;
     match app.store.add_user(&name, &distinct, hash, audit.clone()).await {
         Ok(user) => Ok(user),
         Err(StoreError::NameTaken) => Err(app.refused(audit, Error::UserExists(name)).await),
@@ -83,7 +83,7 @@ pub(crate) async fn set_password(
         return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
     }
     check_password(&password)?;
-    let hash = hash(password).await?;
+    let hash = hash(&app.verifier.hasher, password).await?;
     match app.store.set_password(&name, hash, audit.clone()).await {
         Ok(()) => {
             app.verifier.forget(&name);
@@ -150,10 +150,7 @@ fn check_password(password: &str) -> Result<(), Error> {
     }
 }
 
-/// Off the threads that answer calls: it takes a while.
-async fn hash(password: String) -> Result<String, Error> {
-    let hashed = tokio::task::spawn_blocking(move || hash_password(&password)).await;
-    hashed
-        .map_err(|panic| Error::Internal(panic.to_string()))?
-        .map_err(|error| Error::Internal(format!("a password could not be hashed: {error}")))
+async fn hash(hasher: &Hasher, password: String) -> Result<String, Error> {
+    let hashed = hasher.hash(password).await.map_err(|Overloaded| Error::Overloaded)?;
+    hashed.ok_or_else(|| Error::Internal("a password could not be hashed".into()))
 }

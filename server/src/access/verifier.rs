@@ -13,11 +13,10 @@ use blake2::{
     digest::{KeyInit, Mac},
 };
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
 use super::{
     User,
-    password::{hash_password, verify_password},
+    password::{Hasher, Overloaded},
 };
 use crate::store::{Store, StoreError};
 
@@ -25,8 +24,6 @@ use crate::store::{Store, StoreError};
 const REMEMBER: Duration = Duration::from_secs(60);
 /// How many are remembered at the most.
 const REMEMBERED: usize = 1024;
-/// Passwords hashed at the same time: each takes 19 MiB and one core for a while.
-const HASHERS: usize = 2;
 /// A longer `authorization` header is no credential of ours.
 const LONGEST_CREDENTIAL: usize = 4096;
 
@@ -36,7 +33,7 @@ pub(crate) struct Verifier {
     store: Arc<Store>,
     key: [u8; 32],
     remembered: Mutex<Remembered>,
-    hashers: Semaphore,
+    pub(crate) hasher: Hasher,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +58,9 @@ pub enum NotVerified {
     /// The token is not good.
     #[error("the token is unknown, revoked or has ended")]
     WrongToken,
+    /// Too many are being verified already.
+    #[error("too many passwords are being verified")]
+    Overloaded,
     /// The database failed.
     #[error("credentials can not be verified now")]
     Store(#[from] StoreError),
@@ -71,10 +71,10 @@ impl Verifier {
     ///
     /// # Errors
     /// Where the system gives no random bytes.
-    pub(crate) fn new(store: Arc<Store>) -> Result<Self, getrandom::Error> {
+    pub(crate) fn new(store: Arc<Store>, hasher: Hasher) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
-        Ok(Self { store, key, remembered: Mutex::default(), hashers: Semaphore::new(HASHERS) })
+        Ok(Self { store, key, remembered: Mutex::default(), hasher })
     }
 
     /// The user of an `authorization` value: `Basic ...` or `Bearer ...`.
@@ -115,18 +115,7 @@ impl Verifier {
         let (name, password) = decoded.split_once(':').ok_or(NotVerified::Malformed)?;
         let found = self.store.user_by_name(name).await?;
         let (user, hash) = found.unzip();
-        let password = password.to_owned();
-        // Never closed, so there is always a permit in the end.
-        let _permit = self.hashers.acquire().await.ok();
-        let right = tokio::task::spawn_blocking(move || match hash {
-            Some(hash) => verify_password(&password, &hash),
-            // A name that nobody has takes as long as a wrong password.
-            None => {
-                hash_password(&password).ok();
-                false
-            }
-        });
-        let right = right.await.unwrap_or(false);
+        let right = self.hasher.verify(password.to_owned(), hash).await?;
         user.filter(|_| right).ok_or(NotVerified::WrongPassword)
     }
 
@@ -171,4 +160,10 @@ impl Verifier {
 /// What the database keeps of a token.
 pub(crate) fn token_digest(token: &str) -> String {
     Blake2s256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl From<Overloaded> for NotVerified {
+    fn from(Overloaded: Overloaded) -> Self {
+        Self::Overloaded
+    }
 }
