@@ -3,8 +3,11 @@
 use std::thread;
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{self, PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::{
+        self, generate_salt,
+        phc::{Output, ParamsString, PasswordHash, Salt},
+    },
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use tokio::sync::{mpsc, oneshot};
@@ -18,8 +21,7 @@ const LANES: u32 = 1;
 /// Hashes that wait for their turn; whoever finds the queue full comes back later.
 const QUEUE: usize = 64;
 
-/// The one thread that hashes. One, because each thread that did would keep the memory of a hash: whoever guesses
-/// passwords must not make the server grow.
+/// The one thread that hashes, in memory that it keeps: whoever guesses passwords must not make the server grow.
 #[derive(Debug, Clone)]
 pub(crate) struct Hasher {
     jobs: mpsc::Sender<Job>,
@@ -29,7 +31,7 @@ pub(crate) struct Hasher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Overloaded;
 
-type Job = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce(&mut Vec<Block>) + Send>;
 
 impl Hasher {
     /// Starts the thread. It ends with the last handle.
@@ -39,8 +41,9 @@ impl Hasher {
     pub(crate) fn start() -> std::io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         thread::Builder::new().name("hasher".into()).spawn(move || {
+            let mut memory = Vec::new();
             while let Some(job) = queue.blocking_recv() {
-                job();
+                job(&mut memory);
             }
         })?;
         Ok(Self { jobs })
@@ -48,15 +51,15 @@ impl Hasher {
 
     /// Hashes a password for the database. `None` where the system gives no random salt.
     pub(crate) async fn hash(&self, password: String) -> Result<Option<String>, Overloaded> {
-        self.run(move || hash_password(&password).ok()).await
+        self.run(move |memory| hash_password(&password, memory).ok()).await
     }
 
     /// Whether a password is the one that was hashed. Without a hash it never is, and that takes as long.
     pub(crate) async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Overloaded> {
-        self.run(move || match hash {
-            Some(hash) => verify_password(&password, &hash),
+        self.run(move |memory| match hash {
+            Some(hash) => verify_password(&password, &hash, memory),
             None => {
-                hash_password(&password).ok();
+                hash_password(&password, memory).ok();
                 false
             }
         })
@@ -65,13 +68,13 @@ impl Hasher {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> Result<T, Overloaded> {
         let (answer, answered) = oneshot::channel::<T>();
-        let job = Box::new(move || {
+        let job = Box::new(move |memory: &mut Vec<Block>| {
             // Whoever has gone away needs no answer.
             if !answer.is_closed() {
-                answer.send(work()).ok();
+                answer.send(work(memory)).ok();
             }
         });
         self.jobs.try_send(job).map_err(|_| Overloaded)?;
@@ -79,18 +82,47 @@ impl Hasher {
     }
 }
 
-/// Hashes a password with argon2id.
-fn hash_password(password: &str) -> Result<String, password_hash::Error> {
+/// Hashes a password, into the form that the database keeps.
+fn hash_password(password: &str, memory: &mut Vec<Block>) -> Result<String, password_hash::Error> {
     let params =
         Params::new(MEMORY_KIB, ITERATIONS, LANES, None).map_err(|_| password_hash::Error::Internal)?;
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    Ok(argon2.hash_password(password.as_bytes())?.to_string())
+    let salt = Salt::new(&generate_salt())?;
+    let hash = derive(password, &salt, &params, memory)?;
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params)?,
+        salt: Some(salt),
+        hash: Some(hash),
+    };
+    Ok(hash.to_string())
 }
 
-/// Whether a password is the one that was hashed, with whatever settings that was.
-fn verify_password(password: &str, hash: &str) -> bool {
-    PasswordHash::new(hash)
-        .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+/// Whether a password is the one that was hashed, with whatever settings that was. The comparison takes the same time
+/// wherever the two differ.
+fn verify_password(password: &str, hash: &str, memory: &mut Vec<Block>) -> bool {
+    let Ok(known) = PasswordHash::new(hash) else { return false };
+    let ours = known.algorithm == Algorithm::Argon2id.ident() && known.version == Some(Version::V0x13.into());
+    let (Some(salt), Some(hash), Ok(params)) = (known.salt, known.hash, Params::try_from(&known)) else {
+        return false;
+    };
+    ours && derive(password, &salt, &params, memory).is_ok_and(|derived| derived == hash)
+}
+
+/// argon2id, version 0x13 (RFC 9106).
+fn derive(
+    password: &str,
+    salt: &Salt,
+    params: &Params,
+    memory: &mut Vec<Block>,
+) -> Result<Output, password_hash::Error> {
+    memory.resize(params.block_count(), Block::default());
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    argon2
+        .hash_password_into_with_memory(password.as_bytes(), salt, &mut output, memory)
+        .map_err(|_| password_hash::Error::Internal)?;
+    Ok(Output::new(&output)?)
 }
 
 /// A secret of 24 random bytes, in 32 letters that need no quoting anywhere.
@@ -109,12 +141,27 @@ mod tests {
 
     #[test]
     fn only_the_right_password_is_verified() {
-        let hash = hash_password("correct horse").expect("hashed");
-        assert!(hash.starts_with("$argon2id$"), "{hash}");
-        assert!(verify_password("correct horse", &hash));
-        assert!(!verify_password("wrong horse", &hash));
-        assert!(!verify_password("", &hash));
-        assert!(!verify_password("correct horse", "not a hash"));
+        let mut memory = Vec::new();
+        let hash = hash_password("correct horse", &mut memory).expect("hashed");
+        assert!(hash.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"), "{hash}");
+        let mut verify = |password: &str, hash: &str| verify_password(password, hash, &mut memory);
+        assert!(verify("correct horse", &hash));
+        assert!(!verify("wrong horse", &hash));
+        assert!(!verify("", &hash));
+        assert!(!verify("correct horse", "not a hash"));
+        assert!(!verify("correct horse", &hash.replace("argon2id", "argon2i")));
+        assert!(!verify("correct horse", &hash.replace("t=5", "t=4")));
+        assert!(verify("correct horse", &hash), "memory that was used before makes no difference");
+    }
+
+    /// What another program made of the same settings is the same.
+    #[test]
+    fn hashes_are_those_of_the_standard() {
+        use argon2::password_hash::PasswordVerifier;
+        let hash = hash_password("correct horse", &mut Vec::new()).expect("hashed");
+        let parsed = PasswordHash::new(&hash).expect("the usual form");
+        assert!(Argon2::default().verify_password(b"correct horse", &parsed).is_ok());
+        assert!(Argon2::default().verify_password(b"wrong horse", &parsed).is_err());
     }
 
     /// Hazard L13: a flood of guesses waits in a bounded queue, and what finds no place is told so.
