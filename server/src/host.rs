@@ -74,6 +74,11 @@ impl AgentState {
     }
 }
 
+/// How the agent of a host is named in targets, logs and the audit trail.
+pub(crate) fn agent_target(host: HostId) -> String {
+    format!("hosts/{host}/agent")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

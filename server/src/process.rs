@@ -120,3 +120,8 @@ impl Process {
 pub(crate) fn target(host: HostId, process: ProcessId) -> String {
     format!("hosts/{host}/agent/processes/{process}")
 }
+
+/// Aliases, for a line of a log.
+pub(crate) fn names(processes: &[&Process]) -> String {
+    processes.iter().map(|process| process.alias.as_str()).collect::<Vec<_>>().join(", ")
+}

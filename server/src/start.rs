@@ -1,6 +1,6 @@
 //! The whole Start workflow, which the documents lack: of one process, and of all processes of a host.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use belay_proto::{Problem, Reason};
 
@@ -10,8 +10,7 @@ use crate::{
     app::App,
     error::Error,
     order::{ProcessOrder, order_process},
-    process::{Phase, Process},
-    stop::names,
+    process::{Phase, Process, names},
     task::{
         Node, Task,
         dag::{Dag, Definition},
@@ -31,23 +30,17 @@ pub(crate) async fn start_agent(app: &Arc<App>, caller: &Caller, order: HostOrde
 
 /// The stop's steps turned round. The class of the middle one is documented as a step of the restart.
 fn dag() -> Dag {
-    let step = |node, name, class_name, timeout| Definition {
-        node,
-        name,
-        class_name,
-        timeout: Duration::from_secs(timeout),
-    };
     Dag::chain(
         "Start OCP agent",
         [
-            step(Node::PrepareStart, "Prepare start OCP agent", "PrepareStartOcpAgentTask", 60),
-            step(
+            Definition::new(Node::PrepareStart, "Prepare start OCP agent", "PrepareStartOcpAgentTask", 60),
+            Definition::new(
                 Node::StartAll,
                 "Start all OCP agent processes",
                 "com.alipay.ocp.service.task.business.obagent.StartAllOcpAgentProcessesTask",
                 600,
             ),
-            step(
+            Definition::new(
                 Node::FinishStart,
                 "Finish OCP agent operation",
                 "com.alipay.ocp.service.task.business.obagent.FinishOcpAgentOperationTask",

@@ -1,8 +1,8 @@
 //! The whole Stop workflow: of one process, and of all processes of a host.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use belay_proto::{HostId, Problem, Reason};
+use belay_proto::{Problem, Reason};
 
 use crate::{
     access::Caller,
@@ -10,7 +10,7 @@ use crate::{
     app::App,
     error::Error,
     order::{ProcessOrder, order_process},
-    process::Process,
+    process::{Process, names},
     task::{
         Node, Task,
         dag::{Dag, Definition},
@@ -30,28 +30,22 @@ pub(crate) async fn stop_agent(app: &Arc<App>, caller: &Caller, order: HostOrder
 
 /// The documented steps, names, classes and timeouts.
 fn dag() -> Dag {
-    let step = |node, name, class_name, timeout| Definition {
-        node,
-        name,
-        class_name,
-        timeout: Duration::from_secs(timeout),
-    };
     Dag::chain(
         "Stop OCP agent",
         [
-            step(
+            Definition::new(
                 Node::PrepareStop,
                 "Prepare stop OCP agent",
                 "com.alipay.ocp.service.task.business.obagent.PrepareStopOcpAgentTask",
                 60,
             ),
-            step(
+            Definition::new(
                 Node::StopAll,
                 "Stop all OCP agent processes",
                 "com.alipay.ocp.service.task.business.obagent.StopAllOcpAgentProcessesTask",
                 600,
             ),
-            step(
+            Definition::new(
                 Node::FinishStop,
                 "Finish OCP agent operation",
                 "com.alipay.ocp.service.task.business.obagent.FinishOcpAgentOperationTask",
@@ -96,16 +90,6 @@ pub(crate) async fn finish_stop(context: &Context) -> Result<(), Problem> {
     Err(Problem::new(Reason::Leftovers, format!("still alive after the stop: {}", names(&alive))).hint(
         format!("see what is left with `belay process list --host {}`, then stop again", context.host()),
     ))
-}
-
-/// Aliases, for a line of a log.
-pub(crate) fn names(processes: &[&Process]) -> String {
-    processes.iter().map(|process| process.alias.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-/// Where a task is taken for: a host.
-pub(crate) fn target(host: HostId) -> String {
-    format!("hosts/{host}/agent")
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! The database on a real file.
 
-use std::time::Duration;
-
 use belay_proto::{HostId, Trace};
 use jiff::{SignedDuration, Timestamp};
 use sea_orm::{ConnectionTrait, Statement};
@@ -86,12 +84,7 @@ fn declared(alias: &str) -> Declared {
 }
 
 fn task(host: HostId) -> NewTask {
-    let step = |node| dag::Definition {
-        node,
-        name: "a step",
-        class_name: "AStep",
-        timeout: Duration::from_secs(60),
-    };
+    let step = |node| dag::Definition::new(node, "a step", "AStep", 60);
     NewTask {
         dag: dag::Dag::chain("Stop", [step(Node::PrepareStop), step(Node::StopAll), step(Node::FinishStop)]),
         host,

@@ -25,6 +25,13 @@ pub(crate) struct Definition {
     pub(crate) timeout: Duration,
 }
 
+impl Definition {
+    /// A step that may take `timeout` seconds.
+    pub(crate) fn new(node: Node, name: &'static str, class_name: &'static str, timeout: u64) -> Self {
+        Self { node, name, class_name, timeout: Duration::from_secs(timeout) }
+    }
+}
+
 /// Why a definition can not be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidDag {
@@ -81,7 +88,7 @@ mod tests {
     use super::*;
 
     fn step(node: Node) -> Definition {
-        Definition { node, name: "a step", class_name: "AStep", timeout: Duration::from_secs(1) }
+        Definition::new(node, "a step", "AStep", 1)
     }
 
     fn dag(nodes: Vec<Definition>, edges: &[(usize, usize)]) -> Result<Dag, InvalidDag> {

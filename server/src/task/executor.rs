@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use belay_proto::{HostId, Problem, Reason, SubtaskId};
+use belay_proto::{HostId, Problem, Reason};
 use jiff::Timestamp;
 use tokio::{
     task::JoinSet,
@@ -18,7 +18,7 @@ use crate::{
     agents::{NoAnswer, Order, Verb},
     app::App,
     error::{Chain, Error},
-    host::AgentState,
+    host::{AgentState, agent_target},
     process::Process,
     start, stop,
     store::{AuditEntry, Effects, NewOperation, NewTask, OperationOutcome, StoreError},
@@ -54,7 +54,7 @@ pub(crate) async fn submit(
         time: Timestamp::now(),
         principal: caller.user.name.clone(),
         action,
-        target: stop::target(host),
+        target: agent_target(host),
         reason: reason.clone(),
         allowed: true,
         outcome: String::new(),
@@ -106,8 +106,11 @@ async fn run(app: Arc<App>, mut task: Task) {
     let mut begun = HashSet::new();
     loop {
         if let Next::Run(steps) = task.state.next(&task.steps) {
-            for (step, attempt) in steps {
-                if begun.insert(step) {
+            for (id, attempt) in steps {
+                let step = task.steps.iter().find(|step| step.id == id).cloned();
+                if let Some(step) = step
+                    && begun.insert(id)
+                {
                     let context = begin_step(&app, &mut task, step, attempt).await;
                     running.spawn(run_step(context).in_current_span());
                 }
@@ -128,23 +131,22 @@ async fn run(app: Arc<App>, mut task: Task) {
     info!(host = %task.host, status = task.state.status(&task.steps).as_str(), "Task ended.");
 }
 
-async fn begin_step(app: &Arc<App>, task: &mut Task, id: SubtaskId, resumed: Option<Attempt>) -> Context {
-    let subtask = id.get();
+async fn begin_step(app: &Arc<App>, task: &mut Task, step: Step, resumed: Option<Attempt>) -> Context {
+    let subtask = step.id.get();
     let (attempt, event) = match resumed {
         Some(attempt) => {
             (attempt, Event::Resumed { subtask, attempt: attempt.number, epoch: app.store.epoch() })
         }
         None => {
-            let attempt = Attempt { number: task.state.step(id).attempt, operation: Uuid::now_v7() };
+            let attempt = Attempt { number: task.state.step(step.id).attempt, operation: Uuid::now_v7() };
             (attempt, Event::Started { subtask, attempt: attempt.number, operation: attempt.operation })
         }
     };
     append(app, task, event, Effects::default()).await;
     let context = Context {
         app: app.clone(),
-        // A step in the state of a task is always one of its definition.
-        step: task.steps.iter().find(|step| step.id == id).unwrap_or(&task.steps[0]).clone(),
-        started: task.state.step(id).start_time,
+        started: task.state.step(step.id).start_time,
+        step,
         resumed: resumed.is_some(),
         attempt,
         task: task.clone(),
