@@ -11,18 +11,21 @@ use tonic::{
 };
 
 const AUTHORIZATION: &str = "authorization";
+/// Names the agent that a call is meant for.
+const MEANT_FOR: &str = "belay-agent";
 const SCHEME: &str = "Bearer ";
 
-/// Lets only calls through that show the fleet's token.
+/// Lets only calls through that show the fleet's token, and are not meant for another agent.
 #[derive(Clone)]
 pub(crate) struct RequireToken {
     token: SecretString,
+    identity: String,
 }
 
 impl RequireToken {
-    /// Requires this token.
-    pub(crate) fn new(token: SecretString) -> Self {
-        Self { token }
+    /// Requires this token, for the agent of this identity.
+    pub(crate) fn new(token: SecretString, identity: String) -> Self {
+        Self { token, identity }
     }
 }
 
@@ -31,7 +34,12 @@ impl Interceptor for RequireToken {
         let shown = request.metadata().get(AUTHORIZATION);
         let shown = shown.and_then(|value| value.as_bytes().strip_prefix(SCHEME.as_bytes()));
         match shown {
-            Some(shown) if are_equal(shown, self.token.expose_secret().as_bytes()) => Ok(request),
+            Some(shown) if are_equal(shown, self.token.expose_secret().as_bytes()) => {
+                match request.metadata().get(MEANT_FOR) {
+                    Some(other) if other.as_bytes() != self.identity.as_bytes() => Err(wrong_agent()),
+                    _ => Ok(request),
+                }
+            }
             Some(_) => Err(refused("the fleet's token is wrong")),
             None => Err(refused("the fleet's token is missing")),
         }
@@ -65,6 +73,12 @@ impl Interceptor for ShowToken {
     }
 }
 
+fn wrong_agent() -> Status {
+    Problem::new(Reason::WrongAgent, "this is the agent of another host; nothing was done")
+        .hint("two agents report the same address: give each its own `advertise`")
+        .into()
+}
+
 fn refused(what: &str) -> Status {
     Problem::new(Reason::Unauthenticated, what)
         .hint("send `authorization: Bearer TOKEN` with the token that all parts of the fleet share")
@@ -88,7 +102,7 @@ mod tests {
             let value = value.parse().unwrap();
             request.metadata_mut().insert(AUTHORIZATION, value);
         }
-        let result = RequireToken::new("secret".into()).call(request);
+        let result = RequireToken::new("secret".into(), "a".into()).call(request);
         assert_eq!(result.is_ok(), allowed, "{authorization:?}");
         if let Err(status) = result {
             let problem = Problem::from_status(&status).unwrap();
@@ -109,6 +123,20 @@ mod tests {
     fn what_is_shown_opens() {
         let token = SecretString::from("secret");
         let request = ShowToken::new(&token).call(Request::new(())).unwrap();
-        assert!(RequireToken::new(token).call(request).is_ok());
+        assert!(RequireToken::new(token, "a".into()).call(request).is_ok());
+    }
+
+    /// Hazard A12, and the second thing that must always hold: an order for one host never has an effect on another.
+    #[test]
+    fn a_call_for_another_agent_is_refused() {
+        let token = SecretString::from("secret");
+        for (meant_for, allowed) in [("a", true), ("b", false), ("", false)] {
+            let mut request = ShowToken::new(&token).call(Request::new(())).unwrap();
+            request.metadata_mut().insert(MEANT_FOR, meant_for.parse().unwrap());
+            let result = RequireToken::new(token.clone(), "a".into()).call(request);
+            let reason =
+                result.err().and_then(|status| Problem::from_status(&status)).map(|told| told.reason);
+            assert_eq!(reason, (!allowed).then_some(Reason::WrongAgent), "{meant_for}");
+        }
     }
 }

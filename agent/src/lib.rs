@@ -106,7 +106,8 @@ pub async fn run(
     let reporter = AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting)));
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
     let api = Api::new(supervisor.clone(), identity, incarnation);
-    let served = serve(listener, api, token, shutdown).await;
+    let gatekeeper = RequireToken::new(token, identity.to_string());
+    let served = serve(listener, api, gatekeeper, shutdown).await;
     drop(reporter);
     supervisor.close().await;
     if let Err(panic) = owner.await {
@@ -121,7 +122,7 @@ pub async fn run(
 async fn serve(
     listener: TcpListener,
     api: Api,
-    token: secrecy::SecretString,
+    gatekeeper: RequireToken,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -137,7 +138,7 @@ async fn serve(
         .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
         .tcp_nodelay(true)
         .add_service(health_service)
-        .add_service(InterceptedService::new(agent, RequireToken::new(token)))
+        .add_service(InterceptedService::new(agent, gatekeeper))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ending.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {

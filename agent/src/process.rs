@@ -137,6 +137,7 @@ pub(crate) struct Observed {
     /// Its name.
     pub alias: Alias,
     /// Rises with every change of any process in one life of the agent.
+    #[serde(skip)]
     pub revision: u64,
     /// Where it is in its life.
     pub phase: Phase,

@@ -55,6 +55,7 @@ impl Exit {
             | Reason::Superseded
             | Reason::StaleEpoch => Self::Conflict,
             Reason::AgentUnreachable
+            | Reason::WrongAgent
             | Reason::ServerUnreachable
             | Reason::ShuttingDown
             | Reason::Overloaded

@@ -41,7 +41,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
         Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),
-        Reason::AgentUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "CMP10001"),
+        Reason::AgentUnreachable | Reason::WrongAgent => (Http::SERVICE_UNAVAILABLE, 0, "CMP10001"),
         // Not known is not failed, so no code that says "failed".
         Reason::NotProven => (Http::GATEWAY_TIMEOUT, 0, "COM10999"),
         Reason::Leftovers | Reason::StartFailed => (Http::INTERNAL_SERVER_ERROR, 0, "CMP10002"),
@@ -198,6 +198,7 @@ mod tests {
         START_FAILED           500 CMP10002 0
         SUPERSEDED             409 COM10005 1005
         TIMED_OUT              504 TSK10012 0
+        WRONG_AGENT            503 CMP10001 0
         STALE_EPOCH            409 COM10005 1005
         OVERLOADED             429 COM10999 0
         SHUTTING_DOWN          503 COM10999 0

@@ -84,6 +84,8 @@ reasons! {
     Superseded = "SUPERSEDED", Aborted;
     /// A step of a task took longer than it may.
     TimedOut = "TIMED_OUT", DeadlineExceeded;
+    /// The call was meant for the agent of another host.
+    WrongAgent = "WRONG_AGENT", FailedPrecondition;
     /// The order carries the epoch of a server that was replaced.
     StaleEpoch = "STALE_EPOCH", FailedPrecondition;
     /// Too much is asked at once.

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::{
     convert::{Operation, OperationState, observed},
     error::Error,
-    fleet::Fleet,
+    fleet::{Fleet, Reachable},
     process::Observed,
 };
 
@@ -145,8 +145,9 @@ impl Agents {
         host: HostId,
         id: Uuid,
     ) -> Result<Option<Operation>, NoAnswer> {
-        let mut client = self.client(&reachable(fleet, host)?)?;
-        let request = self.request(pb::GetOperationRequest { operation_id: id.to_string() }, None);
+        let agent = reachable(fleet, host)?;
+        let mut client = self.client(&agent.address)?;
+        let request = self.request(&agent, pb::GetOperationRequest { operation_id: id.to_string() }, None);
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_operation(request)).await;
         match answer {
             Ok(answer) => Ok(Some(read(answer.operation)?)),
@@ -162,8 +163,9 @@ impl Agents {
         host: HostId,
         trace: Trace,
     ) -> Result<Vec<(String, Observed)>, NoAnswer> {
-        let mut client = self.client(&reachable(fleet, host)?)?;
-        let request = self.request(pb::GetInventoryRequest {}, Some(trace));
+        let agent = reachable(fleet, host)?;
+        let mut client = self.client(&agent.address)?;
+        let request = self.request(&agent, pb::GetInventoryRequest {}, Some(trace));
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_inventory(request)).await?;
         answer.processes.into_iter().map(|process| observed(process).map_err(garbled)).collect()
     }
@@ -175,7 +177,8 @@ impl Agents {
         order: &Order,
         deadline: Instant,
     ) -> Result<Operation, NoAnswer> {
-        let mut client = self.client(&reachable(fleet, host)?)?;
+        let agent = reachable(fleet, host)?;
+        let mut client = self.client(&agent.address)?;
         let wire = Some(pb::Order {
             operation_id: order.id.to_string(),
             epoch: self.epoch,
@@ -186,23 +189,23 @@ impl Agents {
         let trace = Some(order.trace);
         let operation = match order.verb.clone() {
             Verb::Stop(alias) => {
-                let request = self.request(pb::StopProcessRequest { order: wire, alias }, trace);
+                let request = self.request(&agent, pb::StopProcessRequest { order: wire, alias }, trace);
                 bounded(deadline, client.stop_process(request)).await?.operation
             }
             Verb::Start(alias) => {
-                let request = self.request(pb::StartProcessRequest { order: wire, alias }, trace);
+                let request = self.request(&agent, pb::StartProcessRequest { order: wire, alias }, trace);
                 bounded(deadline, client.start_process(request)).await?.operation
             }
             Verb::Restart(alias) => {
-                let request = self.request(pb::RestartProcessRequest { order: wire, alias }, trace);
+                let request = self.request(&agent, pb::RestartProcessRequest { order: wire, alias }, trace);
                 bounded(deadline, client.restart_process(request)).await?.operation
             }
             Verb::StopAll => {
-                let request = self.request(pb::StopAllProcessesRequest { order: wire }, trace);
+                let request = self.request(&agent, pb::StopAllProcessesRequest { order: wire }, trace);
                 bounded(deadline, client.stop_all_processes(request)).await?.operation
             }
             Verb::StartAll => {
-                let request = self.request(pb::StartAllProcessesRequest { order: wire }, trace);
+                let request = self.request(&agent, pb::StartAllProcessesRequest { order: wire }, trace);
                 bounded(deadline, client.start_all_processes(request)).await?.operation
             }
         };
@@ -235,8 +238,12 @@ impl Agents {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
     }
 
-    fn request<T>(&self, message: T, trace: Option<Trace>) -> Request<T> {
+    fn request<T>(&self, agent: &Reachable, message: T, trace: Option<Trace>) -> Request<T> {
         let mut request = Request::new(message);
+        // An identity is a UUID, which metadata can carry.
+        if let Ok(identity) = agent.identity.parse() {
+            request.metadata_mut().insert("belay-agent", identity);
+        }
         request.metadata_mut().insert("authorization", self.token.clone());
         if let Some(trace) = trace {
             trace.into_metadata(request.metadata_mut());
@@ -245,7 +252,7 @@ impl Agents {
     }
 }
 
-fn reachable(fleet: &Fleet, host: HostId) -> Result<String, NoAnswer> {
+fn reachable(fleet: &Fleet, host: HostId) -> Result<Reachable, NoAnswer> {
     fleet.reachable(host).map_err(|error| NoAnswer::Lost(Status::unavailable(error.to_string())))
 }
 

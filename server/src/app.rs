@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use belay_proto::TaskId;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::error;
+use tracing::{Instrument, error};
 
 use crate::{
     access::Verifier,
@@ -40,6 +40,15 @@ impl App {
     /// A channel for the changes of tasks.
     pub(crate) fn task_changes() -> broadcast::Sender<TaskId> {
         broadcast::channel(TASK_CHANGES).0
+    }
+
+    /// Runs an order to its end, also where its caller goes away in the middle: what is committed must be carried out.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let ended = self.background.spawn(work.in_current_span()).await;
+        ended.unwrap_or_else(|panic| Err(Error::Internal(format!("an order ended unexpectedly: {panic}"))))
     }
 
     /// Writes into the audit trail that an order of someone who may give it was refused, and gives the refusal back.

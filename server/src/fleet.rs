@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Error,
-    host::{AgentState, Host},
+    host::{AgentState, Facts, Host},
     process::{Observed, Process},
 };
 
@@ -59,6 +59,15 @@ pub(crate) struct HostView {
     pub(crate) online: bool,
     /// The age of the last report of this server's life.
     pub(crate) report_age: Option<Duration>,
+}
+
+/// An agent that can be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reachable {
+    /// `HOST:PORT`.
+    pub(crate) address: String,
+    /// Who must be there: an address may have come to another agent.
+    pub(crate) identity: String,
 }
 
 /// What is worth writing back: last observations, and when each host last reported.
@@ -114,14 +123,17 @@ impl Fleet {
         entry.processes.get(&process).cloned().ok_or(Error::ProcessUnknown { host, process })
     }
 
-    /// Where orders for a host go.
+    /// Where orders for a host go, and whom they are for.
     ///
     /// # Errors
     /// [`Error::HostUnknown`], or [`Error::AgentUnreachable`] where its agent does not report.
-    pub(crate) fn reachable(&self, host: HostId) -> Result<String, Error> {
+    pub(crate) fn reachable(&self, host: HostId) -> Result<Reachable, Error> {
         let view = self.host(host)?;
         match view.online {
-            true => Ok(view.host.facts.address),
+            true => {
+                let Facts { address, identity, .. } = view.host.facts;
+                Ok(Reachable { address, identity })
+            }
             false => Err(Error::AgentUnreachable { host, age: view.silence(), source: None }),
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     app::App,
     convert::{Operation, OperationState},
     error::{Chain, Error},
+    host::AgentState,
     process::{Process, target},
     store::{AuditEntry, NewOperation, OperationOutcome, StoreError},
 };
@@ -42,6 +43,17 @@ pub(crate) struct ProcessOrder {
 ///
 /// The order goes on when the caller goes away, and when it is not proven in time.
 pub(crate) async fn order_process(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: ProcessOrder,
+    action: &'static str,
+    verb: fn(String) -> Verb,
+) -> Result<Process, Error> {
+    let (this, caller) = (app.clone(), caller.clone());
+    app.to_the_end(async move { accept(&this, &caller, order, action, verb).await }).await
+}
+
+async fn accept(
     app: &Arc<App>,
     caller: &Caller,
     order: ProcessOrder,
@@ -80,12 +92,22 @@ pub(crate) async fn order_process(
         trace: caller.trace,
         time: audit.time,
     };
-    match app.store.accept(intent, audit.clone()).await {
+    let running = match order.verb {
+        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll => true,
+        Verb::Stop(_) | Verb::StopAll => false,
+    };
+    // Where the whole agent was stopped, it no longer is.
+    let agent_state = (running && app.fleet.host(host)?.host.agent_state == AgentState::Stopped)
+        .then_some(AgentState::Available);
+    match app.store.accept(intent, agent_state, audit.clone()).await {
         Ok(()) => {}
         Err(StoreError::Held(task)) => return Err(app.refused(audit, Error::HostHeld { host, task }).await),
         Err(error) => return Err(Error::Store(error)),
     }
     info!(%host, %process, operation = %order.id, verb = order.verb.name(), "Order accepted.");
+    if let Some(state) = agent_state {
+        app.fleet.set_agent_state(host, state, audit.time);
+    }
 
     let work = send(app.clone(), host, process, order, budget).in_current_span();
     match timeout(budget + MARGIN, app.background.spawn(work)).await {
@@ -139,7 +161,7 @@ async fn send(
             Err(Error::Agent(problem))
         }
         Err(NoAnswer::Lost(status)) => {
-            write_down(&app, order.id, OperationOutcome::Unknown);
+            find_out(&app, host, order.id);
             let age = app.fleet.host(host).ok().and_then(|view| view.silence());
             Err(Error::AgentUnreachable { host, age, source: Some(Box::new(status)) })
         }
@@ -152,6 +174,19 @@ fn settle(app: &Arc<App>, host: HostId, operation: Operation) {
     info!(%host, operation = %operation.id, changed = ?operation.changed, "Operation ended.");
     app.fleet.observe(host, operation.processes, Timestamp::now());
     write_down(app, operation.id, outcome);
+}
+
+/// Notes that the outcome of an order is not known, and asks for it until it is.
+pub(crate) fn find_out(app: &Arc<App>, host: HostId, operation: Uuid) {
+    let this = app.clone();
+    let ask = async move {
+        if let Err(error) = this.store.settle(operation, OperationOutcome::Unknown, Timestamp::now()).await {
+            error!(%operation, error = %Chain(&error), "An unknown outcome could not be written down.");
+        }
+        settle_unknown(&this, host).await;
+    };
+    let shutdown = app.shutdown.clone();
+    app.background.spawn(async move { shutdown.run_until_cancelled(ask).await });
 }
 
 /// The caller need not wait for this commit: the outcome of an operation that is not written down is read back from the
@@ -170,6 +205,10 @@ fn write_down(app: &Arc<App>, operation: Uuid, outcome: OperationOutcome) {
 pub(crate) async fn settle_unknown(app: &Arc<App>, host: HostId) {
     let mut pause = FIRST_PAUSE;
     while !settle_what_ended(app, host).await {
+        // An agent that is gone is asked when it is back.
+        if app.fleet.reachable(host).is_err() {
+            return;
+        }
         sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
@@ -198,7 +237,8 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
                 write_down(app, id, outcome);
             }
             Err(NoAnswer::Refused(Problem { message, .. })) => {
-                warn!(%host, operation = %id, message, "The agent would not say what became of an order.");
+                warn!(%host, operation = %id, message, "The agent does not say what became of an order.");
+                all = false;
             }
             Err(NoAnswer::Lost(status)) => {
                 warn!(%host, operation = %id, error = %status, "What became of an order is not known yet.");

@@ -15,7 +15,7 @@ use prost_reflect::DescriptorPool;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    time::{interval, timeout},
+    time::{Instant, interval, sleep_until, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::TcpIncoming;
@@ -160,9 +160,10 @@ pub async fn run(
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), begin_drain);
 
     // A connection that never finishes its handshake would hold a graceful end up for ever: after the drain it is cut.
+    let mut deadline = None;
     let drained = async {
         app.shutdown.cancelled().await;
-        tokio::time::sleep(config.drain).await;
+        sleep_until(*deadline.insert(Instant::now() + config.drain)).await;
     };
     tokio::select! {
         served = serving => served?,
@@ -170,7 +171,8 @@ pub async fn run(
     }
     app.shutdown.cancel();
     app.background.close();
-    if timeout(config.drain, app.background.wait()).await.is_err() {
+    let deadline = deadline.unwrap_or_else(|| Instant::now() + config.drain);
+    if timeout_at(deadline, app.background.wait()).await.is_err() {
         warn!("Orders that did not end in time are left to their agents; their outcome will be read back.");
     }
     write_back.abort();

@@ -81,7 +81,9 @@ pub(crate) async fn finish_stop(context: &Context) -> Result<(), Problem> {
     let processes = context.inventory().await?;
     let alive: Vec<_> = processes
         .iter()
-        .filter(|process| process.observed.as_ref().is_some_and(|seen| seen.alive.is_some()))
+        .filter(|process| {
+            process.declared && process.observed.as_ref().is_some_and(|seen| seen.alive.is_some())
+        })
         .collect();
     if alive.is_empty() {
         context.info(format!("proven: none of {} processes is alive", processes.len())).await;

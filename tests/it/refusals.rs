@@ -158,6 +158,19 @@ async fn right_input_at_the_wrong_time() {
     check(&admin.post(&format!("{process}/stop")).await, 503, "SERVER_UNREACHABLE", "");
 }
 
+/// Hazard A12: an order for one host never has an effect on another, whatever address its agent reports.
+#[tokio::test]
+async fn an_order_reaches_the_agent_it_is_meant_for_or_nobody() {
+    let setup = || HostSetup::new().worker("obstat2", "plain");
+    let fleet = fleet(vec![setup(), setup().mistaken_for_the_first()]).await;
+    let answer = fleet.admin().post(&format!("{}/stop", fleet.process_path(1, "obstat2").await)).await;
+    check(&answer, 503, "WRONG_AGENT", "advertise");
+    assert_eq!(fleet.process(1, "obstat2").await["status"], "STARTED");
+    for host in [0, 1] {
+        assert_eq!(fleet.ledger(host, "obstat2").terminations(), NOBODY);
+    }
+}
+
 async fn post(client: Client, path: String) -> Answer {
     client.post(&path).await
 }

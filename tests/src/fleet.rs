@@ -22,6 +22,7 @@ pub struct HostSetup {
     processes: Vec<Declared>,
     cgroup: &'static str,
     proxied: bool,
+    mistaken: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ enum Program {
 impl HostSetup {
     /// A host that runs nothing yet.
     pub fn new() -> Self {
-        Self { processes: Vec::new(), cgroup: "auto", proxied: false }
+        Self { processes: Vec::new(), cgroup: "auto", proxied: false, mistaken: false }
     }
 
     /// A worker: a victim of this shape.
@@ -82,6 +83,13 @@ impl HostSetup {
     #[must_use]
     pub fn proxied(mut self) -> Self {
         self.proxied = true;
+        self
+    }
+
+    /// Its agent reports the address of the first host's agent as its own.
+    #[must_use]
+    pub fn mistaken_for_the_first(mut self) -> Self {
+        self.mistaken = true;
         self
     }
 
@@ -183,7 +191,11 @@ impl Fleet {
         let port = FIRST_AGENT_PORT + u16::try_from(number).expect("few hosts");
         let listen = SocketAddr::from((self.address, port));
         let proxy = if setup.proxied { Some(Proxy::start(listen).await) } else { None };
-        let advertise = proxy.as_ref().map_or(listen, Proxy::address);
+        let advertise = match &proxy {
+            Some(proxy) => proxy.address(),
+            None if setup.mistaken => SocketAddr::from((self.address, FIRST_AGENT_PORT)),
+            None => listen,
+        };
         let at = |suffix: &str| self.folder.path().join(format!("{name}{suffix}"));
 
         let mut config = format!(

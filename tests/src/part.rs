@@ -61,12 +61,13 @@ impl Part {
         let mut child = self.child.take().expect("it runs");
         let start = Instant::now();
         while start.elapsed() < END {
-            if let Some(status) = child.try_wait().expect("waited") {
-                return status.code();
+            if child.try_wait().expect("waited").is_some() {
+                return child.wait().expect("waited").code();
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         child.kill().expect("killed");
+        child.wait().expect("reaped");
         panic!("it did not end within {END:?} of SIGTERM:\n{}", self.log_text());
     }
 

@@ -31,7 +31,9 @@ impl UserService for Api {
     ) -> Result<Response<CreateUserResponse>, Status> {
         let (caller, CreateUserRequest { name, roles, password }) = admitted(request)?;
         let roles = roles.into_iter().map(role).collect::<Result<Vec<_>, _>>()?;
-        let user = users::create(&self.app, &caller, name, roles, password).await?;
+        let app = self.app.clone();
+        let create = async move { users::create(&app, &caller, name, roles, password).await };
+        let user = self.app.to_the_end(create).await?;
         Ok(Response::new(CreateUserResponse { user: Some(user_to_wire(&user)) }))
     }
 
@@ -40,7 +42,8 @@ impl UserService for Api {
         request: Request<DeleteUserRequest>,
     ) -> Result<Response<DeleteUserResponse>, Status> {
         let (caller, DeleteUserRequest { name }) = admitted(request)?;
-        users::delete(&self.app, &caller, name).await?;
+        let app = self.app.clone();
+        self.app.to_the_end(async move { users::delete(&app, &caller, name).await }).await?;
         Ok(Response::new(DeleteUserResponse {}))
     }
 
@@ -49,7 +52,8 @@ impl UserService for Api {
         request: Request<SetPasswordRequest>,
     ) -> Result<Response<SetPasswordResponse>, Status> {
         let (caller, SetPasswordRequest { name, password }) = admitted(request)?;
-        users::set_password(&self.app, &caller, name, password).await?;
+        let app = self.app.clone();
+        self.app.to_the_end(async move { users::set_password(&app, &caller, name, password).await }).await?;
         Ok(Response::new(SetPasswordResponse {}))
     }
 
@@ -58,7 +62,9 @@ impl UserService for Api {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let (caller, CreateTokenRequest { lifetime_seconds }) = admitted(request)?;
-        let (token, expire) = users::create_token(&self.app, &caller, lifetime_seconds).await?;
+        let app = self.app.clone();
+        let create = async move { users::create_token(&app, &caller, lifetime_seconds).await };
+        let (token, expire) = self.app.to_the_end(create).await?;
         Ok(Response::new(CreateTokenResponse { token, expire_time: Some(time(expire)) }))
     }
 }

@@ -23,8 +23,8 @@ const LARGEST_PAGE: i32 = 2000;
 const DEFAULT_PAGE: i32 = 100;
 /// What one agent may declare.
 const MOST_PROCESSES: usize = 1000;
-/// What any text of an agent may have, in bytes.
-const LONGEST_TEXT: usize = 32 * 1024;
+/// What is kept of a text that is for reading only, in bytes.
+const LONGEST_SHOWN: usize = 4 * 1024;
 /// What a name, an alias or a path may have, in bytes.
 const LONGEST_NAME: usize = 512;
 
@@ -219,9 +219,8 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         return Err("a process has no alias".into());
     }
     check_text(&alias, LONGEST_NAME)?;
-    for text in [&user, &start_command, &ports] {
-        check_text(text, LONGEST_TEXT)?;
-    }
+    // What a process says of itself is cut, not refused: it must not take its host away.
+    let [user, start_command, ports] = [user, start_command, ports].map(shorten);
     let alive = match pid {
         0 => None,
         1.. => {
@@ -241,7 +240,7 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         leftovers: leftovers
             .into_iter()
             .take(MOST_PROCESSES)
-            .map(|agent::Leftover { pid, command }| Leftover { pid, command })
+            .map(|agent::Leftover { pid, command }| Leftover { pid, command: shorten(command) })
             .collect(),
         stop_budget: stop_budget.map(read_duration).transpose()?.unwrap_or_default(),
     };
@@ -250,7 +249,6 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
 
 fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {
     let agent::ExitReport { pid, exit_code, signal, escalated, stop_duration, finish_time, note } = exit;
-    check_text(&note, LONGEST_TEXT)?;
     Ok(ExitReport {
         pid,
         exit_code,
@@ -258,7 +256,7 @@ fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {
         escalated,
         stop_duration: stop_duration.map(read_duration).transpose()?,
         finish_time: finish_time.map(read_time).transpose()?,
-        note,
+        note: shorten(note),
     })
 }
 
@@ -292,6 +290,12 @@ fn check_count(processes: usize) -> Result<(), Error> {
         true => Ok(()),
         false => Err(Error::invalid("processes", format!("{processes} are more than {MOST_PROCESSES}"))),
     }
+}
+
+/// Cuts a text that is for reading only, and leaves out what no database takes.
+fn shorten(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LONGEST_SHOWN));
+    if text.contains('\0') { text.replace('\0', " ") } else { text }
 }
 
 fn check_text(text: &str, longest: usize) -> Result<(), String> {
@@ -397,6 +401,14 @@ mod tests {
         check(agent::ObservedProcess { alias: "a\0b".into(), ..process() }, "NUL");
         check(agent::ObservedProcess { alias: "a".repeat(600), ..process() }, "longer than 512");
         check(agent::ObservedProcess { phase: 99, ..process() }, "unknown phase 99");
+        let (_, long) = observed(agent::ObservedProcess {
+            pid: 7,
+            start_time: Some(prost_types::Timestamp::default()),
+            start_command: "é".repeat(100_000),
+            ..process()
+        })
+        .expect("a long command line is cut");
+        assert_eq!(long.alive.map(|alive| alive.start_command.len()), Some(LONGEST_SHOWN));
         let budget = Some(prost_types::Duration { seconds: i64::MAX, nanos: 0 });
         check(agent::ObservedProcess { stop_budget: budget, ..process() }, "no duration");
         let time = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 });

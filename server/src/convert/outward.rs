@@ -71,9 +71,10 @@ pub(crate) fn process_to_wire(process: &Process) -> v1::AgentProcess {
         id: process.id.get(),
         host_id: process.host.get(),
         alias: process.alias.clone(),
-        status: match alive {
-            Some(_) => v1::AgentProcessStatus::Started,
-            None => v1::AgentProcessStatus::Stopped,
+        status: match seen {
+            None => v1::AgentProcessStatus::Unspecified,
+            Some(seen) if seen.alive.is_some() => v1::AgentProcessStatus::Started,
+            Some(_) => v1::AgentProcessStatus::Stopped,
         }
         .into(),
         pid: alive.map_or(0, |alive| alive.pid),

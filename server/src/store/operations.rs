@@ -2,14 +2,16 @@
 
 use belay_proto::{HostId, ProcessId, TaskId, Trace};
 use jiff::Timestamp;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Set};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set};
 use uuid::Uuid;
 
 use super::{
     AuditEntry, Result, Store, StoreError, audit,
-    entity::{host_lock, operation},
+    entity::{host_lock, operation, task},
+    hosts::set_agent_state,
     id, micros,
 };
+use crate::host::AgentState;
 
 /// An order that is about to be sent.
 #[derive(Debug, Clone)]
@@ -44,14 +46,22 @@ const PENDING: &str = "PENDING";
 const UNKNOWN: &str = "UNKNOWN";
 
 impl Store {
-    /// Commits the intent of an order to one process, with its audit record.
+    /// Commits the intent of an order to one process, with its audit record, and what it makes of the agent as a whole.
     ///
     /// # Errors
     /// [`StoreError::Held`] where a task holds the host.
-    pub(crate) async fn accept(&self, operation: NewOperation, audit: AuditEntry) -> Result<()> {
+    pub(crate) async fn accept(
+        &self,
+        operation: NewOperation,
+        agent_state: Option<AgentState>,
+        audit: AuditEntry,
+    ) -> Result<()> {
         let change = self.change().await?;
         if let Some(held) = host_lock::Entity::find_by_id(operation.host.get()).one(&change).await? {
             return Err(StoreError::Held(id(held.task_id)?));
+        }
+        if let Some(state) = agent_state {
+            set_agent_state(&change, operation.host, state, operation.time).await?;
         }
         let operation_id = operation.id;
         insert(&change, operation, self.epoch()).await?;
@@ -95,14 +105,22 @@ impl Store {
     }
 
     /// Orders to one process of this host whose outcome nobody waits for any more: of an earlier server, or lost on the
-    /// way. What a task ordered, the task itself resolves.
+    /// way. What an open task ordered, the task itself resolves.
     pub(crate) async fn unsettled(&self, host: HostId) -> Result<Vec<Uuid>> {
+        let open = task::Entity::find()
+            .select_only()
+            .column(task::Column::Id)
+            .filter(task::Column::HostId.eq(host.get()))
+            .filter(task::Column::FinishTime.is_null());
+        let of_no_open_task = Condition::any()
+            .add(operation::Column::TaskId.is_null())
+            .add(operation::Column::TaskId.not_in_subquery(open.into_query()));
         let orphaned = Condition::all()
             .add(operation::Column::State.eq(PENDING))
-            .add(operation::Column::Epoch.lt(as_number(self.epoch())?));
+            .add(operation::Column::Epoch.lt(as_number(self.epoch())?))
+            .add(of_no_open_task);
         let rows = operation::Entity::find()
             .filter(operation::Column::HostId.eq(host.get()))
-            .filter(operation::Column::TaskId.is_null())
             .filter(Condition::any().add(operation::Column::State.eq(UNKNOWN)).add(orphaned))
             .order_by_asc(operation::Column::Id)
             .all(&self.read)

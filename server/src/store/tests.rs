@@ -220,7 +220,7 @@ async fn a_task_holds_its_host_until_it_ends() {
     let held = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
     for refused in [
         store.add_task(task(host.id), audit("StopHostAgent")).await.map(drop),
-        store.accept(operation(host.id), audit("StopAgentProcess")).await,
+        store.accept(operation(host.id), None, audit("StopAgentProcess")).await,
     ] {
         assert!(matches!(refused, Err(StoreError::Held(task)) if task == held.id), "{refused:?}");
     }
@@ -230,7 +230,7 @@ async fn a_task_holds_its_host_until_it_ends() {
     let failed =
         Event::Failed { subtask: step, attempt: 1, reason: "TIMED_OUT".into(), message: String::new() };
     store.append(&held, &failed, Timestamp::now(), end).await.expect("appended");
-    store.accept(operation(host.id), audit("StopAgentProcess")).await.expect("free again");
+    store.accept(operation(host.id), None, audit("StopAgentProcess")).await.expect("free again");
     assert!(store.open_tasks().await.expect("read").is_empty());
 }
 
@@ -259,8 +259,8 @@ async fn the_audit_trail_tells_how_orders_ended() {
     let store = scratch.open().await;
     let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
     let (done, unknown) = (operation(host.id), operation(host.id));
-    store.accept(done.clone(), audit("StopAgentProcess")).await.expect("accepted");
-    store.accept(unknown.clone(), audit("StartAgentProcess")).await.expect("accepted");
+    store.accept(done.clone(), None, audit("StopAgentProcess")).await.expect("accepted");
+    store.accept(unknown.clone(), None, audit("StartAgentProcess")).await.expect("accepted");
     assert_eq!(store.unsettled(host.id).await.expect("read"), [] as [Uuid; 0], "somebody waits for them");
     drop(store);
     let store = scratch.open().await;

@@ -19,6 +19,7 @@ use crate::{
     app::App,
     error::{Chain, Error},
     host::{AgentState, agent_target},
+    order::find_out,
     process::Process,
     start, stop,
     store::{AuditEntry, Effects, NewOperation, NewTask, OperationOutcome, StoreError},
@@ -28,6 +29,8 @@ use crate::{
 const READ_BACK: Duration = Duration::from_secs(30);
 /// What an order's budget leaves of its step's timeout, for the way there and back.
 const MARGIN: Duration = Duration::from_secs(5);
+/// What the wait for an answer leaves of a step's timeout.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long the runner pauses when the log can not be written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,6 +46,17 @@ pub(crate) struct HostOrder {
 /// # Errors
 /// Where the host is unknown, its agent does not report, or another task holds it.
 pub(crate) async fn submit(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: HostOrder,
+    action: &'static str,
+    dag: Dag,
+) -> Result<Task, Error> {
+    let (this, caller) = (app.clone(), caller.clone());
+    app.to_the_end(async move { accept(&this, &caller, order, action, dag).await }).await
+}
+
+async fn accept(
     app: &Arc<App>,
     caller: &Caller,
     order: HostOrder,
@@ -211,6 +225,15 @@ fn agent_state_after(node: Node) -> Option<AgentState> {
     }
 }
 
+/// What it is meant to be doing once a step has failed: before anything was ordered, what it was; after that it can be
+/// ordered again.
+fn agent_state_after_failure(node: Node) -> Option<AgentState> {
+    match node {
+        Node::PrepareStop | Node::PrepareStart => None,
+        Node::StopAll | Node::FinishStop | Node::StartAll | Node::FinishStart => Some(AgentState::Available),
+    }
+}
+
 async fn end_step(app: &Arc<App>, task: &mut Task, context: &Context, result: Result<(), Problem>) {
     let (subtask, attempt) = (context.step.id.get(), context.attempt.number);
     let (event, agent_state) = match result {
@@ -223,8 +246,7 @@ async fn end_step(app: &Arc<App>, task: &mut Task, context: &Context, result: Re
             let hint = if hint.is_empty() { hint } else { format!(" (hint: {hint})") };
             context.write(Level::Error, format!("{}: {message}{hint}", reason.as_str())).await;
             let failed = Event::Failed { subtask, attempt, reason: reason.as_str().into(), message };
-            // What is left of the agent can be ordered again.
-            (failed, Some(AgentState::Available))
+            (failed, agent_state_after_failure(context.step.node))
         }
     };
     let mut after = task.state.clone();
@@ -335,7 +357,8 @@ impl Context {
         app.store.accept_for_task(intent).await.map_err(|error| Problem::from(&Error::Store(error)))?;
         self.info(format!("operation {}: {} sent to the agent", order.id, order.verb.name())).await;
 
-        let left = self.time_left();
+        // Less than the step has: that nothing was heard is an end of its own, and is written down.
+        let left = self.time_left().saturating_sub(ANSWER);
         let answer = app.agents.carry_out(&app.fleet, host, &order, left, Instant::now() + left).await;
         let (outcome, result) = match answer {
             Ok(operation) => {
@@ -350,12 +373,10 @@ impl Context {
                 (OperationOutcome::Failed { reason, message }, Err(problem))
             }
             Err(NoAnswer::Lost(status)) => {
+                find_out(app, host, order.id);
                 let age = app.fleet.host(host).ok().and_then(|view| view.silence());
                 let source = Some(Box::new(status));
-                (
-                    OperationOutcome::Unknown,
-                    Err(Problem::from(&Error::AgentUnreachable { host, age, source })),
-                )
+                return Err(Problem::from(&Error::AgentUnreachable { host, age, source }));
             }
         };
         if let Err(error) = app.store.settle(order.id, outcome, Timestamp::now()).await {
