@@ -7,6 +7,7 @@ use belay_tests::{Fleet, HostSetup, NOBODY, basic};
 use crate::fleet;
 
 /// `grpcurl`, or nothing where it is not installed; on the build machine it must be.
+#[allow(clippy::print_stdout)] // where a person looks who wonders what was tested
 fn grpcurl(fleet: &Fleet, arguments: &[&str]) -> Option<(bool, String)> {
     let authorization = format!("authorization: {}", basic("admin", fleet.password()));
     let ran = Command::new("grpcurl").args(["-plaintext", "-H", &authorization]).args(arguments).output();
