@@ -10,6 +10,7 @@ mod state;
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use self::frame::{Decoded, Fault};
-pub(crate) use self::state::{ProcessState, Record, State};
+pub(crate) use self::state::{OperationState, ProcessState, Record, State};
 use crate::{error::Chain, folder};
 
 /// The file is written anew when it has grown by this much since it was last written anew.
@@ -32,7 +33,7 @@ pub(crate) struct Journal {
     state: State,
     /// `None` where the file can not be written at all.
     file: Option<Arc<File>>,
-    /// How many bytes were appended since the file was written anew.
+    /// How many bytes were appended since the file was written anew, or could not be.
     grown: u64,
     /// Whether anything was appended that nobody has begun to bring to the disk.
     unsynced: bool,
@@ -73,9 +74,10 @@ impl Journal {
     pub(crate) fn append(&mut self, record: Record) {
         let line = frame::encode(&record);
         self.state.apply(record);
-        if self.grown > GROWTH || self.file.is_none() {
-            return self.rewrite();
+        if (self.grown > GROWTH || self.file.is_none()) && self.rewrite() {
+            return;
         }
+        // What could not be written anew is as good as before, only long.
         let written = self.file.as_deref().map(|mut file| file.write_all(&line));
         match written {
             Some(Ok(())) => {
@@ -111,7 +113,10 @@ impl Journal {
         self.syncer.reached()
     }
 
-    fn rewrite(&mut self) {
+    /// Says whether it worked. If not, the file stays as it is.
+    fn rewrite(&mut self) -> bool {
+        // Not with every record where it does not work: it writes everything.
+        self.grown = 0;
         let mut content = frame::HEAD.to_vec();
         for record in self.state.records() {
             content.extend(frame::encode(&record));
@@ -119,11 +124,18 @@ impl Journal {
         match folder::replace_durably(&self.path, &content) {
             Ok(file) => {
                 self.file = Some(Arc::new(file));
-                self.grown = 0;
                 self.fault = None;
                 self.unsynced = true;
+                true
             }
-            Err(fault) => self.failed(&fault),
+            Err(fault) => {
+                self.failed(&fault);
+                // It may have taken the place of the old one and failed after that.
+                if self.file.as_deref().is_some_and(|file| !is_at(file, &self.path)) {
+                    self.file = None;
+                }
+                false
+            }
         }
     }
 
@@ -133,6 +145,13 @@ impl Journal {
         }
         self.fault = Some(format!("could not be journalled: {fault}"));
     }
+}
+
+/// Whether this is the file with this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same =
+        |ours: &fs::Metadata, there: &fs::Metadata| (ours.dev(), ours.ino()) == (there.dev(), there.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(ours), Ok(there)) if same(&ours, &there))
 }
 
 /// Reads the file; what can not be read is kept aside, and nothing is guessed in its place.
@@ -146,7 +165,7 @@ fn read(path: &Path) -> (State, Memory) {
             return (State::default(), Memory::Lost);
         }
     };
-    let Decoded { state, fault } = frame::decode(&bytes);
+    let Decoded { mut state, fault } = frame::decode(&bytes);
     let memory = match fault {
         None => Memory::Whole,
         Some(Fault::TornTail { line: 1 }) => {
@@ -160,6 +179,7 @@ fn read(path: &Path) -> (State, Memory) {
         Some(Fault::Damaged { line }) => {
             error!(path = %path.display(), line, "The journal is damaged; what follows the damage is not believed.");
             keep_aside(path);
+            state.distrust();
             Memory::Lost
         }
         Some(Fault::Foreign) => {
@@ -194,11 +214,12 @@ impl Syncer {
         tokio::spawn(async move {
             while wants.changed().await.is_ok() {
                 let (number, file) = wants.borrow_and_update().clone();
-                let Some(file) = file else { continue };
-                let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
-                if let Ok(Err(fault)) = synced {
+                if let Some(file) = file
+                    && let Ok(Err(fault)) = tokio::task::spawn_blocking(move || file.sync_data()).await
+                {
                     error!(error = %Chain(&fault), "The journal can not be brought to the disk.");
                 }
+                // Also where nothing can be written any more: whoever waits must not wait for ever.
                 tell.send_replace(number);
             }
         });

@@ -233,10 +233,15 @@ impl Life {
 
     fn wish(&mut self, running: bool) -> Vec<Effect> {
         self.desired = running;
-        if !running && matches!(self.state, State::Backoff { .. }) {
-            self.state = State::Stopped;
+        match self.state {
+            State::Backoff { .. } if !running => {
+                self.state = State::Stopped;
+                Vec::new()
+            }
+            // A stop that waited for the start to interrupt it has come too late.
+            State::Starting if running => vec![Effect::StopsEnd(Err(Fault::Superseded))],
+            _ => Vec::new(),
         }
-        Vec::new()
     }
 
     fn stop(&mut self, by: Option<Time>, now: Time) -> Vec<Effect> {

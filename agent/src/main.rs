@@ -53,6 +53,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     // One thread: the work is waiting, what may block has threads of its own, and each thread costs memory.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(belay_agent::start(&arguments.config))?;
-    Ok(())
+    let ended = runtime.block_on(belay_agent::start(&arguments.config));
+    // Whatever still blocks may hang for ever: it does not keep the agent.
+    runtime.shutdown_background();
+    Ok(ended?)
 }

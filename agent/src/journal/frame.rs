@@ -26,7 +26,7 @@ pub(super) struct Decoded {
 pub(super) enum Fault {
     /// The last record was not written whole: a crash. Nothing that was acted upon is lost.
     TornTail { line: usize },
-    /// A record in the middle is damaged; later ones are not believed.
+    /// A record that was written whole is damaged; later ones are not believed.
     Damaged { line: usize },
     /// The file is of another version, or something else altogether.
     Foreign,
@@ -46,10 +46,12 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded {
     let mut lines = body.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
     while let Some((index, line)) = lines.next() {
         let Some(record) = decode_line(line) else {
+            // A line that ends was written whole: if it is wrong, a crash did not do that.
+            let is_whole = line.ends_with(b"\n") || lines.peek().is_some();
             let line = index + 2;
-            let fault = match lines.peek() {
-                None => Fault::TornTail { line },
-                Some(_) => Fault::Damaged { line },
+            let fault = match is_whole {
+                false => Fault::TornTail { line },
+                true => Fault::Damaged { line },
             };
             return Decoded { state, fault: Some(fault) };
         };

@@ -132,12 +132,16 @@ impl State {
         self.operations.get(&id)
     }
 
-    /// The operations that have not ended, in the order of acceptance.
-    pub(crate) fn open_operations(&self) -> Vec<Accepted> {
-        self.in_order()
-            .filter(|operation| operation.outcome.is_none())
-            .map(|operation| operation.accepted.clone())
-            .collect()
+    /// All operations that are remembered, in the order of acceptance.
+    pub(crate) fn operations(&self) -> impl Iterator<Item = &OperationState> {
+        self.order.iter().filter_map(|id| self.operations.get(id))
+    }
+
+    /// Drops what may have been overtaken by records that are lost: what was wanted, and what was under way.
+    pub(crate) fn distrust(&mut self) {
+        self.processes.values_mut().for_each(|process| process.desired = None);
+        self.operations.retain(|_, operation| operation.outcome.is_some());
+        self.order.retain(|id| self.operations.contains_key(id));
     }
 
     /// The shortest journal that says the same.
@@ -156,7 +160,7 @@ impl State {
             });
             records.extend(stop.map(|deadlines| Record::Stopping { alias: alias(), deadlines }));
         }
-        for OperationState { accepted, outcome } in self.in_order() {
+        for OperationState { accepted, outcome } in self.operations() {
             let id = accepted.id;
             records.push(Record::Accepted { order: accepted.clone() });
             records.extend(outcome.clone().map(|outcome| Record::Concluded { id, outcome }));
@@ -168,17 +172,13 @@ impl State {
         self.processes.entry(alias).or_default()
     }
 
-    fn in_order(&self) -> impl Iterator<Item = &OperationState> {
-        self.order.iter().filter_map(|id| self.operations.get(id))
-    }
-
     /// Drops the oldest ended operations. Those that go on are never dropped.
     fn forget(&mut self, now: Timestamp) {
         let old = |operation: &OperationState| {
             let ended = operation.outcome.as_ref().map(|outcome| outcome.at);
             ended.is_some_and(|at| now.duration_since(at) > REMEMBERED_FOR)
         };
-        if self.order.len() <= REMEMBERED + SLACK && !self.in_order().next().is_some_and(old) {
+        if self.order.len() <= REMEMBERED + SLACK && !self.operations().next().is_some_and(old) {
             return;
         }
         let mut surplus = self.order.len().saturating_sub(REMEMBERED);

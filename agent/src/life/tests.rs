@@ -149,6 +149,15 @@ fn a_start_overtakes_the_stop_that_waited_for_the_start_before() {
 }
 
 #[test]
+fn a_wish_overtakes_the_stop_that_waited_for_the_start_before() {
+    let mut story = Story::new(Restart::Always);
+    story.check(Event::Start, &["spawn"], Phase::Stopped);
+    story.check(STOP, &["starts: superseded"], Phase::Stopped);
+    story.check(Event::Wish { running: true }, &["stops: superseded"], Phase::Stopped);
+    story.check(Event::Started, &[], Phase::Running);
+}
+
+#[test]
 fn a_restart_stops_and_starts() {
     let mut story = Story::running(Restart::Never);
     story.check(RESTART, &["ask"], Phase::Stopping);

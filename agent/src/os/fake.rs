@@ -28,6 +28,8 @@ pub(crate) enum Manners {
     Ignores,
     /// Not even SIGKILL ends it.
     Undead,
+    /// Nor any of its many children.
+    Crowd,
     /// The system refuses to signal it.
     Foreign,
     /// It can not be started.
@@ -120,7 +122,7 @@ impl FakeTree {
         }
         lock(&self.signals).push((self.began.elapsed(), self.instance.pid, signal));
         match (signal, self.manners) {
-            (Signal::KILL, Manners::Undead) => {}
+            (Signal::KILL, Manners::Undead | Manners::Crowd) => {}
             (Signal::KILL, _) => self.end(Exit::Signal(Signal::KILL)),
             (_, Manners::EndsAfter(Duration::ZERO)) => self.end(Exit::Signal(signal)),
             (_, Manners::EndsAfter(pause)) => {
@@ -240,7 +242,9 @@ impl Tree for FakeTree {
     }
 
     fn members(&self) -> Vec<Leftover> {
-        self.look().map(|sight| Leftover { pid: sight.pid, command: sight.command }).into_iter().collect()
+        let told = self.look().map(|sight| Leftover { pid: sight.pid, command: sight.command });
+        let number = if self.manners == Manners::Crowd { 60 } else { 1 };
+        told.into_iter().flat_map(|told| std::iter::repeat_n(told, number)).collect()
     }
 
     fn release(&self) {}

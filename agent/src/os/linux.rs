@@ -21,7 +21,7 @@ use std::{collections::HashMap, io, sync::Arc};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use self::{
@@ -34,6 +34,7 @@ use self::{
 use super::{Adoption, Instance, Launch, Os, StartError, Tree};
 use crate::{
     config::CgroupUse,
+    error::Chain,
     process::{Alias, Exit},
     stop::Time,
 };
@@ -121,9 +122,12 @@ impl Os for Linux {
     fn adopt(&self, instance: &Instance) -> Adoption {
         let main = self.main_of(instance);
         let tree: Arc<dyn Tree> = match self.group_of(instance) {
-            // A main process that left its cgroup is not ours any more, whatever its pid.
+            // A main process that left its cgroup is ours as long as it carries the mark.
             Some(group) => {
-                let main = main.filter(|main| main.has_ended() || group.holds(main.pid()));
+                let (name, value) = self.mark(&instance.alias, instance.generation);
+                let mark = format!("{name}={value}");
+                let is_marked = |pid| proc::has_environment(pid, mark.as_bytes());
+                let main = main.filter(|m| m.has_ended() || group.holds(m.pid()) || is_marked(m.pid()));
                 Arc::new(Grouped::new(group, main, instance.started))
             }
             None if instance.boot_id != self.boot_id => return Adoption::Gone(Exit::Unknown),
@@ -140,7 +144,17 @@ impl Os for Linux {
     }
 
     fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)> {
-        let all = Stat::all().unwrap_or_default();
+        // Who is not found here gets a second instance next to it.
+        let listed = (0..SURVEYS).find_map(|_| {
+            let all = Stat::all().inspect_err(|error| {
+                error!(error = %Chain(error), "The processes of the host can not be listed.");
+                std::thread::sleep(walked::RETRY);
+            });
+            all.ok()
+        });
+        let Some(all) = listed else {
+            return Vec::new();
+        };
         let mut found = self.survey_groups(&all);
         found.extend(self.survey_marks(&all));
         found
@@ -232,6 +246,9 @@ impl Linux {
         })
     }
 }
+
+/// How often the listing of all processes is tried.
+const SURVEYS: usize = 5;
 
 /// The variable that marks a process as one of an instance.
 const MARK: &str = "BELAY_INSTANCE";

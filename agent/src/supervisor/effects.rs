@@ -24,6 +24,10 @@ use crate::{
 /// How long the look at leftovers may take. Less than [`crate::stop::MARGIN`], which pays for it.
 const SURVEY_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long the first look at a new instance may hold up that it is known. Less than [`life::SETTLE`], so that a second
+/// look has its time before the start is answered.
+const FIRST_LOOK_PATIENCE: Duration = Duration::from_millis(50);
+
 impl Owner {
     /// Does one thing that the life of a process asks for.
     pub(super) fn carry_out(&mut self, alias: &Alias, effect: Effect) {
@@ -52,10 +56,16 @@ impl Owner {
         let task = async move {
             let launched = tokio::task::spawn_blocking(move || {
                 let (instance, tree) = os.start(&launch).map_err(|error| Chain(&error).to_string())?;
-                let sight = tree.look();
-                Ok(Launched { instance, tree, sight })
+                Ok(Launched { instance, tree, sight: None })
             });
-            let result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
+            let mut result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
+            if let Ok(Launched { tree, sight, .. }) = &mut result {
+                let tree = tree.clone();
+                let look = tokio::task::spawn_blocking(move || tree.look());
+                // The look may hang, and the instance must be known all the same: it may have to be stopped.
+                *sight =
+                    tokio::time::timeout(FIRST_LOOK_PATIENCE, look).await.ok().and_then(Result::ok).flatten();
+            }
             let launched = Event::Launched { alias, generation, result };
             // An error means that the owner is gone: the instance is found again by its cgroup or its mark.
             let _ = events.send(launched).await;
@@ -80,7 +90,12 @@ impl Owner {
                 slot.notes.clear();
                 slot.leftovers.clear();
                 slot.last_active = Some(date);
+                let is_seen = sight.is_some();
                 self.hold(&alias, instance, tree, sight);
+                if !is_seen {
+                    // Mostly this one comes back before the instance has settled.
+                    self.look(&alias);
+                }
                 self.work.push_back(Work::Life(alias, life::Event::Started));
             }
             Err(why) => {
@@ -307,7 +322,11 @@ fn explain(slot: &Slot, fault: Fault) -> (Reason, String) {
         Fault::Leftovers => {
             let told = |left: &Leftover| format!("{} ({})", left.pid, left.command);
             let left: Vec<_> = slot.leftovers.iter().map(told).collect();
-            let message = format!("cannot stop `{alias}`: still alive after SIGKILL: {}", left.join(", "));
+            let mut message =
+                format!("cannot stop `{alias}`: still alive after SIGKILL: {}", left.join(", "));
+            if slot.unnamed > 0 {
+                message.push_str(&format!(", and {} more", slot.unnamed));
+            }
             (Reason::Leftovers, message)
         }
         Fault::Refused { why } => (Reason::Leftovers, format!("cannot stop `{alias}`: {why}")),

@@ -1,6 +1,9 @@
 //! Takes orders in, gives each process its turn, and brings operations to their end.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use belay_proto::{Problem, Reason};
 use tokio::sync::watch;
@@ -42,6 +45,7 @@ impl Owner {
             return Ok(order.id);
         }
         let waves = self.waves(&order)?;
+        self.refuse_late(&order, &waves)?;
         if self.running.len() >= AT_A_TIME {
             return Err(Problem::new(
                 Reason::Overloaded,
@@ -68,6 +72,14 @@ impl Owner {
     /// Begins an accepted operation, or goes on with it after a restart of the agent.
     pub(super) fn begin(&mut self, accepted: Accepted, span: Span) {
         let id = accepted.id;
+        self.outrank(&accepted);
+        let operation = Running::new(accepted, self.accepted, span);
+        self.give_turns(id, &operation.current_wave());
+        self.running.insert(id, operation);
+    }
+
+    /// Lets an order overrule those that were accepted before it, for the processes that it names.
+    pub(super) fn outrank(&mut self, accepted: &Accepted) {
         let wish = life::Event::Wish { running: accepted.verb != Verb::Stop };
         self.accepted += 1;
         for alias in accepted.waves.iter().flatten() {
@@ -76,9 +88,28 @@ impl Owner {
                 self.work.push_back(Work::Life(alias.clone(), wish.clone()));
             }
         }
-        let operation = Running::new(accepted, self.accepted, span);
-        self.give_turns(id, &operation.current_wave());
-        self.running.insert(id, operation);
+    }
+
+    /// Refuses an order that was on its way while the same server gave a newer one, which was accepted: its time is over.
+    fn refuse_late(&self, order: &Order, waves: &[Vec<Alias>]) -> Result<(), Problem> {
+        // Ids of this version rise with time.
+        let rises = |id: Uuid| id.get_version_num() == 7;
+        if !rises(order.id) {
+            return Ok(());
+        }
+        let newer =
+            self.journal.state().operations().map(|operation| &operation.accepted).filter(|accepted| {
+                accepted.epoch == order.epoch && rises(accepted.id) && accepted.id > order.id
+            });
+        let overruled: BTreeSet<_> = newer.flat_map(|accepted| accepted.waves.iter().flatten()).collect();
+        match waves.iter().flatten().find(|alias| overruled.contains(alias)) {
+            None => Ok(()),
+            Some(alias) => Err(Problem::new(
+                Reason::Superseded,
+                format!("a newer order for `{alias}` was accepted already"),
+            )
+            .target(format!("processes/{alias}"))),
+        }
     }
 
     /// Lets a process take its turn in an operation.
@@ -133,6 +164,7 @@ impl Owner {
             Progress::Waits => {}
             Progress::NextWave => {
                 let wave = operation.current_wave();
+                self.grant_time(id);
                 self.give_turns(id, &wave);
             }
             Progress::Ended => self.conclude(id),
@@ -187,11 +219,26 @@ impl Owner {
             if now < overdue_at(operation) {
                 continue;
             }
-            for alias in operation.accepted.waves.iter().flatten() {
+            // Those after the current wave still get their turn.
+            for alias in operation.current_wave() {
                 let message = format!("`{alias}` did not get there in time; its order goes on");
-                let done = Work::Done(*id, alias.clone(), Err((Reason::TimedOut, message)));
+                let done = Work::Done(*id, alias, Err((Reason::TimedOut, message)));
                 self.work.push_back(done);
             }
+        }
+    }
+
+    /// Gives what is left of an operation the time that it needs where the deadline has passed: those before it took too
+    /// long, and it is not killed for that.
+    fn grant_time(&mut self, id: Uuid) {
+        let now = self.os.now();
+        let Some(operation) = self.running.get(&id).filter(|late| late.accepted.deadline <= now) else {
+            return;
+        };
+        let waves = operation.remaining_waves().iter();
+        let needed: Duration = waves.map(|wave| self.need(operation.accepted.verb, wave)).sum();
+        if let Some(operation) = self.running.get_mut(&id) {
+            operation.accepted.deadline = now + needed;
         }
     }
 

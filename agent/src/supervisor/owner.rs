@@ -26,6 +26,9 @@ const EVENT_QUEUE: usize = 256;
 /// How long a graceful end waits for processes that are being made, so that they are written down.
 const LAUNCH_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many leftovers of a process are named: a message holds those of all processes, and may not be large.
+const NAMED_LEFTOVERS: usize = 50;
+
 /// The owner of all processes.
 pub(super) struct Owner {
     pub(super) os: Arc<dyn Os>,
@@ -78,7 +81,7 @@ pub(super) struct Launched {
     pub instance: Instance,
     /// All its processes.
     pub tree: Arc<dyn Tree>,
-    /// How it was seen at once; `None` where it ended before.
+    /// How it was seen at once; `None` where the look took too long, or it ended before.
     pub sight: Option<Sight>,
 }
 
@@ -193,7 +196,9 @@ impl Owner {
                 if self.is_current(&alias, generation)
                     && let Some(slot) = self.slots.get_mut(&alias)
                 {
+                    slot.unnamed = leftovers.len().saturating_sub(NAMED_LEFTOVERS);
                     slot.leftovers = leftovers;
+                    slot.leftovers.truncate(NAMED_LEFTOVERS);
                     self.work.push_back(Work::Life(alias, life::Event::Surveyed));
                 }
             }

@@ -18,7 +18,7 @@ use crate::{
     config::ProcessConfig,
     error::Chain,
     folder,
-    journal::{Memory, ProcessState, Record, State},
+    journal::{Memory, OperationState, ProcessState, Record, State},
     life::{self, Life},
     operation::{Accepted, Verb},
     os::{Adoption, Instance, Tree},
@@ -80,7 +80,7 @@ impl Owner {
             // It was declared since the last start.
             Memory::New | Memory::Whole => true,
             // What an operator wanted is lost: nothing is started that somebody may have stopped.
-            Memory::Lost => alive,
+            Memory::Lost => alive && known.stop.is_none(),
         });
         if known.desired.is_none() {
             if memory == Memory::Lost {
@@ -171,7 +171,14 @@ impl Owner {
 
     /// Goes on with the operations that were under way, in the order in which they were accepted.
     fn resume(&mut self, state: &State, same_boot: bool) {
-        for accepted in state.open_operations() {
+        // One that has ended still overrules those before it that have not.
+        let from_the_first_open = state.operations().skip_while(|operation| operation.outcome.is_some());
+        for OperationState { accepted, outcome } in from_the_first_open {
+            if outcome.is_some() {
+                self.outrank(accepted);
+                continue;
+            }
+            let accepted = accepted.clone();
             let now = self.os.now();
             let span = order_span(&accepted);
             span.in_scope(|| info!(verb = ?accepted.verb, "Order taken up again."));

@@ -31,6 +31,8 @@ pub(super) struct Slot {
     pub last_exit: Option<ExitReport>,
     /// What outlived its last stop.
     pub leftovers: Vec<Leftover>,
+    /// How many more did.
+    pub unnamed: usize,
     /// Operations that wait for it to be gone.
     pub stops: Vec<Uuid>,
     /// Operations that wait for it to run.
@@ -73,6 +75,7 @@ impl Slot {
             last_active: None,
             last_exit: None,
             leftovers: Vec::new(),
+            unnamed: 0,
             stops: Vec::new(),
             starts: Vec::new(),
             latest: 0,

@@ -202,6 +202,15 @@ async fn leftovers_are_named_and_settle_by_themselves() {
     agent.until(|all| all[0].phase == Phase::Stopped && all[0].leftovers.is_empty()).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn many_leftovers_are_counted_not_named() {
+    let agent = Agent::start(&[worker("a")], &[("a", Manners::Crowd)]).await;
+    let failed = outcome(agent.order(order(Verb::Stop, "a")).await);
+    check_failed(&failed, Reason::Leftovers);
+    assert_eq!(failed.processes[0].leftovers.len(), 50);
+    assert!(failed.failure.unwrap().message.ends_with(", and 10 more"));
+}
+
 /// Hazard P25.
 #[tokio::test(start_paused = true)]
 async fn a_refused_signal_is_never_stopped() {
@@ -442,6 +451,60 @@ async fn a_restart_outlives_the_agent() {
     let agent = agent.crash().await;
     assert_eq!(outcome(agent.order(restart).await).processes[0].generation, 2);
     assert_eq!(agent.os.processes().len(), 2);
+}
+
+/// Hazards A01 and P21: what was ordered last wins, also where it has ended and what was ordered before has not.
+#[tokio::test(start_paused = true)]
+async fn an_ended_order_overrules_an_open_one_after_a_crash() {
+    let slow = Manners::EndsAfter(Duration::from_secs(8));
+    let agent = Agent::start(&[worker("a"), worker("b")], &[("a", slow)]).await;
+    let stop = order(Verb::Stop, "*");
+    let caller = agent.accept(stop.clone()).await;
+    agent.until(|all| all[1].phase == Phase::Stopped).await;
+    assert_eq!(outcome(agent.order(order(Verb::Start, "b")).await).failure, None);
+    let agent = agent.crash().await;
+    caller.abort();
+    check_failed(&outcome(agent.order(stop).await), Reason::Superseded);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(agent.process("a").await.phase, Phase::Stopped);
+    let b = agent.process("b").await;
+    assert_eq!((b.phase, b.desired_running, b.generation), (Phase::Running, true, 2));
+    let pid = b.sight.unwrap().pid;
+    assert!(agent.os.signals().iter().all(|(_, signalled, _)| *signalled != pid));
+}
+
+/// An order that was on its way for long does not undo a newer one of the same server.
+#[tokio::test(start_paused = true)]
+async fn an_order_that_comes_late_is_refused() {
+    let agent = Agent::start(&[worker("a"), worker("b")], &[]).await;
+    let id = |second: u64| Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, second, 0));
+    let early = Order { id: id(1), ..order(Verb::Start, "a") };
+    let stop = Order { id: id(2), ..order(Verb::Stop, "a") };
+    assert_eq!(outcome(agent.order(stop.clone()).await).failure, None);
+    let refused = agent.order(early.clone()).await.unwrap().unwrap_err();
+    assert_eq!(refused.reason, Reason::Superseded);
+    assert_eq!(agent.process("a").await.phase, Phase::Stopped);
+    assert_eq!(outcome(agent.order(stop).await).failure, None);
+
+    let other = Order { id: id(1), ..order(Verb::Stop, "b") };
+    assert_eq!(outcome(agent.order(other).await).failure, None);
+    let of_another_server = Order { epoch: 2, ..early };
+    assert_eq!(outcome(agent.order(of_another_server).await).failure, None);
+}
+
+/// A wave that takes too long takes neither the turn nor the grace of the next.
+#[tokio::test(start_paused = true)]
+async fn a_wave_after_the_deadline_gets_its_turn() {
+    let manners = [("a", Manners::Undead), ("base", Manners::EndsAfter(Duration::from_secs(3)))];
+    let agent = Agent::start(&[worker("a"), base("base")], &manners).await;
+    let pid = agent.process("base").await.sight.unwrap().pid;
+    let unhurried = agent.accept(order(Verb::Stop, "a")).await;
+    let hurried = Order { budget: Some(Duration::from_secs(2)), ..order(Verb::Stop, "*") };
+    check_failed(&outcome(agent.order(hurried).await), Reason::TimedOut);
+    assert_eq!(agent.process("base").await.phase, Phase::Stopped);
+    let sent: Vec<_> = agent.os.signals().into_iter().filter(|sent| sent.1 == pid).collect();
+    assert!(matches!(sent[..], [(_, _, Signal::TERM)]), "{sent:?}");
+    check_failed(&outcome(unhurried.await), Reason::Leftovers);
 }
 
 /// Hazard A05: a lost journal neither starts what somebody may have stopped nor a second copy of what lives.

@@ -47,6 +47,15 @@ impl Grouped {
         self.main.as_ref().filter(|main| !main.has_ended())
     }
 
+    /// Who lives in the group; and the main process, which is one of the tree even where it moved out of the group.
+    fn pids(&self) -> Vec<i32> {
+        let mut pids = self.group.procs();
+        if let Some(main) = self.living_main().map(Pidfd::pid).filter(|main| !pids.contains(main)) {
+            pids.push(main);
+        }
+        pids
+    }
+
     /// A member, held and then verified. `None` where it is gone, or another process by now.
     fn member(&self, pid: i32) -> Option<Pidfd> {
         let opened = Pidfd::open(pid).ok().flatten()?;
@@ -106,6 +115,70 @@ impl Tree for Grouped {
     }
 
     fn kill(&self) -> Result<(), SignalError> {
+        let group = self.kill_group();
+        // It may have moved to another group.
+        let main = self.living_main().map_or(Ok(()), |main| main.send(Signal::KILL).map(drop));
+        group.and(main)
+    }
+
+    fn walks(&self) -> bool {
+        false
+    }
+
+    fn is_empty(&self) -> bool {
+        let unpopulated = match self.group.populated() {
+            Ok(populated) => !populated,
+            Err(error) => is_removed(&error),
+        };
+        unpopulated && self.living_main().is_none()
+    }
+
+    fn main_exit(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async {
+            let Some(main) = &self.main else {
+                return Exit::Unknown;
+            };
+            main.ended().await;
+            main.collect()
+        })
+    }
+
+    fn emptied(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            loop {
+                match self.wait_until_empty().await {
+                    Ok(()) => {}
+                    Err(error) if is_removed(&error) => {}
+                    Err(error) => {
+                        warn!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup is polled, it can not be watched.");
+                        poll_until(|| self.is_empty()).await;
+                    }
+                }
+                // Whoever moved out may have moved back by its end.
+                let Some(main) = self.living_main() else { break };
+                main.ended().await;
+            }
+        })
+    }
+
+    fn look(&self) -> Option<Sight> {
+        let main = self.living_main().map(Pidfd::pid);
+        members::look(&self.pids(), main, self.started)
+    }
+
+    fn members(&self) -> Vec<Leftover> {
+        members::tell(&self.pids())
+    }
+
+    fn release(&self) {
+        if let Err(error) = self.group.remove() {
+            debug!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup can not be removed.");
+        }
+    }
+}
+
+impl Grouped {
+    fn kill_group(&self) -> Result<(), SignalError> {
         match self.group.kill() {
             Ok(()) => Ok(()),
             // The group is gone, and so is everything in it; or the kernel is older than 5.14, then one by one.
@@ -124,55 +197,6 @@ impl Tree for Grouped {
                 signal: Signal::KILL,
                 source,
             }),
-        }
-    }
-
-    fn walks(&self) -> bool {
-        false
-    }
-
-    fn is_empty(&self) -> bool {
-        match self.group.populated() {
-            Ok(populated) => !populated,
-            Err(error) => is_removed(&error),
-        }
-    }
-
-    fn main_exit(&self) -> BoxFuture<'_, Exit> {
-        Box::pin(async {
-            let Some(main) = &self.main else {
-                return Exit::Unknown;
-            };
-            main.ended().await;
-            main.collect()
-        })
-    }
-
-    fn emptied(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            match self.wait_until_empty().await {
-                Ok(()) => {}
-                Err(error) if is_removed(&error) => {}
-                Err(error) => {
-                    warn!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup is polled, it can not be watched.");
-                    poll_until(|| self.is_empty()).await;
-                }
-            }
-        })
-    }
-
-    fn look(&self) -> Option<Sight> {
-        let main = self.living_main().map(Pidfd::pid);
-        members::look(&self.group.procs(), main, self.started)
-    }
-
-    fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.group.procs())
-    }
-
-    fn release(&self) {
-        if let Err(error) = self.group.remove() {
-            debug!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup can not be removed.");
         }
     }
 }

@@ -20,6 +20,12 @@ use crate::{
     signal::Signal,
 };
 
+/// How many bytes of a command line are shown: a message holds those of all processes, and may not be large.
+const COMMAND_LENGTH: usize = 1024;
+
+/// The same for a leftover, of which a process may have many.
+const LEFTOVER_LENGTH: usize = 128;
+
 /// Sends the stop signal to one member, and wakes it in case it was stopped. Says whether it was there.
 pub(super) fn ask(member: &Pidfd, signal: Signal) -> Result<Sent, SignalError> {
     let sent = member.send(signal)?;
@@ -56,7 +62,7 @@ pub(super) fn look(members: &[i32], main: Option<i32>, start_time: Timestamp) ->
     Some(Sight {
         pid,
         user: proc::user(pid)?,
-        command: proc::command(pid),
+        command: proc::command(pid, COMMAND_LENGTH),
         ports: ports(members),
         start_time,
     })
@@ -64,7 +70,7 @@ pub(super) fn look(members: &[i32], main: Option<i32>, start_time: Timestamp) ->
 
 /// The members, as they are told to a person.
 pub(super) fn tell(members: &[i32]) -> Vec<Leftover> {
-    let tell = |pid: &i32| Leftover { pid: *pid, command: proc::command(*pid) };
+    let tell = |pid: &i32| Leftover { pid: *pid, command: proc::command(*pid, LEFTOVER_LENGTH) };
     members.iter().map(tell).collect()
 }
 

@@ -49,8 +49,11 @@ impl Pidfd {
 
     /// Takes hold of the process that has this pid and began at this tick.
     pub(super) fn open_exactly(pid: i32, ticks: u64) -> io::Result<Option<Self>> {
-        let opened = Self::open(pid)?;
-        Ok(opened.filter(|_| Stat::read(pid).is_some_and(|stat| stat.ticks == ticks)))
+        let Some(opened) = Self::open(pid)? else {
+            return Ok(None);
+        };
+        let stat = Stat::read(pid)?;
+        Ok(stat.is_some_and(|stat| stat.ticks == ticks).then_some(opened))
     }
 
     /// The pid.

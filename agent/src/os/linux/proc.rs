@@ -1,6 +1,11 @@
 //! What `/proc` tells of one process.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::PathBuf,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -24,16 +29,27 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// Reads it. `None` where there is no such process.
-    pub(super) fn read(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    /// Reads it. `None` where there is no such process, or none that may be seen. Whatever else goes wrong (no
+    /// descriptors, no memory) does not mean that it is gone.
+    pub(super) fn read(pid: i32) -> io::Result<Option<Self>> {
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(line) if line.is_empty() => Ok(None),
+            Ok(line) => Self::parse(&line).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Every process of the host.
+    /// Every process of the host, or an error where any of them can not be read.
     pub(super) fn all() -> io::Result<Vec<Self>> {
-        let entries = fs::read_dir("/proc")?;
-        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        Ok(pids.filter_map(Self::read).collect())
+        let mut all = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
+                all.extend(Self::read(pid)?);
+            }
+        }
+        Ok(all)
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -61,17 +77,28 @@ impl Stat {
     }
 }
 
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+        || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 /// The cgroup (version 2) of a process.
 pub(super) fn cgroup(pid: impl std::fmt::Display) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-/// The command line of a process, its words joined by spaces; its name where it has none.
-pub(super) fn command(pid: i32) -> String {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+/// The beginning of the command line of a process, its words joined by spaces; its name where it has none. Never
+/// more than `length` bytes.
+pub(super) fn command(pid: i32, length: usize) -> String {
+    let mut words = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
+        // What could be read until an error is shown.
+        let _ = file.take(length as u64 + 4).read_to_end(&mut words);
+    }
     let text = String::from_utf8_lossy(&words);
-    let text = text.trim_end_matches('\0').replace('\0', " ");
+    let mut text = text.trim_end_matches('\0').replace('\0', " ");
+    text.truncate(text.floor_char_boundary(length));
     if !text.is_empty() {
         return text;
     }
@@ -154,11 +181,21 @@ mod tests {
     #[test]
     fn knows_itself() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let stat = Stat::read(own).unwrap();
+        let stat = Stat::read(own).unwrap().unwrap();
+        assert_eq!(Stat::read(i32::MAX).unwrap(), None);
         assert!(stat.alive);
         assert!(Stat::all().unwrap().iter().any(|other| other.pid == own));
-        assert!(command(own).contains("belay"));
+        assert!(command(own, 1024).contains("belay"));
+        assert!(command(own, 5).len() <= 5);
         assert!(user(own).is_some());
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_not_gone() {
+        assert!(is_gone(&io::Error::from_raw_os_error(libc::ESRCH)));
+        assert!(is_gone(&io::Error::from_raw_os_error(libc::ENOENT)));
+        assert!(!is_gone(&io::Error::from_raw_os_error(libc::EMFILE)));
+        assert!(!is_gone(&io::Error::from_raw_os_error(libc::ENOMEM)));
     }
 
     /// Hybrid hosts mount the unified hierarchy below the others.

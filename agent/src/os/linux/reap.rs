@@ -56,12 +56,16 @@ pub(super) fn reap_orphans() -> io::Result<AbortHandle> {
     let mut children = signal(SignalKind::child())?;
     let task = tokio::spawn(async move {
         while children.recv().await.is_some() {
-            if reap_in_order() == Swept::Blocked {
+            let mut swept = reap_in_order();
+            while swept == Swept::Blocked {
                 tokio::time::sleep(PATIENCE).await;
-                if reap_in_order() == Swept::Blocked
-                    && let Ok(Err(error)) = tokio::task::spawn_blocking(reap_by_search).await
-                {
-                    warn!(error = %Chain(&error), "Orphans can not be searched for.");
+                swept = reap_in_order();
+                if swept == Swept::Blocked {
+                    let search = tokio::task::spawn_blocking(reap_by_search).await;
+                    swept = search.unwrap_or(Ok(Swept::Clean)).unwrap_or_else(|error| {
+                        warn!(error = %Chain(&error), "Orphans can not be searched for.");
+                        Swept::Clean
+                    });
                 }
             }
         }
@@ -91,16 +95,22 @@ fn reap_in_order() -> Swept {
     Swept::Clean
 }
 
-/// Reaps whatever zombie is a child of this program: looks at all processes.
-fn reap_by_search() -> io::Result<()> {
+/// Reaps whatever zombie is a child of this program: looks at all processes. Blocked while a process is made: to wait
+/// for that would hold up all that are to be made after it.
+fn reap_by_search() -> io::Result<Swept> {
+    if MAKING.try_write().is_err() {
+        return Ok(Swept::Blocked);
+    }
     let own = getpid().as_raw_nonzero().get();
     let zombies = Stat::all()?.into_iter();
     let zombies = zombies.filter(|stat| stat.parent == own && !stat.alive);
-    let _guard = MAKING.write().unwrap_or_else(PoisonError::into_inner);
+    let Ok(_guard) = MAKING.try_write() else {
+        return Ok(Swept::Blocked);
+    };
     for zombie in zombies.filter(|stat| is_orphan(stat.pid)) {
         reap(zombie.pid);
     }
-    Ok(())
+    Ok(Swept::Clean)
 }
 
 fn is_orphan(pid: i32) -> bool {
@@ -118,4 +128,15 @@ fn reap(pid: i32) {
 
 fn held() -> MutexGuard<'static, BTreeSet<i32>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_never_waits_for_a_process_that_is_made() {
+        let _making = MAKING.read().unwrap();
+        assert_eq!(reap_by_search().unwrap(), Swept::Blocked);
+    }
 }

@@ -77,7 +77,7 @@ fn run(
     let pid = pid_of(&child);
     // Nobody else waits for it, so its pid is its own until it is held.
     match (Pidfd::open(pid), Stat::read(pid)) {
-        (Ok(Some(main)), Some(stat)) => Ok((main, stat)),
+        (Ok(Some(main)), Ok(Some(stat))) => Ok((main, stat)),
         _ => {
             let _ = child.kill();
             let _ = child.wait();

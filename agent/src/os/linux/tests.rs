@@ -146,6 +146,34 @@ async fn a_process_that_ignores_the_stop_signal_is_killed() {
     .await;
 }
 
+/// A main process that moved out of its cgroup is one of the tree all the same.
+#[tokio::test]
+async fn a_main_process_that_left_its_group_is_killed() {
+    let script = "echo $$ > \"$0/cgroup.procs\" && echo out; exec sleep 1000";
+    let dir = tempfile::tempdir().unwrap();
+    let linux = Linux::new(Uuid::new_v4(), CgroupUse::Auto).unwrap();
+    let Some(cgroups) = &linux.cgroups else {
+        eprintln!("skipped: no cgroup v2 can be written here");
+        return;
+    };
+    let instance_dir = cgroups.instance("subject.3").unwrap().dir().to_owned();
+    let parent = instance_dir.parent().unwrap().display().to_string();
+    let launch = launch(dir.path(), "/bin/sh", &["-c", script, &parent]);
+    let (instance, tree) = linux.start(&launch).unwrap();
+    let subject = Subject { linux, instance, tree, dir };
+    subject.says("out").await;
+    assert!(!subject.tree.is_empty());
+    let members = subject.tree.members();
+    assert!(members.iter().any(|member| member.pid == subject.instance.pid));
+    let Adoption::Alive(again) = subject.linux.adopt(&subject.instance) else {
+        panic!("it is alive");
+    };
+    assert_eq!(again.members(), members);
+    subject.tree.kill().unwrap();
+    assert_eq!(subject.main_exit().await, Exit::Signal(Signal::KILL));
+    subject.emptied().await;
+}
+
 /// Hazards P05, P06 and P17: what left the group and lost its parent is asked once the main process is gone, and the tree
 /// is not empty before it is.
 #[tokio::test]

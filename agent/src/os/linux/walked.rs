@@ -109,8 +109,11 @@ impl Tree for Walked {
                     // All of them must end; what they fork until then is found by the next walk.
                     Ok(Ok(members)) => {
                         for member in members {
-                            if let Some(member) = hold(Id::of(&member)) {
-                                member.ended().await;
+                            match Pidfd::open_exactly(member.pid, member.ticks) {
+                                Ok(Some(member)) => member.ended().await,
+                                Ok(None) => {}
+                                // There are no descriptors left to hold it, say: the next walk would fare no better.
+                                Err(_) => tokio::time::sleep(RETRY).await,
                             }
                         }
                     }
@@ -171,17 +174,27 @@ impl Walk {
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         for round in 1..=ROUNDS {
-            let members = self.members().unwrap_or_default();
-            let held: Vec<_> = members.iter().filter_map(|member| hold(Id::of(member))).collect();
+            let Ok(members) = self.members() else {
+                // Who else there is can not be known now. SIGKILL is repeated until all are gone.
+                if let Some(main) = self.living_main() {
+                    results.add(main.send(Signal::KILL));
+                }
+                break;
+            };
+            // Held one by one: a large tree has more members than this program has descriptors.
+            let ids: Vec<_> = members.iter().map(Id::of).collect();
             let mut all_frozen = true;
-            for member in &held {
-                if frozen.insert(member.pid()) {
+            for id in &ids {
+                if !frozen.contains(id)
+                    && let Some(member) = hold(*id)
+                {
+                    frozen.insert(*id);
                     all_frozen = false;
                     results.add(member.send(Signal::STOP));
                 }
             }
             if all_frozen || round == ROUNDS {
-                for member in held {
+                for member in ids.into_iter().filter_map(hold) {
                     results.add(member.send(Signal::KILL));
                 }
                 break;
@@ -247,7 +260,7 @@ impl Walk {
 }
 
 /// How long to wait where the processes of the host can not be listed.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 
 /// A member, held and then verified. `None` where it is gone, or another process by now.
 fn hold(member: Id) -> Option<Pidfd> {
