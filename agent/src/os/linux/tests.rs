@@ -59,14 +59,17 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        for _ in 0..100 {
+        for _ in 0..500 {
             let _ = self.tree.kill();
             if self.tree.is_empty() {
                 break;
             }
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(2));
         }
         self.tree.release();
+        if let Some(cgroups) = &self.linux.cgroups {
+            cgroups.release();
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -203,16 +204,32 @@ impl Walk {
         results.finish()
     }
 
-    /// All living members.
+    /// All living members. Where none is found, and one may be hidden by its exec, it is looked again.
     fn members(&self) -> io::Result<Vec<Stat>> {
-        let all = Stat::all().inspect_err(|error| {
-            error!(error = %Chain(error), "The processes of the host can not be listed.");
-        })?;
-        let mut known = self.known();
-        let members = self.choose(&all, &mut known);
-        known.members = members.iter().map(Id::of).collect();
-        known.members.insert(self.first);
-        Ok(members)
+        let mut looks = 1;
+        loop {
+            let all = Stat::all().inspect_err(|error| {
+                error!(error = %Chain(error), "The processes of the host can not be listed.");
+            })?;
+            let mut known = self.known();
+            let members = self.choose(&all, &mut known);
+            if members.is_empty() && looks < LOOKS && all.iter().any(|stat| self.is_undecided(stat)) {
+                drop(known);
+                looks += 1;
+                thread::sleep(EXEC);
+                continue;
+            }
+            known.members = members.iter().map(Id::of).collect();
+            known.members.insert(self.first);
+            return Ok(members);
+        }
+    }
+
+    /// Whether it may be a member that can not be told for a moment: while a process begins another program, the kernel
+    /// shows no environment of it. Threads of the kernel never have one.
+    fn is_undecided(&self, stat: &Stat) -> bool {
+        let of_kernel = stat.pid == KERNEL || stat.parent == KERNEL;
+        stat.alive && !of_kernel && stat.ticks >= self.first.ticks && proc::environment(stat.pid).is_empty()
     }
 
     fn pids(&self) -> Vec<i32> {
@@ -258,6 +275,13 @@ impl Walk {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How often it is looked for members before there are none, and how long a look waits for an exec to end.
+const LOOKS: u32 = 10;
+const EXEC: Duration = Duration::from_millis(2);
+
+/// The parent of the kernel's own threads.
+const KERNEL: i32 = 2;
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
