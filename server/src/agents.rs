@@ -56,6 +56,14 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// Whether the process is meant to run afterwards.
+    pub(crate) fn starts(&self) -> bool {
+        match self {
+            Self::Start(_) | Self::Restart(_) | Self::StartAll => true,
+            Self::Stop(_) | Self::StopAll => false,
+        }
+    }
+
     /// The RPC's name at the agent.
     pub(crate) fn name(&self) -> &'static str {
         match self {

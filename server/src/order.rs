@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use belay_proto::{HostId, Problem, ProcessId, Reason};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{Instrument, error, info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -75,10 +75,9 @@ async fn accept(
         Ok(known) => known,
         Err(error) => return Err(app.refused(audit, error).await),
     };
-    let budget = budget(&known, &verb(String::new()));
     let order = Order {
         id: Uuid::now_v7(),
-        verb: verb(known.alias),
+        verb: verb(known.alias.clone()),
         principal: caller.user.name.clone(),
         trace: caller.trace,
         budget: None,
@@ -92,12 +91,8 @@ async fn accept(
         trace: caller.trace,
         time: audit.time,
     };
-    let running = match order.verb {
-        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll => true,
-        Verb::Stop(_) | Verb::StopAll => false,
-    };
     // Where the whole agent was stopped, it no longer is.
-    let agent_state = (running && app.fleet.host(host)?.host.agent_state == AgentState::Stopped)
+    let agent_state = (order.verb.starts() && app.fleet.host(host)?.host.agent_state == AgentState::Stopped)
         .then_some(AgentState::Available);
     match app.store.accept(intent, agent_state, audit.clone()).await {
         Ok(()) => {}
@@ -109,10 +104,10 @@ async fn accept(
         app.fleet.set_agent_state(host, state, audit.time);
     }
 
-    let work = send(app.clone(), host, process, order, budget).in_current_span();
-    match timeout(budget + MARGIN, app.background.spawn(work)).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(Error::Internal(format!("an order ended unexpectedly: {panic}"))),
+    let budget = budget(&known, &order.verb);
+    let work = app.to_the_end(send(app.clone(), host, process, order, budget));
+    match timeout(budget + MARGIN, work).await {
+        Ok(result) => result,
         Err(_) => Err(Error::NotProven { what: action.into(), host, process, waited: budget + MARGIN }),
     }
 }
@@ -128,11 +123,8 @@ fn check(app: &App, host: HostId, process: ProcessId) -> Result<Process, Error> 
 fn budget(process: &Process, verb: &Verb) -> Duration {
     let told = process.observed.as_ref().and_then(|observed| Duration::try_from(observed.stop_budget).ok());
     let stop = told.filter(|budget| !budget.is_zero()).unwrap_or(UNKNOWN_STOP_BUDGET);
-    match verb {
-        Verb::Stop(_) | Verb::StopAll => stop,
-        Verb::Start(_) | Verb::StartAll => stop + START_BUDGET, // a start waits for a stop that is under way
-        Verb::Restart(_) => stop + START_BUDGET,
-    }
+    // A start waits for a stop that is under way.
+    if verb.starts() { stop + START_BUDGET } else { stop }
 }
 
 async fn send(
@@ -146,8 +138,9 @@ async fn send(
     let deadline = Instant::now() + budget + 10 * MARGIN;
     match app.agents.carry_out(&app.fleet, host, &order, PATIENCE, deadline).await {
         Ok(operation) => {
-            settle(&app, host, operation.clone());
-            match operation.failure() {
+            let failure = operation.failure();
+            settle(&app, host, operation);
+            match failure {
                 None => app.fleet.process(host, process),
                 Some(problem) => Err(Error::Agent(problem.target(target(host, process)))),
             }

@@ -10,8 +10,8 @@ use http::{Method, StatusCode};
 use crate::fleet;
 
 /// The example answers of the two pages that started the project.
-const STOPPED_PROCESS: &str = include_str!("seeds/stop_process.json");
-const STOPPED_AGENT: &str = include_str!("seeds/stop_agent.json");
+const STOPPED_PROCESS: &str = include_str!("../../gateway/src/json/seeds/stop_process.json");
+const STOPPED_AGENT: &str = include_str!("../../gateway/src/json/seeds/stop_agent.json");
 
 #[tokio::test]
 async fn stops_one_process_and_answers_as_documented() {
