@@ -8,7 +8,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rustix::process::{Pid, getpgid};
 use tokio::io::Interest;
 use tracing::{debug, warn};
 
@@ -16,6 +15,7 @@ use super::{
     cgroup::Cgroup,
     members::{self, Results},
     pidfd::{Pidfd, Sent, poll_until},
+    proc::Stat,
     raw,
 };
 use crate::{
@@ -202,8 +202,7 @@ impl Grouped {
 }
 
 fn process_group(pid: i32) -> Option<i32> {
-    let group = getpgid(Some(Pid::from_raw(pid)?)).ok()?;
-    Some(group.as_raw_nonzero().get())
+    Some(Stat::read(pid).ok()??.group)
 }
 
 /// Whether an error says that the cgroup is not there any more: then nothing lives in it.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, getsid, set_child_subreaper, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::AbortHandle,
@@ -101,9 +101,8 @@ fn reap_by_search() -> io::Result<Swept> {
     if MAKING.try_write().is_err() {
         return Ok(Swept::Blocked);
     }
-    let own = getpid().as_raw_nonzero().get();
     let zombies = Stat::all()?.into_iter();
-    let zombies = zombies.filter(|stat| stat.parent == own && !stat.alive);
+    let zombies = zombies.filter(|stat| stat.parent == own_pid() && !stat.alive);
     let Ok(_guard) = MAKING.try_write() else {
         return Ok(Swept::Blocked);
     };
@@ -114,9 +113,14 @@ fn reap_by_search() -> io::Result<Swept> {
 }
 
 fn is_orphan(pid: i32) -> bool {
-    let session = |pid: Option<Pid>| getsid(pid).ok();
-    let foreign = Pid::from_raw(pid).is_some_and(|pid| session(Some(pid)) != session(None));
-    foreign && !held().contains(&pid)
+    // Not by getsid(2) of rustix: in a container, this program's session may be one of outside, which has the number 0
+    // here, and that is no `Pid`.
+    let session = |pid: i32| Stat::read(pid).ok().flatten().map(|stat| stat.session);
+    session(pid) != session(own_pid()) && !held().contains(&pid)
+}
+
+fn own_pid() -> i32 {
+    getpid().as_raw_nonzero().get()
 }
 
 fn reap(pid: i32) {

@@ -372,6 +372,25 @@ async fn orphans_are_reaped() {
     assert!(foreign.wait().unwrap().success());
 }
 
+/// Hazard P14, in a container: the session of whoever entered it is one of outside, which has no number inside.
+#[test]
+fn orphans_are_reaped_in_a_container() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root makes a PID namespace");
+        return;
+    }
+    let itself = std::env::current_exe().unwrap();
+    let test = "os::linux::tests::orphans_are_reaped";
+    let inside = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(itself)
+        .args(["--exact", test])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&inside.stdout);
+    assert!(inside.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// Hazards P01 to P03 and A05: what does not match in every respect is another process.
 #[tokio::test]
 async fn only_the_very_same_process_is_taken_back() {
