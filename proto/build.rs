@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "belay/v1/host.proto",
     "belay/v1/host_agent.proto",
     "belay/v1/agent_process.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 8] = [
     "belay/v1/user.proto",
     "belay/v1/audit.proto",
     "belay/agent/v1/agent.proto",
+    "belay/agent/v1/control.proto",
     "belay/fleet/v1/fleet.proto",
 ];
 

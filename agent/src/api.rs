@@ -44,7 +44,7 @@ impl AgentService for Api {
         &self,
         request: Request<pb::StopProcessRequest>,
     ) -> Result<Response<pb::StopProcessResponse>, Status> {
-        let (metadata, _, pb::StopProcessRequest { order, alias }) = request.into_parts();
+        let (metadata, _, pb::StopProcessRequest { order, alias, mode: _ }) = request.into_parts();
         let operation = self.order(&metadata, order, Verb::Stop, Some(alias)).await?;
         Ok(Response::new(pb::StopProcessResponse { operation }))
     }
@@ -71,7 +71,7 @@ impl AgentService for Api {
         &self,
         request: Request<pb::StopAllProcessesRequest>,
     ) -> Result<Response<pb::StopAllProcessesResponse>, Status> {
-        let (metadata, _, pb::StopAllProcessesRequest { order }) = request.into_parts();
+        let (metadata, _, pb::StopAllProcessesRequest { order, mode: _ }) = request.into_parts();
         let operation = self.order(&metadata, order, Verb::Stop, None).await?;
         Ok(Response::new(pb::StopAllProcessesResponse { operation }))
     }
@@ -106,6 +106,15 @@ impl AgentService for Api {
             incarnation: self.incarnation.clone(),
             processes: processes.into_iter().map(convert::observed).collect(),
         }))
+    }
+
+    type ReadLogStream = tokio_stream::Empty<Result<pb::ReadLogResponse, Status>>;
+
+    async fn read_log(
+        &self,
+        _: Request<pb::ReadLogRequest>,
+    ) -> Result<Response<Self::ReadLogStream>, Status> {
+        todo!()
     }
 }
 

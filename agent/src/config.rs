@@ -1,6 +1,9 @@
 //! The agent's settings: one TOML file, typed, read once, checked before anything binds.
 
+mod limits;
+mod probe;
 mod process;
+mod stop;
 
 use std::{
     collections::HashSet,
@@ -10,11 +13,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use petgraph::{algo::toposort, graphmap::DiGraphMap};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-pub use self::process::{ProcessConfig, StopConfig};
+pub use self::{
+    limits::{CgroupLimits, Rlimit, RlimitName, Umask},
+    probe::{LiveCheck, LiveConfig, ProbeCommand, ReadyConfig, ReadyWhen},
+    process::{Nice, OomScore, OutputConfig, ProcessConfig},
+    stop::{HookConfig, Kill, SignalConfig, StopConfig},
+};
 
 /// The agent's settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -154,6 +163,7 @@ impl Config {
                 return Err(wrong(format!("process {}", process.alias), what));
             }
         }
+        self.check_order()?;
         self.check_server()?;
         self.check_listener(self.listen)
     }
@@ -201,6 +211,35 @@ impl Config {
             return Err(wrong("fleet_token_file", what));
         }
         Ok(token.into())
+    }
+
+    /// Every process can be started: those before it are declared, and none waits for itself.
+    fn check_order(&self) -> Result<(), ConfigError> {
+        let mut graph = DiGraphMap::<&str, ()>::new();
+        for process in &self.processes {
+            let alias = process.alias.as_str();
+            graph.add_node(alias);
+            for before in &process.after {
+                let Some(known) = self.processes.iter().find(|other| other.alias == *before) else {
+                    let what = format!("`after` names `{before}`, which is not declared");
+                    return Err(wrong(format!("process {alias}"), what));
+                };
+                if known.operable && !process.operable {
+                    let what = format!(
+                        "`after` names `{before}`, a worker: base processes (`operable = false`) start before all workers"
+                    );
+                    return Err(wrong(format!("process {alias}"), what));
+                }
+                graph.add_edge(before.as_str(), alias, ());
+            }
+        }
+        match toposort(&graph, None) {
+            Ok(_) => Ok(()),
+            Err(cycle) => {
+                let what = "`after` leads back to itself: it would wait for itself";
+                Err(wrong(format!("process {}", cycle.node_id()), what))
+            }
+        }
     }
 
     fn check_server(&self) -> Result<(), ConfigError> {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     operation::{Order, Outcome, Standing, Target, Verb},
-    process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, Sight},
+    process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
 };
 
 /// Reads an order. An error names each field that is wrong.
@@ -90,6 +90,11 @@ pub(crate) fn observed(observed: Observed) -> pb::ObservedProcess {
         last_exit,
         leftovers,
         stop_budget,
+        trouble,
+        next_start,
+        endings,
+        grouped,
+        not_applied,
     } = observed;
     let mut wire = pb::ObservedProcess {
         alias: alias.into(),
@@ -103,9 +108,14 @@ pub(crate) fn observed(observed: Observed) -> pb::ObservedProcess {
         last_exit: last_exit.map(exit_report),
         leftovers: leftovers.into_iter().map(leftover).collect(),
         stop_budget: duration(stop_budget),
+        trouble,
+        next_start_time: next_start.map(timestamp),
+        endings,
+        grouped,
+        not_applied,
         ..pb::ObservedProcess::default()
     };
-    if let Some(Sight { pid, user, command, ports, start_time }) = sight {
+    if let Some(Sight { pid, user, command, ports, start_time, sockets: _, memory: _ }) = sight {
         wire.pid = pid;
         wire.user = user;
         wire.start_command = command;
@@ -133,6 +143,7 @@ fn invalid(field: &str, what: impl Into<String>) -> Problem {
 
 fn phase(phase: Phase) -> pb::ProcessPhase {
     match phase {
+        Phase::Starting => pb::ProcessPhase::Starting,
         Phase::Running => pb::ProcessPhase::Running,
         Phase::Stopping => pb::ProcessPhase::Stopping,
         Phase::Backoff => pb::ProcessPhase::Backoff,
@@ -142,7 +153,21 @@ fn phase(phase: Phase) -> pb::ProcessPhase {
 }
 
 fn exit_report(report: ExitReport) -> pb::ExitReport {
-    let ExitReport { pid, exit, escalated, stop_duration, finish_time, note } = report;
+    let ExitReport {
+        pid,
+        exit,
+        escalated,
+        stop_duration,
+        finish_time,
+        note,
+        core_dumped,
+        oom_killed,
+        rungs,
+        cpu_time,
+        peak_memory,
+        last_output,
+    } = report;
+    let rung = |RungReport { step, duration }| pb::Rung { step, duration: self::duration(duration) };
     let (exit_code, signal) = match exit {
         Exit::Code(code) => (Some(code), None),
         Exit::Signal(signal) => (None, Some(signal.to_string())),
@@ -156,6 +181,12 @@ fn exit_report(report: ExitReport) -> pb::ExitReport {
         stop_duration: stop_duration.and_then(duration),
         finish_time: Some(timestamp(finish_time)),
         note,
+        core_dumped,
+        oom_killed,
+        rungs: rungs.into_iter().map(rung).collect(),
+        cpu_time: cpu_time.and_then(duration),
+        peak_memory_bytes: peak_memory,
+        last_output,
     }
 }
 

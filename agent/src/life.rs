@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::backoff::Backoff;
 use crate::{
     process::{Exit, Phase},
     stop::{self, Deadlines, Ladder, Scope, Step, Time},
@@ -407,7 +408,7 @@ impl Life {
     }
 
     fn back_off(&mut self, moment: Moment) -> State {
-        let until = moment.now + backoff::pause(self.endings, moment.roll);
+        let until = moment.now + Backoff::default().pause(self.endings, moment.roll);
         self.endings = self.endings.saturating_add(1);
         State::Backoff { until }
     }

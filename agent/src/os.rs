@@ -8,14 +8,21 @@
 pub(crate) mod fake;
 pub(crate) mod linux;
 
-use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    process::{Alias, Exit, Leftover, Sight},
+    config::{CgroupLimits, Rlimit, RlimitName},
+    process::{Alias, Exit, Leftover, Sight, Sockets},
     signal::Signal,
     stop::{Scope, Time},
 };
@@ -34,14 +41,24 @@ pub(crate) trait Os: Send + Sync + 'static {
     /// The kernel's boot id: a pid of another boot means nothing.
     fn boot_id(&self) -> &str;
 
+    /// How the processes of new instances are kept track of.
+    fn tracker(&self) -> Tracker;
+
     /// Starts a new instance. Blocks until its program runs, or can not be run.
-    fn start(&self, launch: &Launch) -> Result<(Instance, Arc<dyn Tree>), StartError>;
+    fn start(&self, launch: &Launch) -> Result<Started, StartError>;
+
+    /// Runs a helper as a member of the tree of an instance: in its cgroup, with its mark, as its user. `launch` is that
+    /// of the instance with the helper's command and arguments. Blocks until its program runs, or can not be run.
+    fn run(&self, instance: &Instance, launch: &Launch) -> Result<Box<dyn Helper>, StartError>;
 
     /// Takes an instance of an earlier life of the agent back, without a signal. Blocks.
     fn adopt(&self, instance: &Instance) -> Adoption;
 
     /// Every instance that shows itself to be one of this agent's, whatever the journal knows. Blocks.
     fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)>;
+
+    /// On which of these sockets' ports somebody still listens: the very same socket, whoever holds it now. Blocks.
+    fn still_listening(&self, sockets: &Sockets) -> BTreeSet<u16>;
 }
 
 /// One instance: a main process and everything that came of it.
@@ -60,7 +77,7 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn is_empty(&self) -> bool;
 
     /// Ends when the main process has ended; at once where it was gone before.
-    fn main_exit(&self) -> BoxFuture<'_, Exit>;
+    fn main_ended(&self) -> BoxFuture<'_, Ending>;
 
     /// Ends when no member is alive any more.
     fn emptied(&self) -> BoxFuture<'_, ()>;
@@ -71,8 +88,76 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// Its living members. Blocks.
     fn members(&self) -> Vec<Leftover>;
 
+    /// What the whole tree has used, as far as the kernel counts it. Blocks.
+    fn accounts(&self) -> Accounts;
+
+    /// What a person should know of it: members that left its cgroup, say. Blocks.
+    fn notes(&self) -> Vec<String>;
+
     /// Gives back what the kernel keeps for it, once it is empty. Blocks.
     fn release(&self);
+}
+
+/// A program that is run on behalf of an instance: a hook, or a probe.
+pub(crate) trait Helper: Send + Sync {
+    /// Ends when it has ended.
+    fn ended(&self) -> BoxFuture<'_, Exit>;
+
+    /// Kills it: its time is over. What it started is a member of the instance's tree, and goes with it.
+    fn kill(&self);
+}
+
+/// How the processes of an instance are kept track of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tracker {
+    /// By a cgroup of its own.
+    Cgroup,
+    /// By walking all processes of the host.
+    Walk {
+        /// Why there is no cgroup.
+        why: String,
+    },
+}
+
+/// A new instance.
+pub(crate) struct Started {
+    /// Its identity.
+    pub instance: Instance,
+    /// All its processes.
+    pub tree: Arc<dyn Tree>,
+    /// Settings that could not be applied, each with the reason: a limit without its controller, say.
+    pub not_applied: Vec<String>,
+}
+
+/// How a main process ended, and what it had used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// How it ended.
+    pub exit: Exit,
+    /// Whether the kernel wrote a core file.
+    pub core_dumped: bool,
+    /// What it and those that it had waited for had used.
+    pub accounts: Accounts,
+}
+
+impl Ending {
+    /// That of a process of which only this is known.
+    pub(crate) const UNKNOWN: Self = Self {
+        exit: Exit::Unknown,
+        core_dumped: false,
+        accounts: Accounts { cpu: None, peak_memory: None, oom_killed: false },
+    };
+}
+
+/// What processes have used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    /// Processor time; `None` where it is not known.
+    pub cpu: Option<Duration>,
+    /// The most memory at a time, in bytes; `None` where it is not known.
+    pub peak_memory: Option<u64>,
+    /// Whether the kernel killed one of them for want of memory.
+    pub oom_killed: bool,
 }
 
 /// How to start an instance.
@@ -90,8 +175,24 @@ pub(crate) struct Launch {
     pub cwd: PathBuf,
     /// The user to become; `None` for the agent's own.
     pub user: Option<String>,
+    /// The group to become; `None` for the user's own.
+    pub group: Option<String>,
+    /// The rights that new files do not get.
+    pub umask: u32,
+    /// The nice value.
+    pub nice: i32,
+    /// The OOM score adjustment.
+    pub oom_score_adj: i32,
+    /// Limits on each process.
+    pub rlimits: BTreeMap<RlimitName, Rlimit>,
+    /// Limits on all processes together.
+    pub limits: CgroupLimits,
     /// Its environment, beyond the few variables that every process gets.
     pub environment: BTreeMap<String, String>,
+    /// More variables that it gets as the agent has them.
+    pub inherit: Vec<String>,
+    /// The socket on which it may say that it is ready (`NOTIFY_SOCKET`).
+    pub notify: Option<PathBuf>,
     /// The file to which its output is appended.
     pub log: PathBuf,
 }
@@ -140,6 +241,9 @@ pub(crate) enum StartError {
     /// The user does not exist.
     #[error("the user `{user}` does not exist on this host")]
     UserUnknown { user: String },
+    /// The group does not exist.
+    #[error("the group `{group}` does not exist on this host")]
+    GroupUnknown { group: String },
     /// Only root becomes another user.
     #[error("cannot become the user `{user}`: the agent does not run as root")]
     NotRoot { user: String },

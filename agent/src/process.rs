@@ -1,6 +1,6 @@
 //! What is said of a process: how it is named, how it ended, how it is seen.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -89,12 +89,61 @@ pub(crate) struct ExitReport {
     /// What else a person should know.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Whether the kernel wrote a core file.
+    #[serde(default)]
+    pub core_dumped: bool,
+    /// Whether the kernel killed it for want of memory.
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// What its stop went through, in order.
+    #[serde(default)]
+    pub rungs: Vec<RungReport>,
+    /// The processor time that it used, where that is known.
+    #[serde(default)]
+    pub cpu_time: Option<Duration>,
+    /// The most memory that it had at a time, in bytes, where that is known.
+    #[serde(default)]
+    pub peak_memory: Option<u64>,
+    /// The last lines of its output.
+    #[serde(default)]
+    pub last_output: Vec<String>,
+}
+
+impl ExitReport {
+    /// The report of a main process that ended so, with nothing else known of it.
+    pub(crate) fn new(pid: i32, exit: Exit, finish_time: Timestamp) -> Self {
+        Self {
+            pid,
+            exit,
+            escalated: false,
+            stop_duration: None,
+            finish_time,
+            note: String::new(),
+            core_dumped: false,
+            oom_killed: false,
+            rungs: Vec::new(),
+            cpu_time: None,
+            peak_memory: None,
+            last_output: Vec::new(),
+        }
+    }
+}
+
+/// One rung of the ladder of a stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RungReport {
+    /// What was done: `hook`, `delay`, or the signal.
+    pub step: String,
+    /// How long it lasted.
+    pub duration: Duration,
 }
 
 /// Where a process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
+    /// It is being started, and is not ready yet.
+    Starting,
     /// Something of it is alive, and nobody is stopping it.
     Running,
     /// A stop is under way.
@@ -120,7 +169,16 @@ pub(crate) struct Sight {
     pub ports: String,
     /// When the main process began.
     pub start_time: Timestamp,
+    /// The sockets behind the ports.
+    #[serde(skip)]
+    pub sockets: Sockets,
+    /// The memory of all its processes, in bytes.
+    #[serde(skip)]
+    pub memory: u64,
 }
+
+/// Sockets that somebody listens on: the inode of each, and its port.
+pub(crate) type Sockets = BTreeMap<u64, u16>;
 
 /// A process that is still alive after a stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,12 +217,30 @@ pub(crate) struct Observed {
     pub leftovers: Vec<Leftover>,
     /// The longest that a stop of it takes, proof included.
     pub stop_budget: Duration,
+    /// Why it does not run although it is wanted, or why it failed.
+    #[serde(default)]
+    pub trouble: String,
+    /// When it is started again, where it is in back-off.
+    #[serde(default)]
+    pub next_start: Option<Timestamp>,
+    /// How often in a row it ended without a healthy spell in between.
+    #[serde(default)]
+    pub endings: u32,
+    /// Whether it has a cgroup of its own.
+    #[serde(default)]
+    pub grouped: bool,
+    /// Settings that could not be applied to the living instance, each with the reason.
+    #[serde(default)]
+    pub not_applied: Vec<String>,
 }
 
 impl Observed {
     /// Whether `other` shows the same, but for when it was looked at.
     pub(crate) fn shows_the_same_as(&self, other: &Self) -> bool {
-        let timeless = |observed: &Self| Self { revision: 0, last_active: None, ..observed.clone() };
+        let timeless = |observed: &Self| {
+            let sight = observed.sight.clone().map(|sight| Sight { memory: 0, ..sight });
+            Self { revision: 0, last_active: None, sight, ..observed.clone() }
+        };
         timeless(self) == timeless(other)
     }
 }

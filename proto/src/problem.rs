@@ -78,6 +78,12 @@ reasons! {
     NotProven = "NOT_PROVEN", DeadlineExceeded;
     /// A stop ended with processes still alive.
     Leftovers = "LEFTOVERS", Aborted;
+    /// The system does not let the agent signal a process.
+    SignalRefused = "SIGNAL_REFUSED", Aborted;
+    /// The log file is not one that the process's `log_file_pattern` matches.
+    LogNotOffered = "LOG_NOT_OFFERED", PermissionDenied;
+    /// There is no such log file.
+    LogUnknown = "LOG_UNKNOWN", NotFound;
     /// A process could not be started.
     StartFailed = "START_FAILED", Aborted;
     /// A newer order took the place of this one before it had ended.

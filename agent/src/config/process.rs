@@ -2,15 +2,21 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::{life::Restart, process::Alias, signal::Signal};
-
-/// The longest grace that a process may have.
-const LONGEST_GRACE: Duration = Duration::from_secs(600);
+use super::{
+    limits::{CgroupLimits, Rlimit, RlimitName, Umask},
+    probe::{LiveConfig, ReadyConfig},
+    stop::StopConfig,
+};
+use crate::{
+    life::{Backoff, Restart},
+    process::Alias,
+};
 
 /// One declared process.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessConfig {
     /// Its name, unique on the host.
@@ -26,33 +32,85 @@ pub struct ProcessConfig {
     pub cwd: PathBuf,
     /// The user to run as. Default: the agent's own. Only root can become another one.
     pub user: Option<String>,
+    /// The group to run as. Default: the user's own. Only root can become another one.
+    pub group: Option<String>,
+    /// The rights that its new files do not get. Default: `"022"`.
+    #[serde(default)]
+    pub umask: Umask,
+    /// How much it yields to others: -20 to 19. Default: 0. Less than the agent's own needs root.
+    #[serde(default)]
+    pub nice: Nice,
+    /// How readily the kernel kills it for want of memory: -1000 to 1000. Default: 0. Less than the agent's own needs
+    /// root.
+    #[serde(default)]
+    pub oom_score_adj: OomScore,
+    /// Limits of the kernel on each of its processes. Default: the agent's own.
+    #[serde(default)]
+    pub rlimits: BTreeMap<RlimitName, Rlimit>,
+    /// Limits of the kernel on all its processes together, where the controllers are there.
+    #[serde(default)]
+    pub cgroup: CgroupLimits,
     /// Its environment, beyond PATH, LANG, LC_ALL, TZ, HOME, USER, LOGNAME and SHELL.
     #[serde(default, deserialize_with = "environment")]
     pub environment: BTreeMap<String, String>,
+    /// More variables that it gets as the agent has them.
+    #[serde(default)]
+    pub inherit: Vec<String>,
     /// Whether it may be ordered alone. Default: true.
     #[serde(default = "yes")]
     pub operable: bool,
+    /// Processes that start before it, and stop after it.
+    #[serde(default)]
+    pub after: Vec<Alias>,
     /// Where it logs: a glob. Default: the file to which its output goes.
     pub log_file_pattern: Option<String>,
+    /// How much of its output is kept.
+    #[serde(default)]
+    pub output: OutputConfig,
     /// How it is stopped.
     #[serde(default)]
     pub stop: StopConfig,
     /// Whether it is started again when it ends by itself. Default: `always`.
     #[serde(default)]
     pub restart: Restart,
+    /// Exit codes that mean that all went well. Default: `[0]`.
+    #[serde(default = "zero")]
+    pub success_codes: Vec<i32>,
+    /// Exit codes after which it is never started again.
+    #[serde(default)]
+    pub final_codes: Vec<i32>,
+    /// The pauses between an end and the next start.
+    #[serde(default)]
+    pub backoff: Backoff,
+    /// When it is ready. Default: when it has lived for 100 ms.
+    pub ready: Option<ReadyConfig>,
+    /// What shows that it works. It is restarted where it does not.
+    pub live: Option<LiveConfig>,
+    /// It is restarted where its processes have more memory than this together, say `"512MiB"`.
+    pub restart_above_memory: Option<ByteSize>,
 }
 
-/// How a process is stopped.
-#[derive(Debug, Clone, Deserialize)]
+/// How much of the output of a process is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct StopConfig {
-    /// What asks it to end. Default: SIGTERM.
-    #[serde(deserialize_with = "stop_signal")]
-    pub signal: Signal,
-    /// From the stop signal to SIGKILL. Default: 10s, at most 600s.
-    #[serde(deserialize_with = "grace")]
-    pub grace: Duration,
+pub struct OutputConfig {
+    /// How large a file may become before the next is begun. Default: `"10MiB"`, at least `"64KiB"`.
+    #[serde(deserialize_with = "output_size")]
+    pub max_size: ByteSize,
+    /// How many full files are kept besides the current one. Default: 4, at most 100.
+    #[serde(deserialize_with = "output_files")]
+    pub files: u32,
 }
+
+/// A nice value, in the kernel's range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i32")]
+pub struct Nice(i32);
+
+/// An OOM score adjustment, in the kernel's range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i32")]
+pub struct OomScore(i32);
 
 impl ProcessConfig {
     /// A process with this name and command line, all else as by default.
@@ -63,22 +121,74 @@ impl ProcessConfig {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             cwd: root(),
             user: None,
+            group: None,
+            umask: Umask::default(),
+            nice: Nice::default(),
+            oom_score_adj: OomScore::default(),
+            rlimits: BTreeMap::new(),
+            cgroup: CgroupLimits::default(),
             environment: BTreeMap::new(),
+            inherit: Vec::new(),
             operable: true,
+            after: Vec::new(),
             log_file_pattern: None,
+            output: OutputConfig::default(),
             stop: StopConfig::default(),
             restart: Restart::default(),
+            success_codes: zero(),
+            final_codes: Vec::new(),
+            backoff: Backoff::default(),
+            ready: None,
+            live: None,
+            restart_above_memory: None,
         }
     }
 }
 
-impl Default for StopConfig {
+impl Default for OutputConfig {
     fn default() -> Self {
-        Self { signal: Signal::TERM, grace: Duration::from_secs(10) }
+        Self { max_size: ByteSize::mib(10), files: 4 }
     }
 }
 
-fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+impl Nice {
+    /// The number.
+    pub fn get(self) -> i32 {
+        self.0
+    }
+}
+
+impl TryFrom<i32> for Nice {
+    type Error = String;
+
+    fn try_from(number: i32) -> Result<Self, String> {
+        match (-20..=19).contains(&number) {
+            true => Ok(Self(number)),
+            false => Err(format!("{number} is not a nice value: use -20 to 19")),
+        }
+    }
+}
+
+impl OomScore {
+    /// The number.
+    pub fn get(self) -> i32 {
+        self.0
+    }
+}
+
+impl TryFrom<i32> for OomScore {
+    type Error = String;
+
+    fn try_from(number: i32) -> Result<Self, String> {
+        match (-1000..=1000).contains(&number) {
+            true => Ok(Self(number)),
+            false => Err(format!("{number} is not an OOM score adjustment: use -1000 to 1000")),
+        }
+    }
+}
+
+/// Reads a path that must be absolute.
+pub(super) fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     let path = PathBuf::deserialize(from)?;
     if path.is_absolute() {
         Ok(path)
@@ -88,6 +198,13 @@ fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
             "`{path}` is not an absolute path; no shell and no PATH is searched for it"
         )))
     }
+}
+
+/// Reads a duration of at most an hour.
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let duration: Duration = humantime_serde::deserialize(from)?;
+    if duration <= LONGEST { Ok(duration) } else { Err(D::Error::custom("at most `1h`")) }
 }
 
 fn environment<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -103,19 +220,14 @@ fn environment<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, St
     }
 }
 
-fn stop_signal<'de, D: Deserializer<'de>>(from: D) -> Result<Signal, D::Error> {
-    let signal = Signal::deserialize(from)?;
-    if Signal::STOPPING.contains(&signal) {
-        Ok(signal)
-    } else {
-        let known: Vec<_> = Signal::STOPPING.iter().map(Signal::to_string).collect();
-        Err(D::Error::custom(format!("`{signal}` does not stop a process; use one of {}", known.join(", "))))
-    }
+fn output_size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteSize, D::Error> {
+    let size = ByteSize::deserialize(from)?;
+    if size >= ByteSize::kib(64) { Ok(size) } else { Err(D::Error::custom("at least `64KiB`")) }
 }
 
-fn grace<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let grace: Duration = humantime_serde::deserialize(from)?;
-    if grace <= LONGEST_GRACE { Ok(grace) } else { Err(D::Error::custom("a grace is at most 600s")) }
+fn output_files<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let files = u32::deserialize(from)?;
+    if files <= 100 { Ok(files) } else { Err(D::Error::custom("at most 100")) }
 }
 
 fn root() -> PathBuf {
@@ -124,4 +236,8 @@ fn root() -> PathBuf {
 
 fn yes() -> bool {
     true
+}
+
+fn zero() -> Vec<i32> {
+    vec![0]
 }

@@ -44,9 +44,9 @@ fn reads_every_setting() {
         panic!("two processes");
     };
     assert_eq!(first.restart, Restart::OnFailure);
-    assert_eq!(first.stop.signal.to_string(), "SIGINT");
+    assert_eq!(first.stop.signals[0].signal.to_string(), "SIGINT");
     assert_eq!(plain.restart, Restart::Always);
-    assert_eq!(plain.stop.signal, Signal::TERM);
+    assert_eq!(plain.stop.signals[0].signal, Signal::TERM);
     assert!(plain.operable);
     assert_eq!(config.log_folder(), Path::new("/tmp/x/log"));
 }

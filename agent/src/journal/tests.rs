@@ -63,12 +63,8 @@ fn story() -> Vec<Record> {
         Record::Ended {
             alias,
             report: ExitReport {
-                pid: 4711,
-                exit: Exit::Signal(Signal::TERM),
-                escalated: false,
                 stop_duration: Some(Time::from_micros(612)),
-                finish_time: Timestamp::UNIX_EPOCH,
-                note: String::new(),
+                ..ExitReport::new(4711, Exit::Signal(Signal::TERM), Timestamp::UNIX_EPOCH)
             },
         },
         Record::Concluded { id: Uuid::from_u128(7), outcome: outcome(Timestamp::UNIX_EPOCH) },

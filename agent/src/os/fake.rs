@@ -1,7 +1,7 @@
 //! An operating system made of memory: it records signals, and its processes behave as a test says.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI32, Ordering},
@@ -12,9 +12,12 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::watch, time::Instant};
 
-use super::{Adoption, BoxFuture, Instance, Launch, Os, SignalError, StartError, Tree};
+use super::{
+    Accounts, Adoption, BoxFuture, Ending, Helper, Instance, Launch, Os, SignalError, StartError, Started,
+    Tracker, Tree,
+};
 use crate::{
-    process::{Alias, Exit, Leftover, Sight},
+    process::{Alias, Exit, Leftover, Sight, Sockets},
     signal::Signal,
     stop::{Scope, Time},
 };
@@ -153,7 +156,11 @@ impl Os for FakeOs {
         &self.boot_id
     }
 
-    fn start(&self, launch: &Launch) -> Result<(Instance, Arc<dyn Tree>), StartError> {
+    fn tracker(&self) -> Tracker {
+        Tracker::Cgroup
+    }
+
+    fn start(&self, launch: &Launch) -> Result<Started, StartError> {
         let known = lock(&self.manners).get(&launch.alias).copied();
         let manners = known.unwrap_or(Manners::EndsAfter(Duration::ZERO));
         if manners == Manners::Missing {
@@ -183,7 +190,11 @@ impl Os for FakeOs {
             tree.end(Exit::Code(code));
         }
         lock(&self.processes).push(tree.clone());
-        Ok((instance, tree))
+        Ok(Started { instance, tree, not_applied: Vec::new() })
+    }
+
+    fn run(&self, _: &Instance, launch: &Launch) -> Result<Box<dyn Helper>, StartError> {
+        Err(StartError::Exec { command: launch.command.clone(), source: std::io::ErrorKind::NotFound.into() })
     }
 
     fn adopt(&self, instance: &Instance) -> Adoption {
@@ -197,6 +208,10 @@ impl Os for FakeOs {
     fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)> {
         let living = self.processes().into_iter().filter(|tree| tree.is_alive());
         living.map(|tree| (tree.instance.clone(), tree as Arc<dyn Tree>)).collect()
+    }
+
+    fn still_listening(&self, _: &Sockets) -> BTreeSet<u16> {
+        BTreeSet::new()
     }
 }
 
@@ -217,17 +232,18 @@ impl Tree for FakeTree {
         !self.is_alive()
     }
 
-    fn main_exit(&self) -> BoxFuture<'_, Exit> {
+    fn main_ended(&self) -> BoxFuture<'_, Ending> {
         Box::pin(async {
             let mut exit = self.exit.subscribe();
             let ended = exit.wait_for(Option::is_some).await;
-            ended.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown)
+            let exit = ended.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown);
+            Ending { exit, core_dumped: false, accounts: Accounts::default() }
         })
     }
 
     fn emptied(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            self.main_exit().await;
+            self.main_ended().await;
         })
     }
 
@@ -238,7 +254,17 @@ impl Tree for FakeTree {
             command: self.instance.alias.to_string(),
             ports: String::new(),
             start_time: self.instance.started,
+            sockets: Sockets::new(),
+            memory: 0,
         })
+    }
+
+    fn accounts(&self) -> Accounts {
+        Accounts::default()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn members(&self) -> Vec<Leftover> {

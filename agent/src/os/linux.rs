@@ -16,7 +16,11 @@ mod walked;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
@@ -31,11 +35,11 @@ use self::{
     proc::Stat,
     walked::Walked,
 };
-use super::{Adoption, Instance, Launch, Os, StartError, Tree};
+use super::{Adoption, Helper, Instance, Launch, Os, StartError, Started, Tracker, Tree};
 use crate::{
     config::CgroupUse,
     error::Chain,
-    process::{Alias, Exit},
+    process::{Alias, Exit, Sockets},
     stop::Time,
 };
 
@@ -44,6 +48,7 @@ use crate::{
 pub(crate) struct Linux {
     identity: Uuid,
     boot_id: String,
+    tracker: Tracker,
     /// `None` where no cgroup can be made, or none is wanted.
     cgroups: Option<Cgroups>,
     reaper: AbortHandle,
@@ -62,7 +67,17 @@ impl Linux {
             Ok(_) => info!(tracker = "cgroup", "Processes are tracked by cgroups."),
             Err(why) => warn!(tracker = "walk", why, "Processes are tracked without cgroups."),
         }
-        Ok(Self { identity, boot_id: proc::boot_id()?, cgroups: cgroups.ok(), reaper: reap::reap_orphans()? })
+        let tracker = match &cgroups {
+            Ok(_) => Tracker::Cgroup,
+            Err(why) => Tracker::Walk { why: why.clone() },
+        };
+        Ok(Self {
+            identity,
+            boot_id: proc::boot_id()?,
+            tracker,
+            cgroups: cgroups.ok(),
+            reaper: reap::reap_orphans()?,
+        })
     }
 
     /// What marks every process of an instance: an entry of its environment.
@@ -115,8 +130,16 @@ impl Os for Linux {
         &self.boot_id
     }
 
-    fn start(&self, launch: &Launch) -> Result<(Instance, Arc<dyn Tree>), StartError> {
+    fn tracker(&self) -> Tracker {
+        self.tracker.clone()
+    }
+
+    fn start(&self, launch: &Launch) -> Result<Started, StartError> {
         spawn::start(self, launch)
+    }
+
+    fn run(&self, _: &Instance, _: &Launch) -> Result<Box<dyn Helper>, StartError> {
+        todo!()
     }
 
     fn adopt(&self, instance: &Instance) -> Adoption {
@@ -139,7 +162,7 @@ impl Os for Linux {
         tree.release();
         // It may have ended a moment ago, as our child.
         let exit =
-            self.main_of(instance).filter(Pidfd::has_ended).map_or(Exit::Unknown, |main| main.collect());
+            self.main_of(instance).filter(Pidfd::has_ended).map_or(Exit::Unknown, |main| main.collect().exit);
         Adoption::Gone(exit)
     }
 
@@ -158,6 +181,10 @@ impl Os for Linux {
         let mut found = self.survey_groups(&all);
         found.extend(self.survey_marks(&all));
         found
+    }
+
+    fn still_listening(&self, _: &Sockets) -> BTreeSet<u16> {
+        BTreeSet::new()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     error::Chain,
     journal::Record,
     life::{self, Effect, Fault},
-    os::{Instance, SignalError, Tree},
+    os::{Instance, SignalError, Started, Tree},
     process::{Alias, Exit, ExitReport, Leftover, Sight},
     stop::{Deadlines, Scope, Time},
 };
@@ -55,7 +55,8 @@ impl Owner {
         let alias = alias.clone();
         let task = async move {
             let launched = tokio::task::spawn_blocking(move || {
-                let (instance, tree) = os.start(&launch).map_err(|error| Chain(&error).to_string())?;
+                let Started { instance, tree, not_applied: _ } =
+                    os.start(&launch).map_err(|error| Chain(&error).to_string())?;
                 Ok(Launched { instance, tree, sight: None })
             });
             let mut result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
@@ -101,12 +102,8 @@ impl Owner {
             Err(why) => {
                 warn!(%alias, why, "Process not started.");
                 let report = ExitReport {
-                    pid: 0,
-                    exit: Exit::Unknown,
-                    escalated: false,
-                    stop_duration: None,
-                    finish_time: date,
                     note: format!("could not be started: {why}"),
+                    ..ExitReport::new(0, Exit::Unknown, date)
                 };
                 slot.last_exit = Some(report.clone());
                 self.journal.append(Record::Ended { alias: alias.clone(), report });
@@ -135,7 +132,7 @@ impl Owner {
                     let event = Event::Life { alias, generation, event };
                     let _ = events.send(event).await;
                 };
-                let exit = tree.main_exit().await;
+                let exit = tree.main_ended().await.exit;
                 // Mostly the main process is the last to go, and the end is one event.
                 if is_empty(&tree).await {
                     return tell(life::Event::Emptied { exit: Some(exit) }).await;
@@ -157,7 +154,9 @@ impl Owner {
         let Some(slot) = self.slots.get_mut(alias) else {
             return;
         };
-        let signal = slot.config.stop.signal;
+        let Some(signal) = slot.config.stop.signals.first().map(|rung| rung.signal) else {
+            return;
+        };
         if scope == Scope::Group {
             // Before the signal: whatever happens to the agent now, nobody is asked twice.
             self.journal.append(Record::Stopping { alias: alias.clone(), deadlines });
@@ -249,12 +248,10 @@ impl Owner {
             slot.notes.push(note.to_owned());
         }
         let report = ExitReport {
-            pid: alive.instance.pid,
-            exit,
             escalated: stopped.is_some_and(|(_, escalated)| escalated),
             stop_duration: stopped.map(|(began, _)| now.saturating_sub(began)),
-            finish_time: date,
             note: std::mem::take(&mut slot.notes).join("; "),
+            ..ExitReport::new(alive.instance.pid, exit, date)
         };
         info!(
             %alias,

@@ -158,14 +158,8 @@ impl Owner {
             (true, _) => "it ended while no agent watched",
         };
         info!(alias = %instance.alias, pid = instance.pid, %exit, "Process has ended unwatched.");
-        let report = ExitReport {
-            pid: instance.pid,
-            exit,
-            escalated: false,
-            stop_duration: None,
-            finish_time: self.os.date(),
-            note: note.to_owned(),
-        };
+        let report =
+            ExitReport { note: note.to_owned(), ..ExitReport::new(instance.pid, exit, self.os.date()) };
         self.journal.append(Record::Ended { alias: instance.alias, report });
     }
 

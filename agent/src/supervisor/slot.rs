@@ -11,7 +11,7 @@ use crate::{
     config::ProcessConfig,
     life::{Life, Rules},
     os::{Instance, Launch, Tree},
-    process::{ExitReport, Leftover, Observed, Sight},
+    process::{ExitReport, Leftover, Observed, Sight, Sockets},
     stop,
 };
 
@@ -63,7 +63,7 @@ pub(super) struct Alive {
 impl Slot {
     /// A process of which nothing is known to be alive.
     pub(super) fn new(config: ProcessConfig, log: &Path, desired: bool) -> Self {
-        let rules = Rules { restart: config.restart, grace: config.stop.grace };
+        let rules = Rules { restart: config.restart, grace: config.stop.grace() };
         let log_file = log.join(format!("{}.log*", config.alias));
         let pattern = config.log_file_pattern.clone();
         Self {
@@ -87,37 +87,34 @@ impl Slot {
 
     /// What of the configuration decides about its life.
     pub(super) fn rules(&self) -> Rules {
-        Rules { restart: self.config.restart, grace: self.config.stop.grace }
+        Rules { restart: self.config.restart, grace: self.config.stop.grace() }
     }
 
     /// The longest that a stop of it takes.
     pub(super) fn stop_budget(&self) -> Duration {
-        self.config.stop.grace + stop::PROOF + stop::MARGIN
+        self.config.stop.grace() + stop::PROOF + stop::MARGIN
     }
 
     /// How its next instance is started.
     pub(super) fn launch(&self, generation: u64, log: &Path) -> Launch {
-        let ProcessConfig {
-            alias,
-            command,
-            args,
-            cwd,
-            user,
-            environment,
-            operable: _,
-            log_file_pattern: _,
-            stop: _,
-            restart: _,
-        } = &self.config;
+        let config = &self.config;
         Launch {
-            alias: alias.clone(),
+            alias: config.alias.clone(),
             generation,
-            command: command.clone(),
-            args: args.clone(),
-            cwd: cwd.clone(),
-            user: user.clone(),
-            environment: environment.clone(),
-            log: log.join(format!("{alias}.log")),
+            command: config.command.clone(),
+            args: config.args.clone(),
+            cwd: config.cwd.clone(),
+            user: config.user.clone(),
+            group: config.group.clone(),
+            umask: config.umask.bits(),
+            nice: config.nice.get(),
+            oom_score_adj: config.oom_score_adj.get(),
+            rlimits: config.rlimits.clone(),
+            limits: config.cgroup,
+            environment: config.environment.clone(),
+            inherit: config.inherit.clone(),
+            notify: None,
+            log: log.join(format!("{}.log", config.alias)),
         }
     }
 
@@ -139,6 +136,11 @@ impl Slot {
             last_exit: self.last_exit.clone(),
             leftovers: self.leftovers.clone(),
             stop_budget: self.stop_budget(),
+            trouble: String::new(),
+            next_start: None,
+            endings: 0,
+            grouped: self.alive.as_ref().is_some_and(|alive| alive.instance.cgroup.is_some()),
+            not_applied: Vec::new(),
         }
     }
 }
@@ -151,5 +153,7 @@ pub(super) fn unseen(instance: &Instance) -> Sight {
         command: String::new(),
         ports: String::new(),
         start_time: instance.started,
+        sockets: Sockets::new(),
+        memory: 0,
     }
 }

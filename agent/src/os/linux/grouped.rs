@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     error::Chain,
-    os::{BoxFuture, SignalError, Tree},
-    process::{Exit, Leftover, Sight},
+    os::{Accounts, BoxFuture, Ending, SignalError, Tree},
+    process::{Leftover, Sight},
     signal::Signal,
     stop::Scope,
 };
@@ -133,10 +133,10 @@ impl Tree for Grouped {
         unpopulated && self.living_main().is_none()
     }
 
-    fn main_exit(&self) -> BoxFuture<'_, Exit> {
+    fn main_ended(&self) -> BoxFuture<'_, Ending> {
         Box::pin(async {
             let Some(main) = &self.main else {
-                return Exit::Unknown;
+                return Ending::UNKNOWN;
             };
             main.ended().await;
             main.collect()
@@ -168,6 +168,14 @@ impl Tree for Grouped {
 
     fn members(&self) -> Vec<Leftover> {
         members::tell(&self.pids())
+    }
+
+    fn accounts(&self) -> Accounts {
+        Accounts::default()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn release(&self) {

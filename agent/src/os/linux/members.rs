@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::Chain,
     os::SignalError,
-    process::{Leftover, Sight},
+    process::{Leftover, Sight, Sockets},
     signal::Signal,
 };
 
@@ -65,6 +65,8 @@ pub(super) fn look(members: &[i32], main: Option<i32>, start_time: Timestamp) ->
         command: proc::command(pid, COMMAND_LENGTH),
         ports: ports(members),
         start_time,
+        sockets: Sockets::new(),
+        memory: 0,
     })
 }
 

@@ -15,7 +15,12 @@ use tokio::io::Interest;
 use tracing::warn;
 
 use super::{proc::Stat, raw, reap};
-use crate::{error::Chain, os::SignalError, process::Exit, signal::Signal};
+use crate::{
+    error::Chain,
+    os::{Ending, SignalError},
+    process::Exit,
+    signal::Signal,
+};
 
 /// A process held by a descriptor.
 #[derive(Debug)]
@@ -93,13 +98,13 @@ impl Pidfd {
     }
 
     /// Takes the exit status of a process that has ended, if it was a child of this program. The kernel then forgets it.
-    pub(super) fn collect(&self) -> Exit {
+    pub(super) fn collect(&self) -> Ending {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = waitid(WaitId::PidFd(self.fd.as_fd()), options);
         reap::release(self.pid);
         match status {
-            Ok(Some(status)) => exit(&status),
-            Ok(None) | Err(_) => Exit::Unknown,
+            Ok(Some(status)) => Ending { exit: exit(&status), ..Ending::UNKNOWN },
+            Ok(None) | Err(_) => Ending::UNKNOWN,
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{
     raw::{self, Entry, UserIds},
     reap,
 };
-use crate::os::{Instance, Launch, Os, StartError, Tree};
+use crate::os::{Instance, Launch, Os, StartError, Started, Tree};
 
 /// Variables of the agent's own environment that its processes get too. Nothing else of it does.
 const INHERITED: &[&str] = &["PATH", "LANG", "LC_ALL", "TZ"];
@@ -32,7 +32,7 @@ const INHERITED: &[&str] = &["PATH", "LANG", "LC_ALL", "TZ"];
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts an instance.
-pub(super) fn start(linux: &Linux, launch: &Launch) -> Result<(Instance, Arc<dyn Tree>), StartError> {
+pub(super) fn start(linux: &Linux, launch: &Launch) -> Result<Started, StartError> {
     let user = launch.user.as_deref().map(User::find).transpose()?;
     if !launch.cwd.is_dir() {
         return Err(StartError::Folder { path: launch.cwd.clone() });
@@ -50,7 +50,10 @@ pub(super) fn start(linux: &Linux, launch: &Launch) -> Result<(Instance, Arc<dyn
         .stderr(log);
     let group = make_group(linux, launch)?;
     match run(command, user, group.as_ref(), launch) {
-        Ok((main, stat)) => Ok(identify(linux, launch, main, stat, group)),
+        Ok((main, stat)) => {
+            let (instance, tree) = identify(linux, launch, main, stat, group);
+            Ok(Started { instance, tree, not_applied: Vec::new() })
+        }
         Err(error) => {
             if let Some(group) = group {
                 let _ = group.kill();

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::{os::Adoption, signal::Signal, stop::Scope};
+use crate::{config::CgroupLimits, os::Adoption, signal::Signal, stop::Scope};
 
 /// One instance of a shell script, killed for sure at the end of a test.
 struct Subject {
@@ -27,7 +27,7 @@ impl Subject {
             return None;
         }
         let launch = launch(dir.path(), "/bin/sh", &["-c", script]);
-        let (instance, tree) = linux.start(&launch).unwrap();
+        let Started { instance, tree, .. } = linux.start(&launch).unwrap();
         Some(Self { linux, instance, tree, dir })
     }
 
@@ -46,8 +46,8 @@ impl Subject {
         text.lines().map(str::to_owned).collect()
     }
 
-    async fn main_exit(&self) -> Exit {
-        timeout(PATIENCE, self.tree.main_exit()).await.unwrap()
+    async fn main_ended(&self) -> Exit {
+        timeout(PATIENCE, self.tree.main_ended()).await.unwrap().exit
     }
 
     async fn emptied(&self) {
@@ -92,7 +92,15 @@ fn launch(dir: &Path, command: &str, args: &[&str]) -> Launch {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         cwd: "/".into(),
         user: None,
+        group: None,
+        umask: 0o022,
+        nice: 0,
+        oom_score_adj: 0,
+        rlimits: BTreeMap::new(),
+        limits: CgroupLimits::default(),
         environment: BTreeMap::new(),
+        inherit: Vec::new(),
+        notify: None,
         log: dir.join("subject.log"),
     }
 }
@@ -118,7 +126,7 @@ async fn a_polite_process_ends_by_the_stop_signal() {
         assert_eq!(sight.pid, subject.instance.pid);
         eventually(|| subject.tree.look().is_some_and(|s| s.command == "sleep 1000")).await;
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
-        assert_eq!(subject.main_exit().await, Exit::Signal(Signal::TERM));
+        assert_eq!(subject.main_ended().await, Exit::Signal(Signal::TERM));
         subject.emptied().await;
         assert!(!exists(subject.instance.pid), "no zombie stays");
     })
@@ -128,7 +136,7 @@ async fn a_polite_process_ends_by_the_stop_signal() {
 #[tokio::test]
 async fn the_exit_code_is_known() {
     in_both_modes("exit 7", async |subject| {
-        assert_eq!(subject.main_exit().await, Exit::Code(7));
+        assert_eq!(subject.main_ended().await, Exit::Code(7));
         subject.emptied().await;
     })
     .await;
@@ -143,7 +151,7 @@ async fn a_process_that_ignores_the_stop_signal_is_killed() {
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
         assert!(!subject.tree.is_empty());
         subject.tree.kill().unwrap();
-        assert_eq!(subject.main_exit().await, Exit::Signal(Signal::KILL));
+        assert_eq!(subject.main_ended().await, Exit::Signal(Signal::KILL));
         subject.emptied().await;
     })
     .await;
@@ -162,7 +170,7 @@ async fn a_main_process_that_left_its_group_is_killed() {
     let instance_dir = cgroups.instance("subject.3").unwrap().dir().to_owned();
     let parent = instance_dir.parent().unwrap().display().to_string();
     let launch = launch(dir.path(), "/bin/sh", &["-c", script, &parent]);
-    let (instance, tree) = linux.start(&launch).unwrap();
+    let Started { instance, tree, .. } = linux.start(&launch).unwrap();
     let subject = Subject { linux, instance, tree, dir };
     subject.says("out").await;
     assert!(!subject.tree.is_empty());
@@ -173,7 +181,7 @@ async fn a_main_process_that_left_its_group_is_killed() {
     };
     assert_eq!(again.members(), members);
     subject.tree.kill().unwrap();
-    assert_eq!(subject.main_exit().await, Exit::Signal(Signal::KILL));
+    assert_eq!(subject.main_ended().await, Exit::Signal(Signal::KILL));
     subject.emptied().await;
 }
 
@@ -187,7 +195,7 @@ async fn a_daemon_that_left_the_session_belongs_to_the_tree() {
         subject.says("ready").await;
         assert!(subject.tree.members().len() >= 3);
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
-        assert_eq!(subject.main_exit().await, Exit::Signal(Signal::TERM));
+        assert_eq!(subject.main_ended().await, Exit::Signal(Signal::TERM));
         assert!(!subject.tree.is_empty());
         assert!(!subject.said().contains(&"asked".to_owned()));
         subject.tree.ask(Signal::TERM, Scope::Rest).unwrap();
@@ -202,7 +210,7 @@ async fn a_daemon_that_left_the_session_belongs_to_the_tree() {
 async fn a_double_fork_is_killed() {
     in_both_modes("(setsid sleep 1000 & ) ; echo ready", async |subject| {
         subject.says("ready").await;
-        assert_eq!(subject.main_exit().await, Exit::Code(0));
+        assert_eq!(subject.main_ended().await, Exit::Code(0));
         assert!(!subject.tree.is_empty());
         subject.tree.kill().unwrap();
         subject.emptied().await;
@@ -239,7 +247,7 @@ async fn a_stopped_process_is_woken_to_end() {
         })
         .await;
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
-        assert_eq!(subject.main_exit().await, Exit::Code(0));
+        assert_eq!(subject.main_ended().await, Exit::Code(0));
         subject.emptied().await;
         assert_eq!(subject.said(), ["ready", "asked"]);
     })
@@ -262,7 +270,7 @@ async fn a_frozen_tree_is_thawed_to_end() {
     })
     .await;
     subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
-    assert_eq!(subject.main_exit().await, Exit::Code(0));
+    assert_eq!(subject.main_ended().await, Exit::Code(0));
     subject.emptied().await;
 }
 
@@ -345,7 +353,7 @@ async fn another_user_is_become() {
         let mut launch =
             launch(dir.path(), "/bin/sh", &["-c", "id -un; id -Gn; echo $USER; exec sleep 1000"]);
         launch.user = Some("nobody".to_owned());
-        let (instance, tree) = linux.start(&launch).unwrap();
+        let Started { instance, tree, .. } = linux.start(&launch).unwrap();
         let subject = Subject { linux, instance, tree, dir };
         subject.says("nogroup").await;
         eventually(|| subject.said().len() == 3).await;
@@ -418,7 +426,7 @@ async fn living_instances_show_themselves() {
         assert_eq!(identity(instance), identity(&subject.instance));
         tree.kill().unwrap();
         subject.emptied().await;
-        subject.main_exit().await;
+        subject.main_ended().await;
         assert!(subject.linux.survey().is_empty());
     })
     .await;

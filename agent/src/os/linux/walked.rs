@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     error::Chain,
-    os::{BoxFuture, SignalError, Tree},
-    process::{Exit, Leftover, Sight},
+    os::{Accounts, BoxFuture, Ending, SignalError, Tree},
+    process::{Leftover, Sight},
     signal::Signal,
     stop::Scope,
 };
@@ -91,10 +91,10 @@ impl Tree for Walked {
         matches!(self.0.members(), Ok(members) if members.is_empty())
     }
 
-    fn main_exit(&self) -> BoxFuture<'_, Exit> {
+    fn main_ended(&self) -> BoxFuture<'_, Ending> {
         Box::pin(async {
             let Some(main) = &self.0.main else {
-                return Exit::Unknown;
+                return Ending::UNKNOWN;
             };
             main.ended().await;
             main.collect()
@@ -131,6 +131,14 @@ impl Tree for Walked {
 
     fn members(&self) -> Vec<Leftover> {
         members::tell(&self.0.pids())
+    }
+
+    fn accounts(&self) -> Accounts {
+        Accounts::default()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn release(&self) {}
