@@ -148,7 +148,7 @@ impl Host {
     }
 
     pub(crate) async fn stop_all(&self) -> Result<Operation, Status> {
-        let request = StopAllProcessesRequest { order: order(&operation_id()) };
+        let request = StopAllProcessesRequest { order: order(&operation_id()), ..Default::default() };
         let response = self.client.clone().stop_all_processes(authorized(request, TOKEN)).await?;
         Ok(response.into_inner().operation.unwrap())
     }
@@ -267,7 +267,7 @@ async fn stop(
     id: String,
     token: &'static str,
 ) -> Result<Operation, Status> {
-    let request = StopProcessRequest { order: order(&id), alias };
+    let request = StopProcessRequest { order: order(&id), alias, ..Default::default() };
     let response = client.stop_process(authorized(request, token)).await?;
     Ok(response.into_inner().operation.unwrap())
 }

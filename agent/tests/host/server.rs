@@ -39,6 +39,7 @@ struct Ears {
 struct Heard {
     processes: Vec<ObservedProcess>,
     heartbeats: usize,
+    local_operations: Vec<LocalOperation>,
 }
 
 impl Server {
@@ -83,6 +84,11 @@ impl Server {
 
     pub(crate) fn heartbeats(&self) -> usize {
         self.ears.heard.borrow().heartbeats
+    }
+
+    /// What was ordered on the host itself, as it was reported.
+    pub(crate) fn local_operations(&self) -> Vec<LocalOperation> {
+        self.ears.heard.borrow().local_operations.clone()
     }
 
     /// Ends the stream that is open.
@@ -136,6 +142,9 @@ impl Ears {
                 }
                 Report::ProcessesChanged(changed) => {
                     self.heard.send_modify(|heard| heard.processes.extend(changed.processes));
+                }
+                Report::LocalOperation(operation) => {
+                    self.heard.send_modify(|heard| heard.local_operations.push(operation));
                 }
                 Report::Heartbeat(_) => self.heard.send_modify(|heard| heard.heartbeats += 1),
             }
