@@ -1,5 +1,6 @@
 //! The agent's settings: one TOML file, typed, read once, checked before anything binds.
 
+mod diff;
 mod limits;
 mod probe;
 mod process;
@@ -18,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
+pub(crate) use self::diff::Plan;
 pub use self::{
     limits::{CgroupLimits, Rlimit, RlimitName, Umask},
     probe::{LiveCheck, LiveConfig, ProbeCommand, ReadyConfig, ReadyWhen},
@@ -59,6 +61,9 @@ pub struct Config {
     /// The processes of this host.
     #[serde(default, rename = "process")]
     pub processes: Vec<ProcessConfig>,
+    /// The file that it was read from, which is read again at a reload.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// Whether cgroups are used to keep the processes of an instance together.
@@ -123,6 +128,7 @@ impl Config {
             Self::parse(&text).map_err(|text| ConfigError::Syntax { path: path.to_owned(), text })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.state = folder.join(&config.state);
+        config.file = Some(path.to_owned());
         for path in [&mut config.log, &mut config.fleet_token_file].into_iter().flatten() {
             *path = folder.join(&*path);
         }
@@ -148,6 +154,7 @@ impl Config {
             allow_plaintext: false,
             cgroup: CgroupUse::default(),
             processes: Vec::new(),
+            file: None,
         }
     }
 

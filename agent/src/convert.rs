@@ -34,10 +34,11 @@ pub(crate) fn order(
     };
     Ok(Order {
         id,
-        epoch,
+        epoch: Some(epoch),
         principal,
         budget: budget.map(|budget| budget.min(LONGEST_BUDGET)),
         verb,
+        force: false,
         target,
         trace: trace.to_string(),
     })

@@ -175,6 +175,11 @@ impl Life {
         Self { state, asked: true, ..Self::stopped(rules, desired) }
     }
 
+    /// Follows other rules from now on. A stop that is under way goes on as it began.
+    pub(crate) fn follow(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// Where it is in its life.
     pub(crate) fn phase(&self) -> Phase {
         match self.state {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{Problem, Reason};
+use belay_proto::{Problem, Reason, Trace};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -35,6 +35,8 @@ pub(crate) enum Target {
     One(Alias),
     /// Every declared process.
     All,
+    /// These.
+    These(BTreeSet<Alias>),
 }
 
 /// An order as it arrives, checked for its form.
@@ -42,18 +44,29 @@ pub(crate) enum Target {
 pub(crate) struct Order {
     /// The operation's id.
     pub id: Uuid,
-    /// The epoch of the server that orders.
-    pub epoch: u64,
+    /// The epoch of the server that orders. `None` where a person on the host does, who is never behind the times.
+    pub epoch: Option<u64>,
     /// Who ordered.
     pub principal: String,
     /// How long the work may take.
     pub budget: Option<Duration>,
     /// What is to be done.
     pub verb: Verb,
+    /// Whether a stop kills without asking.
+    pub force: bool,
     /// To which processes.
     pub target: Target,
     /// The trace of the call.
     pub trace: String,
+}
+
+impl Order {
+    /// An order that a person gives on the host itself, now.
+    pub(crate) fn local(verb: Verb, force: bool, target: Target, principal: String) -> Self {
+        let id = Uuid::now_v7();
+        let trace = Trace::of_operation(id.into_bytes()).to_string();
+        Self { id, epoch: None, principal, budget: None, verb, force, target, trace }
+    }
 }
 
 /// An order that was accepted, as it is written down before anything is done.
@@ -65,8 +78,11 @@ pub(crate) struct Accepted {
     pub verb: Verb,
     /// To which processes: those of a wave at the same time, one wave after the other.
     pub waves: Vec<Vec<Alias>>,
-    /// The epoch of the server that ordered.
+    /// The epoch of the server that ordered, or the highest seen where a person on the host did.
     pub epoch: u64,
+    /// Whether a person on the host ordered it.
+    #[serde(default)]
+    pub local: bool,
     /// Who ordered.
     pub principal: String,
     /// The trace of the first call.
@@ -234,6 +250,7 @@ mod tests {
             verb: Verb::Stop,
             waves: waves.collect(),
             epoch: 1,
+            local: false,
             principal: String::new(),
             trace: String::new(),
             at: Timestamp::UNIX_EPOCH,

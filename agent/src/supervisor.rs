@@ -4,10 +4,12 @@
 //! of the host) runs beside it and comes back as an event, so that nothing slow ever holds up another process.
 
 mod effects;
+mod local;
 mod looker;
 mod orders;
 mod owner;
 mod recover;
+mod reload;
 mod slot;
 
 #[cfg(test)]
@@ -22,7 +24,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use self::{looker::Looker, owner::Owner};
+use self::{local::Local, looker::Looker, owner::Owner};
+pub(crate) use self::{
+    local::{Health, LastOrder, News},
+    reload::{Found, Reload},
+};
 use crate::{
     config::ProcessConfig,
     journal::{Journal, Memory},
@@ -39,6 +45,7 @@ const COMMAND_QUEUE: usize = 16;
 pub(crate) struct Supervisor {
     commands: mpsc::Sender<Command>,
     revision: watch::Receiver<u64>,
+    news: watch::Receiver<News>,
     looker: Arc<Looker>,
 }
 
@@ -63,7 +70,8 @@ impl Supervisor {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let mut owner = Owner::new(os, journal, receiver);
         owner.recover(declared, memory);
-        let supervisor = Self { commands, revision: owner.revision(), looker: Arc::default() };
+        let (revision, news) = (owner.revision(), owner.news.subscribe());
+        let supervisor = Self { commands, revision, news, looker: Arc::default() };
         (supervisor, tokio::spawn(owner.run()))
     }
 
@@ -134,6 +142,7 @@ enum Command {
     Observed { revision: u64, answer: oneshot::Sender<Vec<Observed>> },
     Living { answer: oneshot::Sender<Vec<Living>> },
     Seen { seen: Vec<Seen>, answer: oneshot::Sender<()> },
+    Local(Local),
     Close { answer: oneshot::Sender<()> },
 }
 

@@ -24,6 +24,12 @@ impl Trace {
         Self { id: if id >> 64 == 0 { id | 1 << 64 } else { id } }
     }
 
+    /// The trace of an operation that began without a call from outside, by its id: whoever knows the one knows the other.
+    pub fn of_operation(id: [u8; 16]) -> Self {
+        // What rises with time in an id comes last: what is shown must tell traces apart.
+        Self::from_random(u128::from_be_bytes(id).rotate_left(64).to_be_bytes())
+    }
+
     /// Reads a `traceparent`. `None` unless it is wholly valid: what a caller sends is never copied unchecked.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let parts: Vec<_> = traceparent.split('-').collect();

@@ -44,6 +44,12 @@ pub(crate) enum Record {
     Accepted { order: Accepted },
     /// An operation ended.
     Concluded { id: Uuid, outcome: Outcome },
+    /// The server knows of an operation that was ordered on the host.
+    Reported { id: Uuid },
+    /// A process is not declared any more, and is stopped for that.
+    Removed { alias: Alias },
+    /// It is proven gone, and nothing of it is remembered.
+    Forgotten { alias: Alias },
 }
 
 /// What is known of one process.
@@ -59,6 +65,8 @@ pub(crate) struct ProcessState {
     pub stop: Option<Deadlines>,
     /// How the last one ended.
     pub last_exit: Option<ExitReport>,
+    /// Whether it is not declared any more.
+    pub removed: bool,
 }
 
 /// What is known of one operation.
@@ -68,6 +76,15 @@ pub(crate) struct OperationState {
     pub accepted: Accepted,
     /// How it ended; `None` while it goes on.
     pub outcome: Option<Outcome>,
+    /// Whether the server knows of it, where it was ordered on the host.
+    pub reported: bool,
+}
+
+impl OperationState {
+    /// Whether the server is still to be told of it.
+    pub(crate) fn is_unreported(&self) -> bool {
+        self.accepted.local && self.outcome.is_some() && !self.reported
+    }
 }
 
 /// All that the journal says.
@@ -90,7 +107,12 @@ impl State {
         match record {
             Record::Boot { boot_id } => self.boot_id = boot_id,
             Record::Epoch { epoch } => self.epoch = self.epoch.max(epoch),
-            Record::Desired { alias, running } => self.process(alias).desired = Some(running),
+            Record::Desired { alias, running } => {
+                let process = self.process(alias);
+                process.desired = Some(running);
+                // Nobody wants that of what is not declared.
+                process.removed &= !running;
+            }
             Record::Starting { alias, generation } => {
                 let process = self.process(alias);
                 process.generation = generation;
@@ -112,7 +134,7 @@ impl State {
             }
             Record::Accepted { order } => {
                 let id = order.id;
-                let operation = OperationState { accepted: order, outcome: None };
+                let operation = OperationState { accepted: order, outcome: None, reported: false };
                 if self.operations.insert(id, operation).is_none() {
                     self.order.push_back(id);
                 }
@@ -123,6 +145,15 @@ impl State {
                     operation.outcome = Some(outcome);
                 }
                 self.forget(now);
+            }
+            Record::Reported { id } => {
+                if let Some(operation) = self.operations.get_mut(&id) {
+                    operation.reported = true;
+                }
+            }
+            Record::Removed { alias } => self.process(alias).removed = true,
+            Record::Forgotten { alias } => {
+                self.processes.remove(&alias);
             }
         }
     }
@@ -149,7 +180,7 @@ impl State {
         let mut records =
             vec![Record::Boot { boot_id: self.boot_id.clone() }, Record::Epoch { epoch: self.epoch }];
         for (alias, process) in &self.processes {
-            let ProcessState { desired, generation, instance, stop, last_exit } = process;
+            let ProcessState { desired, generation, instance, stop, last_exit, removed } = process;
             let alias = || alias.clone();
             // An ending clears what comes after it here.
             records.extend(last_exit.clone().map(|report| Record::Ended { alias: alias(), report }));
@@ -159,11 +190,13 @@ impl State {
                 None => Record::Starting { alias: alias(), generation: *generation },
             });
             records.extend(stop.map(|deadlines| Record::Stopping { alias: alias(), deadlines }));
+            records.extend(removed.then(|| Record::Removed { alias: alias() }));
         }
-        for OperationState { accepted, outcome } in self.operations() {
+        for OperationState { accepted, outcome, reported } in self.operations() {
             let id = accepted.id;
             records.push(Record::Accepted { order: accepted.clone() });
             records.extend(outcome.clone().map(|outcome| Record::Concluded { id, outcome }));
+            records.extend(reported.then_some(Record::Reported { id }));
         }
         records
     }
@@ -172,11 +205,12 @@ impl State {
         self.processes.entry(alias).or_default()
     }
 
-    /// Drops the oldest ended operations. Those that go on are never dropped.
+    /// Drops the oldest ended operations. Those that go on are never dropped, and those of which the server is still to be
+    /// told only where there are too many.
     fn forget(&mut self, now: Timestamp) {
         let old = |operation: &OperationState| {
             let ended = operation.outcome.as_ref().map(|outcome| outcome.at);
-            ended.is_some_and(|at| now.duration_since(at) > REMEMBERED_FOR)
+            ended.is_some_and(|at| now.duration_since(at) > REMEMBERED_FOR) && !operation.is_unreported()
         };
         if self.order.len() <= REMEMBERED + SLACK && !self.operations().next().is_some_and(old) {
             return;

@@ -22,6 +22,7 @@ fn accepted(id: u128) -> Accepted {
         verb: Verb::Stop,
         waves: vec![vec![alias("obstat2")]],
         epoch: 3,
+        local: false,
         principal: "admin".to_owned(),
         trace: "51b0faa7203d42db".to_owned(),
         at: Timestamp::UNIX_EPOCH,

@@ -44,9 +44,10 @@ impl Owner {
     }
 
     fn launch(&mut self, alias: &Alias) {
-        let Some(slot) = self.slots.get(alias) else {
+        let Some(slot) = self.slots.get_mut(alias) else {
             return;
         };
+        slot.outdated = false;
         let generation = slot.generation + 1;
         let launch = slot.launch(generation, &self.log);
         let (os, events) = (self.os.clone(), self.events.clone());
@@ -81,6 +82,7 @@ impl Owner {
         let Some(slot) = self.slots.get_mut(&alias) else {
             return;
         };
+        let outdated = std::mem::take(&mut slot.outdated);
         let span = slot.span.clone();
         let _entered = span.enter();
         match result {
@@ -97,7 +99,10 @@ impl Owner {
                     // Mostly this one comes back before the instance has settled.
                     self.look(&alias);
                 }
-                self.work.push_back(Work::Life(alias, life::Event::Started));
+                self.work.push_back(Work::Life(alias.clone(), life::Event::Started));
+                if outdated {
+                    self.renew(alias);
+                }
             }
             Err(why) => {
                 warn!(%alias, why, "Process not started.");

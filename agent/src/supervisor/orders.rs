@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How many operations may go on at a time.
-const AT_A_TIME: usize = 256;
+pub(super) const AT_A_TIME: usize = 256;
 
 /// What a start may take, where the order does not say.
 const START_BUDGET: Duration = Duration::from_secs(30);
@@ -35,11 +35,12 @@ impl Owner {
     /// Accepts an order: checks it, writes it down, and lets it begin. The id of a known operation joins it.
     pub(super) fn accept(&mut self, order: Order) -> Result<Uuid, Problem> {
         let highest = self.journal.state().epoch;
-        if order.epoch < highest {
-            return Err(stale_epoch(order.epoch, highest));
+        let epoch = order.epoch.unwrap_or(highest);
+        if epoch < highest {
+            return Err(stale_epoch(epoch, highest));
         }
-        if order.epoch > highest {
-            self.journal.append(Record::Epoch { epoch: order.epoch });
+        if epoch > highest {
+            self.journal.append(Record::Epoch { epoch });
         }
         if self.journal.state().operation(order.id).is_some() {
             return Ok(order.id);
@@ -92,14 +93,14 @@ impl Owner {
 
     /// Refuses an order that was on its way while the same server gave a newer one, which was accepted: its time is over.
     fn refuse_late(&self, order: &Order, waves: &[Vec<Alias>]) -> Result<(), Problem> {
-        // Ids of this version rise with time.
+        // Ids of this version rise with time: with that of the server, which the clock of this host knows nothing of.
         let rises = |id: Uuid| id.get_version_num() == 7;
-        if !rises(order.id) {
+        let Some(epoch) = order.epoch.filter(|_| rises(order.id)) else {
             return Ok(());
-        }
+        };
         let newer =
             self.journal.state().operations().map(|operation| &operation.accepted).filter(|accepted| {
-                accepted.epoch == order.epoch && rises(accepted.id) && accepted.id > order.id
+                accepted.epoch == epoch && !accepted.local && rises(accepted.id) && accepted.id > order.id
             });
         let overruled: BTreeSet<_> = newer.flat_map(|accepted| accepted.waves.iter().flatten()).collect();
         match waves.iter().flatten().find(|alias| overruled.contains(alias)) {
@@ -184,6 +185,9 @@ impl Owner {
             Some(failure) => warn!(reason = failure.reason, message = failure.message, "Operation failed."),
         });
         self.journal.append(Record::Concluded { id, outcome: outcome.clone() });
+        if operation.accepted.local {
+            self.news.send_modify(|news| news.ended_here += 1);
+        }
         operation.ended.send_replace(Some(outcome));
     }
 
@@ -260,14 +264,20 @@ impl Owner {
         match &order.target {
             Target::One(alias) => {
                 let slot = self.slots.get(alias).ok_or_else(|| process_unknown(alias))?;
-                if !slot.config.operable {
+                // Who may order on the host itself decides also about what all else there stands on.
+                if !slot.config.operable && order.epoch.is_some() {
                     return Err(not_operable(alias));
                 }
+                self.refuse_removed(order.verb, alias)?;
                 Ok(vec![vec![alias.clone()]])
             }
-            Target::All => {
-                let (workers, base): (Vec<_>, Vec<_>) =
-                    self.slots.values().partition(|slot| slot.config.operable);
+            Target::All | Target::These(_) => {
+                let meant = |alias: &Alias| match &order.target {
+                    Target::These(aliases) => aliases.contains(alias),
+                    _ => self.refuse_removed(order.verb, alias).is_ok(),
+                };
+                let meant = self.slots.values().filter(|slot| meant(&slot.config.alias));
+                let (workers, base): (Vec<_>, Vec<_>) = meant.partition(|slot| slot.config.operable);
                 let waves = match order.verb {
                     Verb::Stop => [workers, base],
                     Verb::Start | Verb::Restart => [base, workers],
@@ -282,7 +292,8 @@ impl Owner {
     }
 
     fn write_up(&self, order: Order, waves: Vec<Vec<Alias>>) -> Accepted {
-        let Order { id, epoch, principal, budget, verb, target: _, trace } = order;
+        let Order { id, epoch, principal, budget, verb, force: _, target: _, trace } = order;
+        let (epoch, local) = (epoch.unwrap_or(self.journal.state().epoch), epoch.is_none());
         let slots = || {
             let aliases = waves.iter().flatten();
             aliases.filter_map(|alias| Some((alias, self.slots.get(alias)?)))
@@ -302,6 +313,7 @@ impl Owner {
             id,
             verb,
             epoch,
+            local,
             principal,
             trace,
             at: self.os.date(),

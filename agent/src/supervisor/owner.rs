@@ -1,7 +1,7 @@
 //! The task that owns all processes.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{Command, Living, Seen, slot::Slot};
+use super::{Command, Living, News, Seen, slot::Slot};
 use crate::{
     journal::Journal,
     life::{self, Moment},
@@ -46,6 +46,10 @@ pub(super) struct Owner {
     pub(super) events: mpsc::Sender<Event>,
     /// How many instances are being made.
     pub(super) launching: usize,
+    /// Processes that are not declared any more, and are forgotten when they are gone.
+    pub(super) removed: BTreeSet<Alias>,
+    /// For those who tell the server.
+    pub(super) news: watch::Sender<News>,
     happened: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
     revision: watch::Sender<u64>,
@@ -99,6 +103,8 @@ impl Owner {
             work: VecDeque::new(),
             events,
             launching: 0,
+            removed: BTreeSet::new(),
+            news: watch::Sender::default(),
             happened,
             commands,
             revision: watch::Sender::new(0),
@@ -140,6 +146,7 @@ impl Owner {
                 Work::Conclude(id) => self.conclude(id),
             }
         }
+        self.forget_what_is_gone();
         self.journal.flush();
     }
 
@@ -178,6 +185,7 @@ impl Owner {
                 seen.into_iter().for_each(|seen| self.see(seen));
                 let _ = answer.send(());
             }
+            Command::Local(local) => self.on_local(local),
             Command::Close { answer } => {
                 let _ = answer.send(());
             }

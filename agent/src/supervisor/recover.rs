@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Living instances that showed themselves, by process.
-type Found = BTreeMap<Alias, Vec<(Instance, Arc<dyn Tree>)>>;
+pub(crate) type Found = BTreeMap<Alias, Vec<(Instance, Arc<dyn Tree>)>>;
 
 /// A living instance that is taken back.
 struct TakenBack {
@@ -57,6 +57,7 @@ impl Owner {
             let found = found.remove(&config.alias).unwrap_or_default();
             self.declare(config, known, found, memory, same_boot);
         }
+        self.go_on_with_removals(&state, &mut found, memory, same_boot);
         for alias in found.keys().filter(|alias| !self.slots.contains_key(*alias)) {
             warn!(%alias, "A process that is not declared any more is left alone.");
         }
@@ -65,7 +66,7 @@ impl Owner {
         aliases.iter().for_each(|alias| self.show(alias));
     }
 
-    fn declare(
+    pub(super) fn declare(
         &mut self,
         config: ProcessConfig,
         known: ProcessState,
@@ -76,13 +77,14 @@ impl Owner {
         let alias = config.alias.clone();
         let taken_back = self.take_back(&alias, &known, found);
         let alive = taken_back.is_some();
-        let desired = known.desired.unwrap_or(match memory {
+        let wish = known.desired.filter(|_| !known.removed);
+        let desired = wish.unwrap_or(match memory {
             // It was declared since the last start.
             Memory::New | Memory::Whole => true,
             // What an operator wanted is lost: nothing is started that somebody may have stopped.
             Memory::Lost => alive && known.stop.is_none(),
         });
-        if known.desired.is_none() {
+        if wish.is_none() {
             if memory == Memory::Lost {
                 warn!(%alias, desired, "Whether it should run was lost; it stays as it is.");
             }
@@ -167,7 +169,7 @@ impl Owner {
     fn resume(&mut self, state: &State, same_boot: bool) {
         // One that has ended still overrules those before it that have not.
         let from_the_first_open = state.operations().skip_while(|operation| operation.outcome.is_some());
-        for OperationState { accepted, outcome } in from_the_first_open {
+        for OperationState { accepted, outcome, .. } in from_the_first_open {
             if outcome.is_some() {
                 self.outrank(accepted);
                 continue;

@@ -45,6 +45,8 @@ pub(super) struct Slot {
     pub notes: Vec<String>,
     /// How it was last shown.
     pub shown: Option<Observed>,
+    /// Whether the instance that is being made was begun with settings that differ by now.
+    pub outdated: bool,
     log_file_pattern: String,
 }
 
@@ -64,10 +66,8 @@ impl Slot {
     /// A process of which nothing is known to be alive.
     pub(super) fn new(config: ProcessConfig, log: &Path, desired: bool) -> Self {
         let rules = Rules { restart: config.restart, grace: config.stop.grace() };
-        let log_file = log.join(format!("{}.log*", config.alias));
-        let pattern = config.log_file_pattern.clone();
         Self {
-            log_file_pattern: pattern.unwrap_or_else(|| log_file.display().to_string()),
+            log_file_pattern: log_file_pattern(&config, log),
             life: Life::stopped(rules, desired),
             config,
             generation: 0,
@@ -82,7 +82,15 @@ impl Slot {
             span: Span::none(),
             notes: Vec::new(),
             shown: None,
+            outdated: false,
         }
+    }
+
+    /// Declares it anew, whatever it does now.
+    pub(super) fn reconfigure(&mut self, config: ProcessConfig, log: &Path) {
+        self.log_file_pattern = log_file_pattern(&config, log);
+        self.config = config;
+        self.life.follow(self.rules());
     }
 
     /// What of the configuration decides about its life.
@@ -143,6 +151,11 @@ impl Slot {
             not_applied: Vec::new(),
         }
     }
+}
+
+fn log_file_pattern(config: &ProcessConfig, log: &Path) -> String {
+    let output = || log.join(format!("{}.log*", config.alias)).display().to_string();
+    config.log_file_pattern.clone().unwrap_or_else(output)
 }
 
 /// What is known of an instance before anybody has looked at it.

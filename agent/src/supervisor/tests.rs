@@ -118,10 +118,11 @@ impl Agent {
 fn order(verb: Verb, target: &str) -> Order {
     Order {
         id: Uuid::new_v4(),
-        epoch: 1,
+        epoch: Some(1),
         principal: "admin".to_owned(),
         budget: None,
         verb,
+        force: false,
         target: match target {
             "*" => Target::All,
             name => Target::One(alias(name)),
@@ -247,13 +248,13 @@ async fn stops_join() {
 #[tokio::test(start_paused = true)]
 async fn an_older_epoch_is_refused() {
     let agent = Agent::start(&[worker("a")], &[]).await;
-    let first = Order { epoch: 5, ..order(Verb::Stop, "a") };
+    let first = Order { epoch: Some(5), ..order(Verb::Stop, "a") };
     outcome(agent.order(first.clone()).await);
     let agent = agent.crash().await;
-    let stale = Order { epoch: 4, ..order(Verb::Start, "a") };
+    let stale = Order { epoch: Some(4), ..order(Verb::Start, "a") };
     let refused = agent.order(stale).await.unwrap().unwrap_err();
     assert_eq!(refused.reason, Reason::StaleEpoch);
-    let joined = Order { epoch: 6, ..first };
+    let joined = Order { epoch: Some(6), ..first };
     assert_eq!(outcome(agent.order(joined).await).failure, None);
     assert_eq!(agent.signals(), [Signal::TERM]);
 }
@@ -488,7 +489,7 @@ async fn an_order_that_comes_late_is_refused() {
 
     let other = Order { id: id(1), ..order(Verb::Stop, "b") };
     assert_eq!(outcome(agent.order(other).await).failure, None);
-    let of_another_server = Order { epoch: 2, ..early };
+    let of_another_server = Order { epoch: Some(2), ..early };
     assert_eq!(outcome(agent.order(of_another_server).await).failure, None);
 }
 

@@ -1,0 +1,152 @@
+//! Makes the processes what another configuration says.
+//!
+//! What is to be stopped or started for it is an order like any other: written down first, and overruled by a newer one.
+//! Nothing that is under way is cancelled: a stop goes on as it began, also where its process is declared otherwise by now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use belay_proto::{Problem, Reason};
+use tracing::{info, warn};
+
+use super::{
+    orders::AT_A_TIME,
+    owner::{Owner, Work},
+};
+pub(crate) use crate::supervisor::recover::Found;
+use crate::{
+    config::{Plan, ProcessConfig},
+    journal::{Memory, ProcessState, Record, State},
+    life,
+    operation::{Order, Target, Verb},
+    process::Alias,
+};
+
+/// Orders that one reload may give: a stop, a restart, and a start of what comes back before it is gone.
+const ORDERS: usize = 3;
+
+/// Another configuration.
+pub(crate) struct Reload {
+    /// All processes of it.
+    pub processes: Vec<ProcessConfig>,
+    /// How it differs from the one that is in force.
+    pub plan: Plan,
+    /// What lives of processes that are new, from the time when they were declared before.
+    pub found: Found,
+    /// Who wants it.
+    pub principal: String,
+    /// Only tells what would be done.
+    pub dry_run: bool,
+}
+
+impl Owner {
+    /// Makes the processes what another configuration says, and tells what is done for it.
+    pub(super) fn reload(&mut self, reload: Reload) -> Result<Plan, Problem> {
+        let Reload { processes, plan, mut found, principal, dry_run } = reload;
+        let plan = self.without_needless_restarts(plan);
+        if dry_run {
+            return Ok(plan);
+        }
+        if self.running.len() + ORDERS > AT_A_TIME {
+            return Err(Problem::new(Reason::Overloaded, "too many operations go on at this host")
+                .hint("reload again when some of them have ended"));
+        }
+        let Plan { added, removed, restarted, updated, needs_agent_restart } = &plan;
+        info!(
+            ?added,
+            ?removed,
+            ?restarted,
+            ?updated,
+            ?needs_agent_restart,
+            principal,
+            "The configuration was read again; this is what differs, and what is done."
+        );
+        let mut back = BTreeSet::new();
+        let mut new = Vec::new();
+        for config in processes {
+            let alias = &config.alias;
+            let is_other = restarted.contains_key(alias) || updated.contains_key(alias);
+            match self.slots.get_mut(alias) {
+                Some(slot) if added.contains(alias) => {
+                    self.removed.remove(alias);
+                    back.insert(alias.clone());
+                    slot.reconfigure(config, &self.log);
+                }
+                Some(slot) if is_other => {
+                    // One that is being made was begun with the old settings.
+                    slot.outdated |= restarted.contains_key(alias) && slot.alive.is_none();
+                    slot.reconfigure(config, &self.log);
+                }
+                Some(_) => {}
+                None => new.push(config),
+            }
+        }
+        for alias in removed {
+            self.journal.append(Record::Removed { alias: alias.clone() });
+            self.removed.insert(alias.clone());
+        }
+        for (verb, aliases) in [
+            (Verb::Stop, removed.clone()),
+            (Verb::Restart, restarted.keys().cloned().collect()),
+            (Verb::Start, back),
+        ] {
+            if !aliases.is_empty() {
+                self.accept(Order::local(verb, false, Target::These(aliases), principal.clone()))?;
+            }
+        }
+        // Base processes first: the workers may need them.
+        let (workers, base): (Vec<_>, Vec<_>) = new.into_iter().partition(|config| config.operable);
+        for config in base.into_iter().chain(workers) {
+            let alias = config.alias.clone();
+            let known = self.journal.state().processes.get(&alias).cloned().unwrap_or_default();
+            let found = found.remove(&alias).unwrap_or_default();
+            self.declare(config, known, found, Memory::Whole, true);
+        }
+        let all: Vec<_> = self.slots.keys().cloned().collect();
+        all.iter().for_each(|alias| self.show(alias));
+        if plan.concerns_processes() {
+            self.news.send_modify(|news| news.redeclared += 1);
+        }
+        Ok(plan)
+    }
+
+    /// Begins an instance anew that was begun with settings that differ by now.
+    pub(super) fn renew(&mut self, alias: Alias) {
+        if self.slots.get(&alias).is_some_and(|slot| slot.life.desired()) {
+            self.work.push_back(Work::Life(alias, life::Event::Restart { by: None }));
+        }
+    }
+
+    /// Goes on to stop what was not declared any more when the agent ended. How it wants to be stopped is not known any
+    /// more, only by when, where its stop had begun.
+    pub(super) fn go_on_with_removals(
+        &mut self,
+        state: &State,
+        found: &mut Found,
+        memory: Memory,
+        same_boot: bool,
+    ) {
+        for (alias, known) in state.processes.iter().filter(|(_, known)| known.removed) {
+            if self.slots.contains_key(alias) {
+                continue;
+            }
+            warn!(%alias, "A process that is not declared any more is stopped.");
+            let known = ProcessState { removed: false, desired: Some(false), ..known.clone() };
+            let stand_in = ProcessConfig::new(alias.clone(), "/", &[]);
+            let found = found.remove(alias).unwrap_or_default();
+            self.declare(stand_in, known, found, memory, same_boot);
+            self.removed.insert(alias.clone());
+        }
+    }
+
+    /// What is not running, or not wanted, only gets its new settings.
+    fn without_needless_restarts(&self, plan: Plan) -> Plan {
+        let runs = |alias: &Alias| {
+            let slot = self.slots.get(alias);
+            slot.is_some_and(|slot| slot.life.desired() && !slot.life.is_stopped())
+        };
+        let (restarted, mut updated): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            plan.restarted.into_iter().partition(|(alias, _)| runs(alias));
+        updated.extend(plan.updated);
+        Plan { restarted, updated, ..plan }
+    }
+}
