@@ -1,15 +1,22 @@
 //! The agent's words to the wire and back. Besides this, `api` and `report`, nothing sees generated code.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use belay_proto::{Problem, Reason, Trace, agent::v1 as pb};
+use belay_proto::{Problem, Reason, Trace, agent::v1 as pb, fleet::v1 as fleet};
 use jiff::Timestamp;
 use prost_types::{Duration as PbDuration, Timestamp as PbTimestamp};
 use uuid::Uuid;
 
 use crate::{
+    config::Plan,
+    journal::OperationState,
     operation::{Order, Outcome, Standing, Target, Verb},
+    os::Tracker,
     process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
+    supervisor::{LastOrder, named_by},
 };
 
 /// Reads an order. An error names each field that is wrong.
@@ -73,6 +80,93 @@ pub(crate) fn operation(standing: Standing) -> pb::Operation {
         message: message.unwrap_or_default(),
         processes: final_processes.into_iter().map(observed).collect(),
         changed: changed.into_iter().map(String::from).collect(),
+    }
+}
+
+/// An operation of the host itself that has ended, as the server is told of it.
+pub(crate) fn local_operation(operation: OperationState) -> fleet::LocalOperation {
+    let aliases = named_by(&operation.accepted).cloned().map(String::from).collect();
+    let OperationState { accepted, outcome, reported: _ } = operation;
+    let failure = outcome.and_then(|outcome| outcome.failure);
+    let (reason, message) = failure.map(|failure| (failure.reason, failure.message)).unzip();
+    fleet::LocalOperation {
+        operation_id: accepted.id.to_string(),
+        principal: accepted.principal,
+        verb: verb(accepted.verb).to_owned(),
+        aliases,
+        accept_time: Some(timestamp(accepted.at)),
+        reason: reason.unwrap_or_default(),
+        message: message.unwrap_or_default(),
+    }
+}
+
+/// Reads an order of a person on the host.
+pub(crate) fn local_order(wire: pb::OrderRequest, principal: String) -> Result<Order, Problem> {
+    let pb::OrderRequest { verb, alias, all, mode } = wire;
+    let verb = match pb::Verb::try_from(verb) {
+        Ok(pb::Verb::Stop) => Verb::Stop,
+        Ok(pb::Verb::Start) => Verb::Start,
+        Ok(pb::Verb::Restart) => Verb::Restart,
+        Ok(pb::Verb::Unspecified) | Err(_) => {
+            return Err(invalid("verb", "it is none of stop, start and restart"));
+        }
+    };
+    let target = match (alias.is_empty(), all) {
+        (true, true) => Target::All,
+        (true, false) => return Err(invalid("alias", "name a process, or ask for all")),
+        (false, true) => return Err(invalid("alias", "name a process or ask for all, not both")),
+        (false, false) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
+    };
+    let force = match pb::StopMode::try_from(mode) {
+        Ok(pb::StopMode::Unspecified) => false,
+        Ok(pb::StopMode::Force) if verb == Verb::Stop => true,
+        Ok(pb::StopMode::Force) => return Err(invalid("mode", "only a stop can be forced")),
+        Err(_) => return Err(invalid("mode", "it is no way to stop")),
+    };
+    Ok(Order::local(verb, force, target, principal))
+}
+
+/// The last order that named a process, as the wire carries it.
+pub(crate) fn last_order(order: LastOrder) -> pb::LastOrder {
+    let LastOrder { alias, verb, principal, at } = order;
+    pb::LastOrder {
+        alias: alias.into(),
+        verb: self::verb(verb).to_owned(),
+        principal,
+        accept_time: Some(timestamp(at)),
+    }
+}
+
+/// What a reload does, as the wire carries it.
+pub(crate) fn plan(plan: Plan) -> pb::ReloadResponse {
+    let Plan { added, removed, restarted, updated, needs_agent_restart } = plan;
+    let names = |aliases: BTreeSet<Alias>| aliases.into_iter().map(String::from).collect();
+    let with_settings = |differing: BTreeMap<Alias, Vec<&str>>| {
+        differing.into_iter().map(|(alias, settings)| format!("{alias} ({})", settings.join(", "))).collect()
+    };
+    pb::ReloadResponse {
+        added: names(added),
+        removed: names(removed),
+        restarted: with_settings(restarted),
+        updated: with_settings(updated),
+        needs_agent_restart: needs_agent_restart.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+/// How processes are kept track of, and why it is not by cgroups.
+pub(crate) fn tracker(tracker: &Tracker) -> (String, String) {
+    match tracker {
+        Tracker::Cgroup => ("cgroup".to_owned(), String::new()),
+        Tracker::Walk { why } => ("walk".to_owned(), why.clone()),
+    }
+}
+
+/// The word for what is ordered.
+pub(crate) fn verb(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Stop => "stop",
+        Verb::Start => "start",
+        Verb::Restart => "restart",
     }
 }
 
@@ -224,6 +318,25 @@ mod tests {
         let problem = order(wire, Verb::Stop, alias.map(str::to_owned), trace).unwrap_err();
         assert_eq!(problem.reason, Reason::InvalidArgument);
         assert_eq!(problem.fields.first().unwrap().0, field);
+    }
+
+    /// Hazard I04, and design rule 9: empty never means all.
+    #[test]
+    fn an_order_of_the_host_itself_names_whom_it_is_for() {
+        let wire = |verb: pb::Verb, alias: &str, all, mode: pb::StopMode| pb::OrderRequest {
+            verb: verb.into(),
+            alias: alias.to_owned(),
+            all,
+            mode: mode.into(),
+        };
+        let refused = |wire| local_order(wire, String::new()).unwrap_err().fields.remove(0).0;
+        let plain = pb::StopMode::Unspecified;
+        assert_eq!(refused(wire(pb::Verb::Stop, "", false, plain)), "alias");
+        assert_eq!(refused(wire(pb::Verb::Stop, "x", true, plain)), "alias");
+        assert_eq!(refused(wire(pb::Verb::Unspecified, "x", false, plain)), "verb");
+        assert_eq!(refused(wire(pb::Verb::Start, "x", false, pb::StopMode::Force)), "mode");
+        let forced = local_order(wire(pb::Verb::Stop, "", true, pb::StopMode::Force), String::new()).unwrap();
+        assert_eq!((forced.target, forced.force, forced.epoch), (Target::All, true, None));
     }
 
     /// Hazard I04, and design rule 9: empty never means all.

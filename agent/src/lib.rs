@@ -7,6 +7,7 @@
 mod api; // gRPC in: decode, call, encode
 mod auth; // the fleet's token, both ways
 mod config; // the settings, typed and checked
+mod control; // what a person on the host asks, over a unix socket
 mod convert; // the wire's words to the agent's and back
 mod error;
 mod folder; // the state folder: lock and identity
@@ -15,6 +16,7 @@ mod life; // the life of one process: a pure state machine
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
 mod process; // what is said of a process
+mod reload; // reads the configuration again
 mod report; // the stream to the server
 mod signal; // signals by name
 mod stop; // the stop ladder: a pure function of state, event and time
@@ -23,20 +25,27 @@ mod supervisor; // the one owner of all processes
 use std::{path::Path, sync::Arc, time::Duration};
 
 use belay_proto::agent::v1::agent_service_server::AgentServiceServer;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{self, SignalKind},
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{service::interceptor::InterceptedService, transport::Server};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
     api::Api,
     auth::RequireToken,
+    control::{About, Control, Socket},
     folder::StateFolder,
     journal::Journal,
-    os::linux::Linux,
-    report::Reporting,
+    os::{Os, linux::Linux},
+    reload::Reloader,
+    report::{Link, Reporting},
     supervisor::{Declared, Supervisor},
 };
 pub use crate::{
@@ -65,7 +74,9 @@ pub async fn start(config: &Path) -> Result<(), Error> {
     config.validate()?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    run(listener, config, asked_to_end()).await
+    let hangups = unix::signal(SignalKind::hangup())
+        .map_err(|source| Error::System { what: "listen for SIGHUP", source })?;
+    run_with(listener, config, Some(hangups), asked_to_end()).await
 }
 
 /// Runs the agent until `shutdown`. Its processes live on: the next start takes them back.
@@ -74,6 +85,17 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    run_with(listener, config, None, shutdown).await
+}
+
+/// The same, and reads the configuration again at each hangup.
+async fn run_with(
+    listener: TcpListener,
+    config: Config,
+    hangups: Option<unix::Signal>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let began = Instant::now();
     config.validate()?;
     let address = listener
         .local_addr()
@@ -88,8 +110,10 @@ pub async fn run(
     let linux = Arc::new(linux);
     let (journal, memory) = Journal::open(folder.path());
     let declared = Declared { processes: config.processes.clone(), log: config.log_folder() };
-    let boot_id = os::Os::boot_id(&*linux).to_owned();
-    let (supervisor, owner) = Supervisor::spawn(linux, declared, journal, memory);
+    let (boot_id, tracker) = (linux.boot_id().to_owned(), linux.tracker());
+    let (supervisor, owner) = Supervisor::spawn(linux.clone(), declared, journal, memory);
+    let reloader = Reloader::new(supervisor.clone(), linux, token.clone(), config.clone());
+    let (tracked, untracked_why) = convert::tracker(&tracker);
     let reporting = Reporting {
         server: config.server.clone(),
         token: token.clone(),
@@ -100,15 +124,35 @@ pub async fn run(
             address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
             name: config.name.clone(),
             log_home: config.log_folder().display().to_string(),
+            tracker: tracked,
+            tracker_reason: untracked_why,
             ..report::describe_host()
         },
     };
-    let reporter = AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting)));
+    let (tell_link, link) = watch::channel(Link::default());
+    let reporter =
+        AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting, tell_link)));
+    let ending = CancellationToken::new();
+    let about = About { identity, name: config.name.clone(), server: config.server.clone(), tracker, began };
+    let control = Control { supervisor: supervisor.clone(), reloader: reloader.clone(), link, about };
+    let mut control = serve_control(folder.path(), control, ending.clone());
+    let hangups =
+        hangups.map(|hangups| AbortOnDropHandle::new(tokio::spawn(reloader.at_each_hangup(hangups))));
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
     let api = Api::new(supervisor.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
+    let shutdown = async {
+        shutdown.await;
+        ending.cancel();
+    };
     let served = serve(listener, api, gatekeeper, shutdown).await;
-    drop(reporter);
+    ending.cancel();
+    drop((reporter, hangups));
+    if timeout(DRAIN, &mut control).await.is_err() {
+        control.abort();
+        // Its socket is removed while the folder is still held.
+        let _ = control.await;
+    }
     supervisor.close().await;
     if let Err(panic) = owner.await {
         warn!(error = %Chain(&panic), "The owner of the processes ended badly.");
@@ -149,7 +193,7 @@ async fn serve(
     health.set_not_serving::<AgentServiceServer<Api>>().await;
     ending.cancel();
     // An idle connection may never end by itself.
-    match tokio::time::timeout(DRAIN, server).await {
+    match timeout(DRAIN, server).await {
         Ok(result) => result.map_err(Error::Serve),
         Err(_) => {
             warn!("Some calls were still open; what they ordered goes on at the next start.");
@@ -158,10 +202,26 @@ async fn serve(
     }
 }
 
+/// Serves the control socket until the end. An agent that can not be told anything on its host is better than none.
+fn serve_control(folder: &Path, control: Control, ending: CancellationToken) -> AbortOnDropHandle<()> {
+    let socket = Socket::bind(folder);
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let ended = match socket {
+            Ok(socket) => socket.serve(control, ending.cancelled_owned()).await,
+            Err(error) => {
+                error!(error = %Chain(&error), "The control socket can not be made: `belay-agent ctl` finds nobody.");
+                return;
+            }
+        };
+        if let Err(error) = ended {
+            error!(error = %Chain(&error), "The control socket failed: `belay-agent ctl` finds nobody.");
+        }
+    }))
+}
+
 async fn asked_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
     let ctrl_c = tokio::signal::ctrl_c();
-    match signal(SignalKind::terminate()) {
+    match unix::signal(SignalKind::terminate()) {
         Ok(mut terminate) => {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -1,7 +1,8 @@
 //! The agent's one stream to the server: a hello with all processes, then changes as they happen, and heartbeats.
 //!
 //! Nothing is queued for a server that is away: each new stream begins with everything, and on a stream only "what
-//! changed since" is ever asked for.
+//! changed since" is ever asked for. What was ordered on the host itself is in the journal until the server has
+//! acknowledged it.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -19,8 +20,14 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
-use crate::{auth::ShowToken, convert, error::Chain, supervisor::Supervisor};
+use crate::{
+    auth::ShowToken,
+    convert,
+    error::Chain,
+    supervisor::{News, Supervisor},
+};
 
 /// How often a server that says nothing about it hears from the agent.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -54,6 +61,24 @@ pub(crate) struct Reporting {
     pub hello: pb::Hello,
 }
 
+/// Whether the server hears of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It does.
+    Reporting,
+    /// It does not.
+    Broken {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::Broken { why: "the agent has just begun".to_owned() }
+    }
+}
+
 /// What can be said of this host, for a hello.
 pub(crate) fn describe_host() -> pb::Hello {
     let uname = rustix::system::uname();
@@ -70,8 +95,9 @@ pub(crate) fn describe_host() -> pb::Hello {
     }
 }
 
-/// Reports until it is dropped. Tells each change between connected and not once, whatever it takes to get there.
-pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting) {
+/// Reports until it is dropped. Tells each change between connected and not once, whatever it takes to get there. `link`
+/// always says how it is now.
+pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting, link: watch::Sender<Link>) {
     let mut failures = 0;
     let mut told = false;
     loop {
@@ -79,10 +105,16 @@ pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting) {
             Ok(mut stream) => {
                 info!(server = reporting.server, host = stream.host_id, "Reporting to the server.");
                 (failures, told) = (0, false);
+                link.send_replace(Link::Reporting);
                 stream.run(&supervisor).await
             }
             Err(error) => error,
         };
+        if let Ended::Redeclared = ended {
+            // Nothing is wrong: the next stream begins with all that is declared now.
+            continue;
+        }
+        link.send_replace(Link::Broken { why: Chain(&ended).to_string() });
         if told {
             debug!(server = reporting.server, error = %Chain(&ended), "Not reporting to the server.");
         } else {
@@ -107,6 +139,8 @@ enum Ended {
     Silent,
     #[error("the server ended the stream")]
     Closed,
+    #[error("other processes are declared now")]
+    Redeclared,
     #[error("the agent shuts down")]
     ShuttingDown,
 }
@@ -122,6 +156,12 @@ struct Stream {
     reports: mpsc::Sender<pb::ReportRequest>,
     answers: Streaming<pb::ReportResponse>,
     changes: watch::Receiver<u64>,
+    news: watch::Receiver<News>,
+    /// How often the processes had been declared anew when the hello was made.
+    redeclared: u64,
+    /// The report of an operation of the host itself that is not acknowledged yet: its number and the operation. One at a
+    /// time, so that nothing has to be remembered of a stream that is lost.
+    unacknowledged: Option<(u64, Uuid)>,
 }
 
 async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Stream, Ended> {
@@ -138,6 +178,8 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
     // Taken before the inventory is: what changes in between is reported twice rather than never.
     let changes = supervisor.revision();
     let revision = *changes.borrow();
+    let news = supervisor.news();
+    let redeclared = news.borrow().redeclared;
     let processes = supervisor.inventory().await.map_err(|_| Ended::ShuttingDown)?;
     let hello = pb::Hello {
         processes: processes.into_iter().map(convert::observed).collect(),
@@ -167,6 +209,9 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
         reports,
         answers,
         changes,
+        news,
+        redeclared,
+        unacknowledged: None,
     })
 }
 
@@ -176,12 +221,15 @@ impl Stream {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let silence = self.heartbeat * SILENCE + CONNECT;
         let mut heard = Instant::now();
+        if let Err(ended) = self.send_local_operation(supervisor).await {
+            return ended;
+        }
         loop {
             let sent = tokio::select! {
                 answer = self.answers.message() => match answer {
-                    Ok(Some(_)) => {
+                    Ok(Some(pb::ReportResponse { sequence, welcome: _ })) => {
                         heard = Instant::now();
-                        Ok(())
+                        self.acknowledged(supervisor, sequence).await
                     }
                     Ok(None) => Err(Ended::Closed),
                     Err(status) if status.code() == Code::Unknown => Err(Ended::Closed),
@@ -189,6 +237,13 @@ impl Stream {
                 },
                 changed = self.changes.changed() => match changed {
                     Ok(()) => self.send_changes(supervisor).await,
+                    Err(_) => Err(Ended::ShuttingDown),
+                },
+                news = self.news.changed() => match news {
+                    Ok(()) if self.news.borrow_and_update().redeclared != self.redeclared => {
+                        Err(Ended::Redeclared)
+                    }
+                    Ok(()) => self.send_local_operation(supervisor).await,
                     Err(_) => Err(Ended::ShuttingDown),
                 },
                 _ = beat.tick() => self.beat(supervisor, heard.elapsed() > silence).await,
@@ -222,6 +277,30 @@ impl Stream {
         }
         let processes = changed.into_iter().map(convert::observed).collect();
         self.send(Report::ProcessesChanged(pb::ProcessesChanged { processes })).await
+    }
+
+    /// Says what was ordered on the host itself, unless the last such report is still to be acknowledged.
+    async fn send_local_operation(&mut self, supervisor: &Supervisor) -> Result<(), Ended> {
+        if self.unacknowledged.is_some() {
+            return Ok(());
+        }
+        let operation = supervisor.unreported().await.map_err(|_| Ended::ShuttingDown)?;
+        let Some(operation) = operation else {
+            return Ok(());
+        };
+        let id = operation.accepted.id;
+        self.send(Report::LocalOperation(convert::local_operation(operation))).await?;
+        self.unacknowledged = Some((self.sequence, id));
+        Ok(())
+    }
+
+    /// The server has taken a report in.
+    async fn acknowledged(&mut self, supervisor: &Supervisor, sequence: u64) -> Result<(), Ended> {
+        let Some((_, id)) = self.unacknowledged.take_if(|(reported, _)| *reported == sequence) else {
+            return Ok(());
+        };
+        supervisor.reported(id).await.map_err(|_| Ended::ShuttingDown)?;
+        self.send_local_operation(supervisor).await
     }
 
     async fn send(&mut self, report: Report) -> Result<(), Ended> {

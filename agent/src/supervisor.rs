@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use self::{local::Local, looker::Looker, owner::Owner};
 pub(crate) use self::{
-    local::{Health, LastOrder, News},
+    local::{Health, LastOrder, News, named_by},
     reload::{Found, Reload},
 };
 use crate::{

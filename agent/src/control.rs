@@ -1,0 +1,128 @@
+//! What a person on the host asks of its agent, over a unix socket: decode, call, encode. It works with every server gone.
+
+mod socket;
+
+use std::{pin::Pin, time::Duration};
+
+use belay_proto::{
+    Problem, Reason,
+    agent::v1::{self as pb, control_service_server::ControlService},
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+use tracing::{Instrument, info_span};
+use uuid::Uuid;
+
+pub(crate) use self::socket::Socket;
+use self::socket::Caller;
+use crate::{
+    convert,
+    os::Tracker,
+    reload::Reloader,
+    report::Link,
+    supervisor::{Health, Supervisor},
+};
+
+/// Answers a person on the host.
+pub(crate) struct Control {
+    /// What is asked of the processes.
+    pub supervisor: Supervisor,
+    /// Reads the configuration again.
+    pub reloader: Reloader,
+    /// Whether the server hears of this host.
+    pub link: watch::Receiver<Link>,
+    /// What does not change in one life of the agent.
+    pub about: About,
+}
+
+/// What does not change in one life of the agent.
+pub(crate) struct About {
+    /// The agent's identity.
+    pub identity: Uuid,
+    /// The host's name.
+    pub name: String,
+    /// The server's URL.
+    pub server: String,
+    /// How processes are kept track of.
+    pub tracker: Tracker,
+    /// When this life began.
+    pub began: Instant,
+}
+
+type Output = Pin<Box<dyn Stream<Item = Result<pb::ReadLogResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    async fn get_status(
+        &self,
+        request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        let pb::GetStatusRequest {} = request.into_inner();
+        let Health { journal_fault, last_orders } = self.supervisor.health().await?;
+        let processes = self.supervisor.inventory().await?;
+        let About { identity, name, server, tracker, began } = &self.about;
+        let link = self.link.borrow().clone();
+        let (tracker, tracker_reason) = convert::tracker(tracker);
+        Ok(Response::new(pb::GetStatusResponse {
+            identity: identity.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: name.clone(),
+            pid: i32::try_from(std::process::id()).unwrap_or_default(),
+            uptime: Duration::try_into(began.elapsed()).ok(),
+            server: server.clone(),
+            connected: link == Link::Reporting,
+            connection_error: match link {
+                Link::Reporting => String::new(),
+                Link::Broken { why } => why,
+            },
+            tracker,
+            tracker_reason,
+            journal_error: journal_fault.unwrap_or_default(),
+            processes: processes.into_iter().map(convert::observed).collect(),
+            last_orders: last_orders.into_iter().map(convert::last_order).collect(),
+        }))
+    }
+
+    async fn order(
+        &self,
+        request: Request<pb::OrderRequest>,
+    ) -> Result<Response<pb::OrderResponse>, Status> {
+        let Caller { principal } = caller(&request)?;
+        let order = convert::local_order(request.into_inner(), principal)?;
+        let span = info_span!("call", trace_id = order.trace);
+        let standing = self.supervisor.order(order).instrument(span).await?;
+        Ok(Response::new(pb::OrderResponse { operation: Some(convert::operation(standing)) }))
+    }
+
+    async fn reload(
+        &self,
+        request: Request<pb::ReloadRequest>,
+    ) -> Result<Response<pb::ReloadResponse>, Status> {
+        let Caller { principal } = caller(&request)?;
+        let pb::ReloadRequest { dry_run } = request.into_inner();
+        let plan = self.reloader.reload(principal, dry_run).await?;
+        Ok(Response::new(convert::plan(plan)))
+    }
+
+    type ReadOutputStream = Output;
+
+    async fn read_output(
+        &self,
+        request: Request<pb::ReadLogRequest>,
+    ) -> Result<Response<Self::ReadOutputStream>, Status> {
+        Ok(Response::new(read_output(&self.supervisor, request.into_inner()).await?))
+    }
+}
+
+/// Reads the output of a process.
+async fn read_output(_: &Supervisor, _: pb::ReadLogRequest) -> Result<Output, Problem> {
+    Err(Problem::new(Reason::RouteUnknown, "this agent can not show the output of its processes yet")
+        .hint("read the files that `log_file_pattern` names"))
+}
+
+/// Who calls, as the gate of the socket has found out.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let known = request.extensions().get::<Caller>().cloned();
+    known.ok_or_else(|| Problem::new(Reason::PermissionDenied, "it is not known who calls").into())
+}
