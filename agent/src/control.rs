@@ -14,8 +14,8 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
-pub(crate) use self::socket::Socket;
 use self::socket::Caller;
+pub(crate) use self::socket::Socket;
 use crate::{
     convert,
     os::Tracker,
@@ -84,10 +84,7 @@ impl ControlService for Control {
         }))
     }
 
-    async fn order(
-        &self,
-        request: Request<pb::OrderRequest>,
-    ) -> Result<Response<pb::OrderResponse>, Status> {
+    async fn order(&self, request: Request<pb::OrderRequest>) -> Result<Response<pb::OrderResponse>, Status> {
         let Caller { principal } = caller(&request)?;
         let order = convert::local_order(request.into_inner(), principal)?;
         let span = info_span!("call", trace_id = order.trace);

@@ -1,40 +1,39 @@
-//! The agent as a program: arguments, logging, runtime, run.
+//! The agent as a program: the command line, logging, runtime, run.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+mod command_line;
+mod ctl;
+
+use std::{
+    io::IsTerminal,
+    process::{ExitCode, Termination},
+};
 
 use belay_agent::{Chain, Config};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-/// Starts, watches and stops the processes of one host.
-#[derive(Debug, Parser)]
-#[command(name = "belay-agent", version, after_help = EXAMPLES)]
-struct Arguments {
-    /// The configuration.
-    #[arg(long, value_name = "FILE", env = "BELAY_AGENT_CONFIG")]
-    config: PathBuf,
-    /// Only checks the configuration.
-    #[arg(long)]
-    check: bool,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  belay-agent --config /etc/belay/agent.toml
-  belay-agent --config /etc/belay/agent.toml --check
-
-RUST_LOG sets what is logged, say `debug` or `belay_agent=debug`.";
+use crate::command_line::{Command, CommandLine, Run};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    match CommandLine::parse().into_command() {
+        Some(Command::Run(arguments)) => run_logged(&arguments),
+        Some(Command::Ctl(ctl)) => ctl::run(ctl).report(),
+        None => {
+            let told = CommandLine::command().print_help();
+            told.map_or(ExitCode::FAILURE, |()| ExitCode::from(2))
+        }
+    }
+}
+
+fn run_logged(arguments: &Run) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
         .init();
-    match run(&arguments) {
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             error!(error = %Chain(&*failure), "The agent can not run.");
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+fn run(arguments: &Run) -> Result<(), Box<dyn std::error::Error>> {
     if arguments.check {
         let config = Config::load(&arguments.config)?;
         config.validate()?;

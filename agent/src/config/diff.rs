@@ -197,7 +197,10 @@ mod tests {
         check(with("[[process]]\nalias = \"c\"\ncommand = \"/bin/true\""), "+c");
         check(|old| old.replace("alias = \"b\"", "alias = \"c\""), "+c; -b");
         check(|old| old.replace("[\"1\"]", "[\"2\"]"), "restart a: args");
-        check(|old| format!("listen = \"127.0.0.1:1\"\nserver = \"http://[::1]\"\n{old}"), "agent: listen server");
+        check(
+            |old| format!("listen = \"127.0.0.1:1\"\nserver = \"http://[::1]\"\n{old}"),
+            "agent: listen; agent: server",
+        );
         check(|old| old.replace("host-1", "host-2"), "agent: name");
     }
 
@@ -217,6 +220,9 @@ mod tests {
         check(with("after = [\"a\"]\noutput = { files = 2 }"), "update b: after output");
         check(with("success_codes = [0, 3]\nfinal_codes = [7]"), "update b: success_codes final_codes");
         check(with("backoff = { first = \"1s\" }\nready = { tcp = 80 }"), "update b: backoff ready");
-        check(with("live = { tcp = 80 }\nrestart_above_memory = \"1GiB\""), "update b: live restart_above_memory");
+        check(
+            with("live = { tcp = 80 }\nrestart_above_memory = \"1GiB\""),
+            "update b: live restart_above_memory",
+        );
     }
 }
