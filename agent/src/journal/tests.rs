@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -214,6 +215,42 @@ async fn the_file_stays_small() {
     }
     let length = fs::metadata(dir.path().join("journal")).unwrap().len();
     assert!(length < 2 * GROWTH, "{length}");
+}
+
+#[test]
+fn what_is_reported_or_removed_is_written_anew_as_such() {
+    let mut story = story();
+    for record in [
+        Record::Reported { id: Uuid::from_u128(7) },
+        Record::Removed { alias: alias("obstat2") },
+        Record::Forgotten { alias: alias("obstat2") },
+    ] {
+        story.push(record);
+        let state = fold(&story);
+        assert_eq!(fold(&state.records()), state);
+        assert_eq!(frame::decode(&file(&story)).state, state);
+    }
+    assert!(fold(&story).processes.is_empty());
+}
+
+/// What the server is still to be told of is kept for as long as it takes, but not without bound.
+#[test]
+fn what_is_unreported_is_remembered_for_longer() {
+    let mut state = State::default();
+    let late = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000);
+    for (id, at) in (1..=3000).map(|id| (id, if id <= 2 { Timestamp::UNIX_EPOCH } else { late })) {
+        let order = Accepted { local: true, ..accepted(id) };
+        state.apply(Record::Accepted { order });
+        state.apply(Record::Concluded { id: Uuid::from_u128(id), outcome: outcome(at) });
+        if id == 1 {
+            state.apply(Record::Reported { id: Uuid::from_u128(id) });
+        }
+        if id == 3 {
+            assert_eq!(state.operation(Uuid::from_u128(1)), None);
+            assert!(state.operation(Uuid::from_u128(2)).is_some_and(OperationState::is_unreported));
+        }
+    }
+    assert!(state.operations().count() <= 1100);
 }
 
 #[test]
