@@ -48,7 +48,7 @@ impl Reloader {
             match self.reload("local:SIGHUP".to_owned(), false).await {
                 Ok(_) => info!("The configuration is in force."),
                 Err(Problem { message, hint, .. }) => {
-                    error!(message, hint, "The configuration was not read again.");
+                    error!(error = message, hint, "The configuration was not read again.");
                 }
             }
         }

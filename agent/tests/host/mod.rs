@@ -1,11 +1,13 @@
 //! A host: the agent's program on a state folder of its own, and a server for it to report to.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 mod server;
 
 use std::{
     fs,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -100,6 +102,44 @@ impl Host {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
+    }
+
+    /// Ends the agent as the host's own init does: by SIGTERM.
+    pub(crate) async fn end(&mut self) {
+        self.signal(Signal::TERM);
+        let mut agent = self.agent.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || agent.wait().unwrap());
+        assert!(timeout(PATIENCE, ended).await.expect("the agent does not end").unwrap().success());
+    }
+
+    /// Sends the agent a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.agent.as_ref().unwrap().id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Changes the text of the configuration.
+    pub(crate) fn edit(&self, edit: impl Fn(&str) -> String) {
+        let path = self.dir.path().join("agent.toml");
+        let text = edit(&fs::read_to_string(&path).unwrap());
+        fs::write(&path, text).unwrap();
+    }
+
+    /// Runs `belay-agent ctl` with these arguments.
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> Ctl {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_belay-agent"));
+        program.arg("ctl").arg("--state").arg(self.state()).args(arguments);
+        Ctl::of(program).await
+    }
+
+    /// The agent's state folder.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// The folder of everything.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Runs a second agent on the same settings but another port, and gives back what it said at its end.
@@ -209,8 +249,36 @@ impl Host {
         program
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default()
+    }
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Ctl {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ctl {
+    /// Runs a command to its end.
+    pub(crate) async fn of(mut program: Command) -> Self {
+        let run = tokio::task::spawn_blocking(move || program.output().unwrap());
+        let output = timeout(PATIENCE, run).await.expect("the command does not end").unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let code = output.status.code().unwrap();
+        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Checks how it ended, and that it said this.
+    #[track_caller]
+    pub(crate) fn check(&self, code: i32, told: &[&str]) {
+        assert_eq!(self.code, code, "{self:#?}");
+        for text in told {
+            assert!(self.stdout.contains(text) || self.stderr.contains(text), "no {text:?} in {self:#?}");
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     ears: Ears,
     hellos: tokio::sync::Mutex<mpsc::UnboundedReceiver<Hello>>,
-    _task: AbortOnDropHandle<()>,
+    task: Option<AbortOnDropHandle<()>>,
 }
 
 #[derive(Clone)]
@@ -54,15 +54,28 @@ impl Server {
             hello,
             hang_up: Arc::default(),
         };
-        let serve = transport::Server::builder()
-            .add_service(FleetServiceServer::new(ears.clone()))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        Self {
-            address,
-            ears,
-            hellos: hellos.into(),
-            _task: AbortOnDropHandle::new(tokio::spawn(async { serve.await.unwrap() })),
-        }
+        let task = Some(ears.listen_at(listener));
+        Self { address, ears, hellos: hellos.into(), task }
+    }
+
+    /// Goes away: nobody answers at the address any more.
+    pub(crate) fn go_away(&mut self) {
+        self.task = None;
+        self.hang_up();
+    }
+
+    /// Comes back at the same address.
+    pub(crate) async fn come_back(&mut self) {
+        let bound = async {
+            loop {
+                if let Ok(listener) = TcpListener::bind(self.address).await {
+                    return listener;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let listener = timeout(super::PATIENCE, bound).await.expect("the address is taken");
+        self.task = Some(self.ears.listen_at(listener));
     }
 
     pub(crate) fn url(&self) -> String {
@@ -122,6 +135,13 @@ impl FleetService for Ears {
 }
 
 impl Ears {
+    fn listen_at(&self, listener: TcpListener) -> AbortOnDropHandle<()> {
+        let serve = transport::Server::builder()
+            .add_service(FleetServiceServer::new(self.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        AbortOnDropHandle::new(tokio::spawn(async { serve.await.unwrap() }))
+    }
+
     async fn listen(
         &self,
         mut reports: Streaming<ReportRequest>,
