@@ -104,7 +104,7 @@ async fn accept(
         }
         Err(error) => return Err(Error::Store(error)),
     }
-    info!(%host, %process, operation = %order.id, verb = order.verb.name(), "Order accepted.");
+    info!(%host, %process, operation = %order.id, action, "Order accepted.");
     if let Some(state) = agent_state {
         app.fleet.set_agent_state(host, state, audit.time);
     }
