@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
+    api::LARGEST_OF_AGENT,
     convert::{Operation, OperationState, observed},
     error::Error,
     fleet::{Fleet, Reachable},
@@ -249,7 +250,7 @@ impl Agents {
                 channel
             }
         };
-        Ok(AgentServiceClient::new(channel))
+        Ok(AgentServiceClient::new(channel).max_decoding_message_size(LARGEST_OF_AGENT))
     }
 
     /// Forgets the connection to an address that an agent has left.

@@ -10,7 +10,9 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, admitted, cut};
 use crate::{
-    convert::{host_id, page, page_to_wire, process_id, process_order, process_to_wire, stop_mode},
+    convert::{
+        host_id, page, page_to_wire, process_id, process_in_list, process_order, process_to_wire, stop_mode,
+    },
     restart::restart,
     start::start,
     stop::stop,
@@ -27,7 +29,7 @@ impl AgentProcessService for Api {
         let processes = self.app.fleet.processes(host_id(host)?)?;
         let total = processes.len() as u64;
         Ok(Response::new(ListAgentProcessesResponse {
-            processes: cut(processes, page).iter().map(process_to_wire).collect(),
+            processes: cut(processes, page).iter().map(process_in_list).collect(),
             page: Some(page_to_wire(page, total)),
         }))
     }

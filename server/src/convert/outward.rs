@@ -47,7 +47,7 @@ pub(crate) fn agent_to_wire(view: &HostView, processes: &[Process]) -> v1::HostA
         last_available_time: view.host.last_report_time.map(time),
         inner_ip_address: facts.inner_ip_address().into(),
         status: agent_status(view).into(),
-        processes: processes.iter().map(process_to_wire).collect(),
+        processes: processes.iter().map(process_in_list).collect(),
         create_time: Some(time(view.host.create_time)),
         update_time: Some(time(view.host.update_time)),
         tracker: facts.tracker.clone(),
@@ -63,6 +63,15 @@ fn agent_status(view: &HostView) -> v1::HostAgentStatus {
         AgentState::Starting => v1::HostAgentStatus::Starting,
         AgentState::Stopped => v1::HostAgentStatus::Stopped,
     }
+}
+
+/// A process as one of many: without its output, of which a thousand processes have too much for one message.
+pub(crate) fn process_in_list(process: &Process) -> v1::AgentProcess {
+    let mut told = process_to_wire(process);
+    if let Some(exit) = &mut told.last_exit {
+        exit.last_output.clear();
+    }
+    told
 }
 
 pub(crate) fn process_to_wire(process: &Process) -> v1::AgentProcess {
@@ -279,6 +288,10 @@ mod tests {
 
     /// The process that a caller is shown where an agent says this.
     fn told(seen: agent::ObservedProcess) -> v1::AgentProcess {
+        process_to_wire(&process(seen))
+    }
+
+    fn process(seen: agent::ObservedProcess) -> Process {
         let (alias, seen) =
             observed(agent::ObservedProcess { alias: "obstat2".into(), ..seen }).expect("it is read");
         let mut process = Process {
@@ -295,7 +308,7 @@ mod tests {
             fresh: false,
         };
         process.observe(seen, Timestamp::now());
-        process_to_wire(&process)
+        process
     }
 
     /// One of the two documented states is told of every phase: whether anything of it is alive.
@@ -310,6 +323,18 @@ mod tests {
         let with_pid = told(agent::ObservedProcess { pid: 7, start_time, ..starting });
         assert_eq!(with_pid.status(), v1::AgentProcessStatus::Started);
         assert_eq!(with_pid.phase(), v1::AgentProcessPhase::Starting);
+    }
+
+    #[test]
+    fn a_list_tells_everything_but_output() {
+        let exit = agent::ExitReport { pid: 7, last_output: vec!["x".into()], ..Default::default() };
+        let process = process(agent::ObservedProcess {
+            phase: agent::ProcessPhase::Failed.into(),
+            last_exit: Some(exit),
+            ..Default::default()
+        });
+        let listed = process_in_list(&process).last_exit.expect("a report");
+        assert_eq!(listed, v1::ExitReport { pid: 7, ..Default::default() });
     }
 
     #[test]
