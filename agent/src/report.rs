@@ -289,6 +289,8 @@ impl Stream {
             return Ok(());
         };
         let id = operation.accepted.id;
+        // First what came of it: the server sees the operation in the light of that.
+        self.send_changes(supervisor).await?;
         self.send(Report::LocalOperation(convert::local_operation(operation))).await?;
         self.unacknowledged = Some((self.sequence, id));
         Ok(())

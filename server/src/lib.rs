@@ -11,6 +11,7 @@ mod convert; // wire types to domain types and back
 mod error; // the domain error, and the one table from it to what a caller is told
 mod fleet; // what is known of the fleet, in memory
 mod host; // a host: record and states
+mod local; // what people ordered on the hosts themselves
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
 mod reports; // the streams on which agents report

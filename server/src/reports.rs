@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     fleet::OFFLINE_AFTER,
     host::Facts,
-    order,
+    local, order,
     store::Declared,
 };
 
@@ -98,6 +98,15 @@ impl Reports {
             match report(message)? {
                 (sequence, Report::Changed(observed)) => {
                     self.app.fleet.report(host, stream, observed, Timestamp::now());
+                    let acknowledged = ReportResponse { sequence, welcome: None };
+                    if acknowledge.send(Ok(acknowledged)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                (sequence, Report::Local(operation)) => {
+                    self.app.fleet.report(host, stream, Vec::new(), Timestamp::now());
+                    // What is not written down is not acknowledged: the agent tells it again.
+                    local::take_in(&self.app, host, operation).await?;
                     let acknowledged = ReportResponse { sequence, welcome: None };
                     if acknowledge.send(Ok(acknowledged)).await.is_err() {
                         return Ok(());

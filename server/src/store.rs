@@ -6,6 +6,7 @@ mod audit;
 mod connect;
 mod entity;
 mod hosts;
+mod local;
 mod migrations;
 mod operations;
 mod tasks;
@@ -21,6 +22,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 pub(crate) use {
     audit::{AuditEntry, AuditRow},
     hosts::Declared,
+    local::LocalRecord,
     operations::{NewOperation, OperationOutcome},
     tasks::{Effects, NewTask},
 };

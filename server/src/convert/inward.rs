@@ -10,6 +10,7 @@ use crate::{
     access::Role,
     error::Error,
     host::Facts,
+    local::{LocalOperation, LocalVerb},
     order::ProcessOrder,
     process::{Alive, ExitReport, Leftover, Observed, Phase, Rung},
     stop::StopMode,
@@ -131,6 +132,8 @@ pub(crate) enum Report {
     Hello(Box<Facts>, Vec<Declared>),
     /// Processes that changed; none for a heartbeat.
     Changed(Vec<(String, Observed)>),
+    /// What somebody ordered on the host itself.
+    Local(LocalOperation),
 }
 
 /// Reads one message of an agent's stream.
@@ -147,14 +150,51 @@ pub(crate) fn report(report: fleet::ReportRequest) -> Result<(u64, Report), Erro
             Report::Changed(processes.into_iter().map(read).collect::<Result<_, _>>()?)
         }
         Some(fleet::report_request::Report::Heartbeat(fleet::Heartbeat {})) => Report::Changed(Vec::new()),
-        Some(fleet::report_request::Report::LocalOperation(_)) => {
-            return Err(Error::invalid("report", "operations of the host itself are not taken in yet"));
+        Some(fleet::report_request::Report::LocalOperation(operation)) => {
+            Report::Local(local_operation(operation)?)
         }
         None => {
             return Err(Error::invalid("report", "it is empty, or of a kind that this server does not know"));
         }
     };
     Ok((sequence, report))
+}
+
+/// Reads what was ordered on a host itself. What is for reading only is cut and made plain, not refused: an agent would
+/// report it again and again.
+fn local_operation(operation: fleet::LocalOperation) -> Result<LocalOperation, Error> {
+    let fleet::LocalOperation { operation_id, principal, verb, aliases, accept_time, reason, message } =
+        operation;
+    let id = operation_id.parse().map_err(|_| {
+        Error::invalid("operation_id", format!("`{}` is not a UUID", shorten(operation_id, LONGEST_NAME)))
+    })?;
+    let verb = match &verb[..] {
+        "stop" => LocalVerb::Stop,
+        "start" => LocalVerb::Start,
+        "restart" => LocalVerb::Restart,
+        _ => return Err(Error::invalid("verb", "it is none of stop, start and restart")),
+    };
+    check_count(aliases.len())?;
+    // Never a name that could be that of a user of this server.
+    let user = principal.strip_prefix("local:").unwrap_or(&principal);
+    let outcome = match reason.is_empty() {
+        true => OperationOutcome::Done,
+        false => OperationOutcome::Failed { reason: name(&reason), message: shorten(message, LONGEST_SHOWN) },
+    };
+    Ok(LocalOperation {
+        id,
+        user: name(user),
+        verb,
+        aliases: aliases.iter().map(|alias| name(alias)).collect(),
+        time: accept_time.and_then(|time| read_time(time).ok()),
+        outcome,
+    })
+}
+
+/// A name on one line, cut where it is too long for one.
+fn name(text: &str) -> String {
+    let plain = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+    plain.take(LONGEST_NAME / 8).collect()
 }
 
 fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
@@ -524,6 +564,31 @@ mod tests {
         let problem = Operation::read(failed).expect("it is read").failure().expect("it failed");
         assert_eq!(problem.reason, Reason::SignalRefused);
         assert!(problem.hint.contains("run the agent as root or as the process's user"), "{}", problem.hint);
+    }
+
+    /// Hazards A13 and I12: an agent says what happened on its host, and no more.
+    #[test]
+    fn what_was_ordered_on_a_host_is_nobodys_of_this_server() {
+        let wire = || fleet::LocalOperation {
+            operation_id: Uuid::nil().to_string(),
+            principal: "local:root".into(),
+            verb: "stop".into(),
+            aliases: vec!["obstat2".into()],
+            ..Default::default()
+        };
+        let read = local_operation(wire()).expect("acceptable");
+        assert_eq!(
+            (&read.user[..], read.verb, read.outcome),
+            ("root", LocalVerb::Stop, OperationOutcome::Done)
+        );
+        let lie = fleet::LocalOperation { principal: "admin\nALLOW".into(), ..wire() };
+        assert_eq!(local_operation(lie).expect("acceptable").user, "admin ALLOW");
+        let long = fleet::LocalOperation { principal: "x".repeat(100_000), ..wire() };
+        assert_eq!(local_operation(long).expect("acceptable").user.len(), 64);
+        assert!(local_operation(fleet::LocalOperation { verb: "delete".into(), ..wire() }).is_err());
+        assert!(local_operation(fleet::LocalOperation { operation_id: "7".into(), ..wire() }).is_err());
+        let many = fleet::LocalOperation { aliases: vec!["x".into(); 1001], ..wire() };
+        assert!(local_operation(many).is_err());
     }
 
     /// Hazards I12 and L14.

@@ -85,11 +85,7 @@ impl Store {
         outcome: OperationOutcome,
         now: Timestamp,
     ) -> Result<()> {
-        let (state, outcome, message, finish_time) = match outcome {
-            OperationOutcome::Done => ("DONE", "DONE".to_owned(), String::new(), Some(micros(now))),
-            OperationOutcome::Failed { reason, message } => ("FAILED", reason, message, Some(micros(now))),
-            OperationOutcome::Unknown => (UNKNOWN, String::new(), String::new(), None),
-        };
+        let (state, outcome, message, finish_time) = columns(outcome, now);
         let change = self.change().await?;
         operation::Entity::update(operation::ActiveModel {
             id: Set(operation.to_string()),
@@ -130,7 +126,19 @@ impl Store {
     }
 }
 
-fn as_number(epoch: u64) -> Result<i64> {
+/// What an outcome is in the row of its operation: state, outcome, message, and when it ended.
+pub(super) fn columns(
+    outcome: OperationOutcome,
+    now: Timestamp,
+) -> (&'static str, String, String, Option<i64>) {
+    match outcome {
+        OperationOutcome::Done => ("DONE", "DONE".to_owned(), String::new(), Some(micros(now))),
+        OperationOutcome::Failed { reason, message } => ("FAILED", reason, message, Some(micros(now))),
+        OperationOutcome::Unknown => (UNKNOWN, String::new(), String::new(), None),
+    }
+}
+
+pub(super) fn as_number(epoch: u64) -> Result<i64> {
     i64::try_from(epoch).map_err(|_| StoreError::Damaged(format!("the epoch {epoch}")))
 }
 
