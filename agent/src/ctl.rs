@@ -7,7 +7,7 @@ mod why;
 use std::{
     error::Error as StdError,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -208,7 +208,7 @@ fn unknown(alias: &str, program: &str) -> Failure {
 fn again(state: &Path, socket: Option<&Path>) -> String {
     match socket {
         Some(socket) => format!("belay-agent ctl --socket {}", socket.display()),
-        None if state == PathBuf::from(DEFAULT_STATE) => "belay-agent ctl".to_owned(),
+        None if state == DEFAULT_STATE => "belay-agent ctl".to_owned(),
         None => format!("belay-agent ctl --state {}", state.display()),
     }
 }
