@@ -12,13 +12,39 @@ use crate::{
     process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
 };
 
+/// What an order says is to be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum What {
+    /// To stop, in this mode.
+    Stop(i32),
+    /// To start.
+    Start,
+    /// To stop, then to start.
+    Restart,
+}
+
+impl What {
+    fn read(self) -> Result<(Verb, bool), Problem> {
+        match self {
+            Self::Start => Ok((Verb::Start, false)),
+            Self::Restart => Ok((Verb::Restart, false)),
+            Self::Stop(mode) => match pb::StopMode::try_from(mode) {
+                Ok(pb::StopMode::Unspecified) => Ok((Verb::Stop, false)),
+                Ok(pb::StopMode::Force) => Ok((Verb::Stop, true)),
+                Err(_) => Err(invalid("mode", format!("{mode} is not a mode of this version of the agent"))),
+            },
+        }
+    }
+}
+
 /// Reads an order. An error names each field that is wrong.
 pub(crate) fn order(
     wire: Option<pb::Order>,
-    verb: Verb,
+    what: What,
     alias: Option<String>,
     trace: Trace,
 ) -> Result<Order, Problem> {
+    let (verb, force) = what.read()?;
     let pb::Order { operation_id, epoch, principal, budget } =
         wire.ok_or_else(|| invalid("order", "it is missing"))?;
     let id = operation_id_in("order.operation_id", &operation_id)?;
@@ -38,6 +64,7 @@ pub(crate) fn order(
         principal,
         budget: budget.map(|budget| budget.min(LONGEST_BUDGET)),
         verb,
+        force,
         target,
         trace: trace.to_string(),
     })
@@ -220,7 +247,7 @@ mod tests {
     #[track_caller]
     fn check_refused(wire: Option<pb::Order>, alias: Option<&str>, field: &str) {
         let trace = Trace::from_random([7; 16]);
-        let problem = order(wire, Verb::Stop, alias.map(str::to_owned), trace).unwrap_err();
+        let problem = order(wire, What::Stop(0), alias.map(str::to_owned), trace).unwrap_err();
         assert_eq!(problem.reason, Reason::InvalidArgument);
         assert_eq!(problem.fields.first().unwrap().0, field);
     }
@@ -237,5 +264,7 @@ mod tests {
         let mut negative = wire(good);
         negative.as_mut().unwrap().budget = Some(PbDuration { seconds: -1, nanos: 0 });
         check_refused(negative, Some("x"), "order.budget");
+        let unknown_mode = order(wire(good), What::Stop(7), None, Trace::from_random([7; 16])).unwrap_err();
+        assert_eq!(unknown_mode.fields.first().unwrap().0, "mode");
     }
 }

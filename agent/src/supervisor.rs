@@ -4,11 +4,14 @@
 //! of the host) runs beside it and comes back as an event, so that nothing slow ever holds up another process.
 
 mod effects;
+mod helper;
 mod looker;
 mod orders;
 mod owner;
+mod probes;
 mod recover;
 mod slot;
+mod vigil;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use super::{Record, State};
 
 /// The head line.
-pub(super) const HEAD: &[u8] = b"belay-journal 1\n";
+pub(super) const HEAD: &[u8] = b"belay-journal 2\n";
 
 /// One record as its line.
 pub(super) fn encode(record: &Record) -> Vec<u8> {

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    life::Rest,
     operation::{Accepted, Outcome},
     os::Instance,
     process::{Alias, ExitReport},
-    stop::Deadlines,
+    stop::Ladder,
 };
 
 /// How many ended operations are remembered.
@@ -36,8 +37,10 @@ pub(crate) enum Record {
     Starting { alias: Alias, generation: u64 },
     /// It is there.
     Started { instance: Instance },
-    /// It is about to get its stop signal.
-    Stopping { alias: Alias, deadlines: Deadlines },
+    /// Its stop is about to reach this rung.
+    Stopping { alias: Alias, ladder: Ladder },
+    /// How often it ended in a row, and what follows from that.
+    Resting { alias: Alias, rest: Rest },
     /// It is proven gone.
     Ended { alias: Alias, report: ExitReport },
     /// An order was accepted.
@@ -56,9 +59,11 @@ pub(crate) struct ProcessState {
     /// The one that was alive last.
     pub instance: Option<Instance>,
     /// The stop that it was in.
-    pub stop: Option<Deadlines>,
+    pub stop: Option<Ladder>,
     /// How the last one ended.
     pub last_exit: Option<ExitReport>,
+    /// How often it ended in a row, and what follows from that.
+    pub rest: Rest,
 }
 
 /// What is known of one operation.
@@ -103,7 +108,8 @@ impl State {
                 process.instance = Some(instance);
                 process.stop = None;
             }
-            Record::Stopping { alias, deadlines } => self.process(alias).stop = Some(deadlines),
+            Record::Stopping { alias, ladder } => self.process(alias).stop = Some(ladder),
+            Record::Resting { alias, rest } => self.process(alias).rest = rest,
             Record::Ended { alias, report } => {
                 let process = self.process(alias);
                 process.instance = None;
@@ -149,7 +155,7 @@ impl State {
         let mut records =
             vec![Record::Boot { boot_id: self.boot_id.clone() }, Record::Epoch { epoch: self.epoch }];
         for (alias, process) in &self.processes {
-            let ProcessState { desired, generation, instance, stop, last_exit } = process;
+            let ProcessState { desired, generation, instance, stop, last_exit, rest } = process;
             let alias = || alias.clone();
             // An ending clears what comes after it here.
             records.extend(last_exit.clone().map(|report| Record::Ended { alias: alias(), report }));
@@ -158,7 +164,10 @@ impl State {
                 Some(instance) => Record::Started { instance },
                 None => Record::Starting { alias: alias(), generation: *generation },
             });
-            records.extend(stop.map(|deadlines| Record::Stopping { alias: alias(), deadlines }));
+            records.extend(stop.clone().map(|ladder| Record::Stopping { alias: alias(), ladder }));
+            if *rest != Rest::default() {
+                records.push(Record::Resting { alias: alias(), rest: rest.clone() });
+            }
         }
         for OperationState { accepted, outcome } in self.operations() {
             let id = accepted.id;

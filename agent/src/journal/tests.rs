@@ -5,11 +5,13 @@ use uuid::Uuid;
 
 use super::{frame, *};
 use crate::{
-    operation::{Accepted, Outcome, Verb},
+    config::StopConfig,
+    life::Rest,
+    operation::{Accepted, Outcome, Queue, Verb},
     os::Instance,
     process::{Alias, Exit, ExitReport},
     signal::Signal,
-    stop::{Deadlines, Time},
+    stop::{Ladder, Plan, Time},
 };
 
 fn alias(text: &str) -> Alias {
@@ -20,7 +22,8 @@ fn accepted(id: u128) -> Accepted {
     Accepted {
         id: Uuid::from_u128(id),
         verb: Verb::Stop,
-        waves: vec![vec![alias("obstat2")]],
+        force: false,
+        queue: Queue::one(alias("obstat2")),
         epoch: 3,
         principal: "admin".to_owned(),
         trace: "51b0faa7203d42db".to_owned(),
@@ -58,7 +61,11 @@ fn story() -> Vec<Record> {
         Record::Desired { alias: alias.clone(), running: false },
         Record::Stopping {
             alias: alias.clone(),
-            deadlines: Deadlines::new(Time::from_secs(60), Time::from_secs(10), None),
+            ladder: Ladder::begin(Plan::from(&StopConfig::default()), Time::from_secs(60), None).0,
+        },
+        Record::Resting {
+            alias: alias.clone(),
+            rest: Rest { endings: 3, until: Some(Time::from_secs(90)), failed: None },
         },
         Record::Ended {
             alias,
@@ -124,7 +131,7 @@ fn a_flipped_bit_is_noticed() {
 #[tokio::test]
 async fn a_newer_file_is_kept_aside() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("journal"), "belay-journal 2\nwhatever").unwrap();
+    fs::write(dir.path().join("journal"), "belay-journal 3\nwhatever").unwrap();
     let (journal, memory) = Journal::open(dir.path());
     assert_eq!(memory, Memory::Lost);
     assert_eq!(journal.state(), &State::default());

@@ -1,12 +1,17 @@
 //! One declared process: its life, its living instance, and who waits for what.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 use uuid::Uuid;
 
+use super::vigil::Remains;
 use crate::{
     config::ProcessConfig,
     life::{Life, Rules},
@@ -43,6 +48,12 @@ pub(super) struct Slot {
     pub span: Span,
     /// What a person should know of the instance when it has ended.
     pub notes: Vec<String>,
+    /// What remains of the instance that has just ended.
+    pub remains: Remains,
+    /// When it is started again, where it is in back-off.
+    pub next_start: Option<Timestamp>,
+    /// Settings that could not be applied to the living instance.
+    pub not_applied: Vec<String>,
     /// How it was last shown.
     pub shown: Option<Observed>,
     log_file_pattern: String,
@@ -56,14 +67,18 @@ pub(super) struct Alive {
     pub tree: Arc<dyn Tree>,
     /// How it was last seen.
     pub sight: Sight,
+    /// On which it was last seen to listen, for the task that waits for its end.
+    pub sockets: Arc<Mutex<Sockets>>,
     /// The task that waits for its end, and ends with it.
-    pub _watch: AbortOnDropHandle<()>,
+    pub _vigil: AbortOnDropHandle<()>,
+    /// The task that finds out whether it is ready, or works.
+    pub probe: Option<AbortOnDropHandle<()>>,
 }
 
 impl Slot {
     /// A process of which nothing is known to be alive.
     pub(super) fn new(config: ProcessConfig, log: &Path, desired: bool) -> Self {
-        let rules = Rules { restart: config.restart, grace: config.stop.grace() };
+        let rules = Rules::from(&config);
         let log_file = log.join(format!("{}.log*", config.alias));
         let pattern = config.log_file_pattern.clone();
         Self {
@@ -81,18 +96,21 @@ impl Slot {
             latest: 0,
             span: Span::none(),
             notes: Vec::new(),
+            remains: Remains::default(),
+            next_start: None,
+            not_applied: Vec::new(),
             shown: None,
         }
     }
 
-    /// What of the configuration decides about its life.
-    pub(super) fn rules(&self) -> Rules {
-        Rules { restart: self.config.restart, grace: self.config.stop.grace() }
-    }
-
     /// The longest that a stop of it takes.
     pub(super) fn stop_budget(&self) -> Duration {
-        self.config.stop.grace() + stop::PROOF + stop::MARGIN
+        Rules::from(&self.config).stop_budget() + stop::MARGIN
+    }
+
+    /// The longest that a start of it takes.
+    pub(super) fn start_budget(&self) -> Duration {
+        Rules::from(&self.config).start_budget() + stop::MARGIN
     }
 
     /// How its next instance is started.
@@ -136,11 +154,20 @@ impl Slot {
             last_exit: self.last_exit.clone(),
             leftovers: self.leftovers.clone(),
             stop_budget: self.stop_budget(),
-            trouble: String::new(),
-            next_start: None,
-            endings: 0,
+            trouble: self.life.trouble().to_owned(),
+            next_start: self.next_start.filter(|_| self.life.next_start().is_some()),
+            endings: self.life.endings(),
             grouped: self.alive.as_ref().is_some_and(|alive| alive.instance.cgroup.is_some()),
-            not_applied: Vec::new(),
+            not_applied: self.not_applied.clone(),
+        }
+    }
+
+    /// Notes why the journal could not be written, once.
+    pub(super) fn note_fault(&mut self, fault: Option<&str>) {
+        if let Some(fault) = fault
+            && !self.notes.iter().any(|note| note == fault)
+        {
+            self.notes.push(fault.to_owned());
         }
     }
 }

@@ -117,6 +117,7 @@ impl Agent {
 
 fn order(verb: Verb, target: &str) -> Order {
     Order {
+        force: false,
         id: Uuid::new_v4(),
         epoch: 1,
         principal: "admin".to_owned(),
@@ -216,7 +217,7 @@ async fn many_leftovers_are_counted_not_named() {
 async fn a_refused_signal_is_never_stopped() {
     let agent = Agent::start(&[worker("a")], &[("a", Manners::Foreign)]).await;
     let failed = outcome(agent.order(order(Verb::Stop, "a")).await);
-    check_failed(&failed, Reason::Leftovers);
+    check_failed(&failed, Reason::SignalRefused);
     assert!(failed.failure.unwrap().message.contains("permission denied"));
     assert_eq!(failed.processes[0].phase, Phase::Failed);
 }
