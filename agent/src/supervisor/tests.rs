@@ -1,5 +1,7 @@
 //! The supervisor over an operating system made of memory, in time that the tests own.
 
+mod ladder;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use belay_proto::Reason;

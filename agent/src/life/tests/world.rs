@@ -28,6 +28,8 @@ struct World {
     /// When its whole grace is over, and when the last signal has had its wait.
     grace_ends: Option<Time>,
     waited_until: Option<Time>,
+    /// A signal is on its way, which the system may refuse.
+    signalled: bool,
     /// The system refused to signal this instance.
     refused: bool,
     /// It was killed.
@@ -73,6 +75,7 @@ impl World {
             asked_rest: false,
             grace_ends: None,
             waited_until: None,
+            signalled: false,
             refused: false,
             killed: false,
             stop_waits: false,
@@ -136,8 +139,9 @@ impl World {
                 (self.alive, self.main_alive, self.surveying, self.hook_runs) = (false, false, false, false);
                 Event::Emptied { exit, ports: Vec::new() }
             }
-            Act::Refuses if self.alive && (self.killed || !self.asked.is_empty()) => {
+            Act::Refuses if self.alive && self.signalled => {
                 self.refused = true;
+                self.signalled = false;
                 Event::Refused { why: why() }
             }
             Act::Survey if self.surveying => {
@@ -167,6 +171,7 @@ impl World {
             Effect::Hook { .. } => {
                 assert!(self.alive && !self.hook_runs);
                 self.hook_runs = true;
+                self.signalled = false;
                 self.begin_asking();
             }
             Effect::Pause => {
@@ -185,6 +190,7 @@ impl World {
                 self.waited_until = (last == *signal).then_some(self.now + wait);
                 self.asked.push(*signal);
                 self.asked_rest = false;
+                self.signalled = true;
             }
             Effect::Ask(signal, Scope::Rest) => {
                 assert!(self.alive && !self.main_alive && !self.asked_rest);
@@ -202,6 +208,7 @@ impl World {
                     assert!(self.life.rules.stop.kills(), "killed without a person's word");
                 }
                 self.killed = true;
+                self.signalled = true;
                 // It is a member of the tree.
                 self.hook_runs = false;
             }
