@@ -78,6 +78,10 @@ fn story() -> Vec<Record> {
     ]
 }
 
+fn decode(bytes: &[u8]) -> Decoded {
+    frame::decode(bytes).unwrap()
+}
+
 fn fold(records: &[Record]) -> State {
     let mut state = State::default();
     records.iter().cloned().for_each(|record| state.apply(record));
@@ -105,7 +109,7 @@ fn a_file_cut_at_any_byte_is_a_prefix() {
     let whole = file(&story);
     let prefixes: Vec<_> = (0..=story.len()).map(|length| fold(&story[..length])).collect();
     for cut in 0..=whole.len() {
-        let decoded = frame::decode(&whole[..cut]);
+        let decoded = decode(&whole[..cut]);
         assert!(prefixes.contains(&decoded.state), "cut at {cut}");
         assert!(!matches!(decoded.fault, Some(Fault::Damaged { .. } | Fault::Foreign)));
     }
@@ -120,7 +124,7 @@ fn a_flipped_bit_is_noticed() {
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        let decoded = frame::decode(&damaged);
+        let decoded = decode(&damaged);
         // The case of a hex digit is the one thing that may change without a trace.
         assert!(decoded.fault.is_some() || decoded.state == fold(&story), "bit {bit}");
         assert!(prefixes.contains(&decoded.state), "bit {bit}");
@@ -192,7 +196,7 @@ async fn what_can_not_be_written_anew_is_appended_to() {
     journal.grown = GROWTH + 1;
     journal.append(Record::Epoch { epoch: 5 });
     assert_eq!(journal.fault(), None);
-    assert_eq!(frame::decode(&fs::read(dir.path().join("journal")).unwrap()).state.epoch, 5);
+    assert_eq!(decode(&fs::read(dir.path().join("journal")).unwrap()).state.epoch, 5);
 }
 
 /// Hazard A05: what follows the damage may have been a stop, or the end of an order.
@@ -202,7 +206,7 @@ async fn what_comes_before_damage_is_not_acted_upon() {
     let mut bytes = file(&story());
     let last = bytes.len() - 3;
     bytes[last] ^= 1;
-    assert!(matches!(frame::decode(&bytes).fault, Some(Fault::Damaged { .. })));
+    assert!(matches!(decode(&bytes).fault, Some(Fault::Damaged { .. })));
     fs::write(dir.path().join("journal"), bytes).unwrap();
     let (journal, memory) = Journal::open(dir.path());
     assert_eq!(memory, Memory::Lost);
@@ -248,7 +252,23 @@ proptest! {
     /// Hazard A05: nothing that lies in the place of the journal makes the agent panic.
     #[test]
     fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = frame::decode(&bytes);
-        let _ = frame::decode(&[frame::HEAD, &bytes[..]].concat());
+        let _ = decode(&bytes);
+        let _ = decode(&[frame::HEAD, &bytes[..]].concat());
     }
+}
+
+/// Hazard R09: what could not be brought to the disk is written anew. It is never assumed to be there, nor tried again.
+#[tokio::test]
+async fn what_the_disk_lost_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path());
+    // It takes everything in, and can not be synced.
+    let device = File::options().write(true).open("/dev/null").unwrap();
+    journal.file = Some(Arc::new(device));
+    journal.append(Record::Epoch { epoch: 5 });
+    journal.synced().await;
+    journal.append(Record::Epoch { epoch: 6 });
+    let written = fs::read(dir.path().join("journal")).unwrap();
+    assert_eq!(decode(&written).state.epoch, 6);
+    assert_eq!(journal.fault(), None, "the new file is good");
 }
