@@ -13,7 +13,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
     time::Duration,
 };
@@ -53,6 +53,8 @@ struct Walk {
     mark: Vec<u8>,
     started: Timestamp,
     known: Mutex<Known>,
+    /// Held while SIGKILL is on its way to all.
+    killing: Mutex<()>,
 }
 
 /// Which process is meant: a pid alone means nothing.
@@ -83,7 +85,7 @@ impl Walked {
             main => (main, HashSet::from([first])),
         };
         let known = Known { members, ..Known::default() };
-        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known) }))
+        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known), killing: Mutex::new(()) }))
     }
 }
 
@@ -185,6 +187,12 @@ impl Walk {
 
     /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork.
     fn kill(&self) -> Result<(), SignalError> {
+        // On a host with many processes it takes longer than until it is repeated: side by side, both would take longer.
+        let _turn = match self.killing.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         for round in 1..=ROUNDS {
