@@ -109,3 +109,31 @@ fn watch(pid: i32, at: usize, burnt: &AtomicBool, calls: &AtomicUsize) {
 
 /// `PTRACE_SYSCALL_INFO_ENTRY`
 const BEGINS: u8 = 1;
+
+/// Holds a process, which can then do nothing.
+pub(crate) struct Debugger {
+    go: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Debugger {
+    pub(crate) fn hold(pid: i32) -> Self {
+        let (ready, is_ready) = mpsc::channel();
+        let (go, goes) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            seize(pid);
+            let held = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::__WALL)).unwrap();
+            assert!(matches!(held, WaitStatus::PtraceEvent(..)), "{held:?}");
+            ready.send(()).unwrap();
+            // Where the test has failed, nobody asks any more.
+            let _ = goes.recv();
+        });
+        is_ready.recv().unwrap();
+        Self { go, thread }
+    }
+
+    pub(crate) fn let_go(self) {
+        self.go.send(()).unwrap();
+        self.thread.join().unwrap();
+    }
+}

@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 
+mod container; // as process 1
 mod every_call; // killed at each of its system calls
+mod exhausted; // out of disk, processes, descriptors
 mod fuse; // what kills it there
 #[allow(dead_code, reason = "each test program needs a part of it")]
 #[path = "../host/mod.rs"]
 mod host;
+mod many; // beside many processes
+mod memory; // with a wrong journal
+mod paused; // held, and sent away
+mod unprivileged; // not root
 
 use belay_proto::agent::v1::{Operation, OperationState};
 

@@ -292,19 +292,26 @@ fn free_address() -> String {
 /// A killed agent leaves empty cgroups, which the next one would remove.
 fn remove_cgroups(identity: &PathBuf) {
     let identity = fs::read_to_string(identity).unwrap_or_default();
-    let Some(short) = identity.get(..8) else {
-        return;
-    };
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    let (Some(mount), Some(own)) = (mount.and_then(|line| line.split(' ').nth(1)), own) else {
-        return;
-    };
-    let base = format!("{mount}{}/belay-{short}", own.trim_end_matches('/'));
-    for group in fs::read_dir(&base).into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(group.path());
+    if let (Some(short), Some(own)) = (identity.get(..8), own_cgroup()) {
+        remove_cgroup(&own.join(format!("belay-{short}")));
     }
-    let _ = fs::remove_dir(base);
+}
+
+/// The cgroup (version 2) of this program.
+pub(crate) fn own_cgroup() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?.split(' ').nth(1)?;
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(Path::new(mount).join(own.trim_start_matches('/')))
+}
+
+/// Removes a cgroup and those below it.
+pub(crate) fn remove_cgroup(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
 }
