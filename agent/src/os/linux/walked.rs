@@ -1,14 +1,19 @@
 //! A tree without a cgroup: its members are found by walking all processes of the host.
 //!
-//! A process is a member when it is known from an earlier walk, when its parent is one, when it is in the session that
-//! the main process made, or when it carries the instance's mark in its environment. The last two find what lost its
+//! A process is a member when it is known from an earlier walk, when its parent is one, when it carries the instance's
+//! mark in its environment, or when it is in the session that the main process made. The last two find what lost its
 //! parent. What wipes its environment, leaves the session and loses its parent, all between two walks, is not found: this
 //! is why cgroups are used where they can be.
+//!
+//! Numbers are used again: that of a session as well as a pid. The number of a session is taken for as long as anybody is
+//! in it. So it means the session of the main process where one who is known, or carries the mark, is in it; and for an
+//! orphan that came to this program, since whoever comes to it descends from an instance.
 
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
     time::Duration,
 };
@@ -20,6 +25,7 @@ use super::{
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
+    reap,
 };
 use crate::{
     error::Chain,
@@ -47,6 +53,8 @@ struct Walk {
     mark: Vec<u8>,
     started: Timestamp,
     known: Mutex<Known>,
+    /// Held while SIGKILL is on its way to all.
+    killing: Mutex<()>,
 }
 
 /// Which process is meant: a pid alone means nothing.
@@ -69,8 +77,15 @@ impl Walked {
     /// The tree of this main process, which may be gone.
     pub(super) fn new(main: Option<Pidfd>, pid: i32, ticks: u64, mark: Vec<u8>, started: Timestamp) -> Self {
         let first = Id { pid, ticks };
-        let known = Known { members: HashSet::from([first]), ..Known::default() };
-        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known) }))
+        let (main, members) = match main {
+            Some(main) if is_stranger(&main, &mark) => {
+                reap::release(pid);
+                (None, HashSet::new())
+            }
+            main => (main, HashSet::from([first])),
+        };
+        let known = Known { members, ..Known::default() };
+        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known), killing: Mutex::new(()) }))
     }
 }
 
@@ -109,8 +124,8 @@ impl Tree for Walked {
                     Ok(Ok(members)) if members.is_empty() => return,
                     // All of them must end; what they fork until then is found by the next walk.
                     Ok(Ok(members)) => {
-                        for member in members {
-                            match Pidfd::open_exactly(member.pid, member.ticks) {
+                        for member in members.iter().map(Id::of) {
+                            match self.0.hold(member) {
                                 Ok(Some(member)) => member.ended().await,
                                 Ok(None) => {}
                                 // There are no descriptors left to hold it, say: the next walk would fare no better.
@@ -163,7 +178,7 @@ impl Walk {
             if outside || self.known().asked.contains(&id) {
                 continue;
             }
-            if let Some(held) = hold(id) {
+            if let Ok(Some(held)) = self.hold(id) {
                 let result = members::ask(&held, signal);
                 if matches!(result, Ok(Sent::Delivered)) {
                     self.known().asked.insert(id);
@@ -180,6 +195,12 @@ impl Walk {
 
     /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork.
     fn kill(&self) -> Result<(), SignalError> {
+        // On a host with many processes it takes longer than until it is repeated: side by side, both would take longer.
+        let _turn = match self.killing.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         for round in 1..=ROUNDS {
@@ -195,7 +216,7 @@ impl Walk {
             let mut all_frozen = true;
             for id in &ids {
                 if !frozen.contains(id)
-                    && let Some(member) = hold(*id)
+                    && let Ok(Some(member)) = self.hold(*id)
                 {
                     frozen.insert(*id);
                     all_frozen = false;
@@ -203,7 +224,7 @@ impl Walk {
                 }
             }
             if all_frozen || round == ROUNDS {
-                for member in ids.into_iter().filter_map(hold) {
+                for member in ids.into_iter().filter_map(|id| self.hold(id).ok().flatten()) {
                     results.add(member.send(Signal::KILL));
                 }
                 break;
@@ -216,10 +237,15 @@ impl Walk {
     fn members(&self) -> io::Result<Vec<Stat>> {
         let mut looks = 1;
         loop {
+            // Whoever is seen alive with its pid after its end is another one.
+            let is_over = self.main.as_ref().is_some_and(Pidfd::has_ended);
             let all = Stat::all().inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
             })?;
             let mut known = self.known();
+            if is_over && all.iter().any(|stat| stat.alive && Id::of(stat) == self.first) {
+                known.members.remove(&self.first);
+            }
             let members = self.choose(&all, &mut known);
             if members.is_empty() && looks < LOOKS && all.iter().any(|stat| self.is_undecided(stat)) {
                 drop(known);
@@ -227,8 +253,7 @@ impl Walk {
                 thread::sleep(EXEC);
                 continue;
             }
-            known.members = members.iter().map(Id::of).collect();
-            known.members.insert(self.first);
+            known.learn(&members, self.first);
             return Ok(members);
         }
     }
@@ -253,11 +278,16 @@ impl Walk {
         if all.iter().any(taken) || !all.iter().any(in_session) {
             known.session_is_over = true;
         }
-        let is_member = |stat: &Stat| {
+        let is_ours = |stat: &Stat| {
             known.members.contains(&Id::of(stat))
-                || (!known.session_is_over && in_session(stat))
                 || (stat.ticks >= self.first.ticks && proc::has_environment(stat.pid, &self.mark))
         };
+        let is_same_session =
+            !known.session_is_over && all.iter().any(|stat| in_session(stat) && is_ours(stat));
+        let is_in_it = |stat: &Stat| {
+            !known.session_is_over && in_session(stat) && (is_same_session || stat.parent == own)
+        };
+        let is_member = |stat: &Stat| is_in_it(stat) || is_ours(stat);
         let mut members: Vec<Stat> = Vec::new();
         let mut others: HashMap<i32, Vec<Stat>> = HashMap::new();
         for stat in all.iter().filter(|stat| stat.alive && stat.pid != own) {
@@ -273,6 +303,15 @@ impl Walk {
             next += 1;
         }
         members
+    }
+
+    /// A member, held and then verified. `None` where it is gone, or another process by now.
+    fn hold(&self, member: Id) -> io::Result<Option<Held<'_>>> {
+        match &self.main {
+            // Nobody else can ever be meant by this.
+            Some(main) if member == self.first => Ok(Some(Held::Main(main))),
+            _ => Ok(Pidfd::open_exactly(member.pid, member.ticks)?.map(Held::Opened)),
+        }
     }
 
     fn living_main(&self) -> Option<&Pidfd> {
@@ -294,9 +333,40 @@ const KERNEL: i32 = 2;
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
 
-/// A member, held and then verified. `None` where it is gone, or another process by now.
-fn hold(member: Id) -> Option<Pidfd> {
-    Pidfd::open_exactly(member.pid, member.ticks).ok().flatten()
+/// A member that is held.
+enum Held<'a> {
+    /// The main process, which always is.
+    Main(&'a Pidfd),
+    /// Another one, for now.
+    Opened(Pidfd),
+}
+
+impl Deref for Held<'_> {
+    type Target = Pidfd;
+
+    fn deref(&self) -> &Pidfd {
+        match self {
+            Self::Main(main) => main,
+            Self::Opened(member) => member,
+        }
+    }
+}
+
+/// Whether the process that has the pid and the tick of a main process is another one all the same. A main process leads
+/// its session for ever. What was taken for one, when all that was left of an instance was looked for, carries the mark.
+fn is_stranger(main: &Pidfd, mark: &[u8]) -> bool {
+    let follows = matches!(Stat::read(main.pid()), Ok(Some(stat)) if stat.session != stat.pid);
+    let environment = proc::environment(main.pid());
+    let is_marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark);
+    follows && !environment.is_empty() && !is_marked
+}
+
+impl Known {
+    /// Takes in who was found. The main process stays known when it has ended: its zombie is in the session.
+    fn learn(&mut self, members: &[Stat], first: Id) {
+        self.members.retain(|known| *known == first);
+        self.members.extend(members.iter().map(Id::of));
+    }
 }
 
 impl Id {
@@ -321,7 +391,7 @@ mod tests {
     fn check(tree: &Walked, all: &[Stat], expected: &[i32]) {
         let mut known = tree.0.known();
         let members = tree.0.choose(all, &mut known);
-        known.members = members.iter().map(Id::of).chain([tree.0.first]).collect();
+        known.learn(&members, tree.0.first);
         let pids: Vec<_> = members.iter().map(|stat| stat.pid).collect();
         assert_eq!(pids, expected);
     }
@@ -348,5 +418,23 @@ mod tests {
         check(&tree, &[reused, its_child], &[]);
         let early = stat(1_000_001, 1, 1_000_001, 20);
         check(&tree, &[early], &[]);
+    }
+
+    /// Hazard P02: the number of the session means nothing where nobody in it is known.
+    #[test]
+    fn a_session_is_the_same_while_one_who_is_known_is_in_it() {
+        let stranger = stat(1_000_005, 1, 1_000_001, 71);
+        check(&tree(), &[stranger], &[]);
+        let own = i32::try_from(std::process::id()).unwrap();
+        check(&tree(), &[Stat { parent: own, ..stranger }], &[1_000_005]);
+        // Even as a zombie.
+        let main = Stat { alive: false, ..stat(1_000_001, 1, 1_000_001, 50) };
+        let tree = tree();
+        check(&tree, &[main, stranger], &[1_000_005]);
+        let next = stat(1_000_006, 1, 1_000_001, 72);
+        check(&tree, &[stranger, next], &[1_000_005, 1_000_006]);
+        check(&tree, &[next], &[1_000_006]);
+        let last = stat(1_000_007, 1, 1_000_001, 73);
+        check(&tree, &[last], &[]);
     }
 }
