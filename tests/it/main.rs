@@ -5,8 +5,8 @@ mod cli;
 mod grpcurl;
 mod recovery;
 mod refusals;
+mod shapes;
 mod stop;
-mod trees;
 
 use belay_tests::{Fleet, HostSetup};
 
