@@ -139,6 +139,8 @@ impl Tree for Walked {
 
 impl Walk {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        // First: whom the main process leaves behind as soon as it is asked may not be found any more.
+        let members = self.members().unwrap_or_default();
         let main = self.living_main();
         if let Some(main) = main
             && self.known().asked.insert(self.first)
@@ -150,16 +152,17 @@ impl Walk {
         }
         let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
         let mut results = Results::default();
-        for member in self.members().unwrap_or_default() {
+        for member in members {
             let id = Id::of(&member);
             let outside = group.is_some_and(|group| member.group != group);
-            if outside || self.known().asked.contains(&id) {
+            // Before the signal: the rest may be asked while the group still is.
+            if outside || !self.known().asked.insert(id) {
                 continue;
             }
             if let Some(held) = hold(id) {
                 let result = members::ask(&held, signal);
-                if matches!(result, Ok(Sent::Delivered)) {
-                    self.known().asked.insert(id);
+                if !matches!(result, Ok(Sent::Delivered)) {
+                    self.known().asked.remove(&id);
                 }
                 results.add(result);
             }
