@@ -62,9 +62,10 @@ pub fn is_gone(pid: i32) -> bool {
     !ledger::stat_of(pid).is_some_and(|stat| is_alive(&stat))
 }
 
-/// Whether any thread of it is alive. A main thread that has ended is shown as a zombie even while others live.
+/// Whether it can still run anything. A main thread that has ended is shown as a zombie even while others live; and the
+/// kernel takes a process that ends out of its cgroup before it is a zombie, when its memory and its files are gone.
 pub(crate) fn is_alive(stat: &Stat) -> bool {
-    !matches!(stat.state, 'Z' | 'X') || stat.num_threads > 1
+    stat.num_threads > 1 || !matches!(stat.state, 'Z' | 'X') && stat.vsize > 0
 }
 
 /// No pid: what a ledger should hold where nobody was signalled, or nobody is alive.
