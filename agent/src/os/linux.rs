@@ -3,6 +3,7 @@
 //! An instance is a cgroup where one can be made ([`grouped`]), and is found by walking all processes where none can
 //! ([`walked`]).
 
+mod census;
 mod cgroup;
 mod grouped;
 mod members;

@@ -22,6 +22,7 @@ use jiff::Timestamp;
 use tracing::error;
 
 use super::{
+    census::{self, Mark, Seen},
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
@@ -161,6 +162,8 @@ impl Tree for Walked {
 
 impl Walk {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        // First: whom the main process leaves behind as soon as it is asked may not be found any more.
+        let members = self.members().unwrap_or_default();
         let main = self.living_main();
         if let Some(main) = main
             && self.known().asked.insert(self.first)
@@ -172,16 +175,17 @@ impl Walk {
         }
         let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
         let mut results = Results::default();
-        for member in self.members().unwrap_or_default() {
+        for member in members {
             let id = Id::of(&member);
             let outside = group.is_some_and(|group| member.group != group);
-            if outside || self.known().asked.contains(&id) {
+            // Before the signal: the rest may be asked while the group still is.
+            if outside || !self.known().asked.insert(id) {
                 continue;
             }
             if let Ok(Some(held)) = self.hold(id) {
                 let result = members::ask(&held, signal);
-                if matches!(result, Ok(Sent::Delivered)) {
-                    self.known().asked.insert(id);
+                if !matches!(result, Ok(Sent::Delivered)) {
+                    self.known().asked.remove(&id);
                 }
                 results.add(result);
             }
@@ -215,12 +219,12 @@ impl Walk {
             let ids: Vec<_> = members.iter().map(Id::of).collect();
             let mut all_frozen = true;
             for id in &ids {
-                if !frozen.contains(id)
-                    && let Ok(Some(member)) = self.hold(*id)
-                {
-                    frozen.insert(*id);
+                if frozen.insert(*id) {
+                    // Even where it has ended by now: it may have left another one behind.
                     all_frozen = false;
-                    results.add(member.send(Signal::STOP));
+                    if let Ok(Some(member)) = self.hold(*id) {
+                        results.add(member.send(Signal::STOP));
+                    }
                 }
             }
             if all_frozen || round == ROUNDS {
@@ -239,15 +243,15 @@ impl Walk {
         loop {
             // Whoever is seen alive with its pid after its end is another one.
             let is_over = self.main.as_ref().is_some_and(Pidfd::has_ended);
-            let all = Stat::all().inspect_err(|error| {
+            let all = census::take().inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
             })?;
             let mut known = self.known();
-            if is_over && all.iter().any(|stat| stat.alive && Id::of(stat) == self.first) {
+            if is_over && all.iter().any(|Seen { stat, .. }| stat.alive && Id::of(stat) == self.first) {
                 known.members.remove(&self.first);
             }
             let members = self.choose(&all, &mut known);
-            if members.is_empty() && looks < LOOKS && all.iter().any(|stat| self.is_undecided(stat)) {
+            if members.is_empty() && looks < LOOKS && all.iter().any(|seen| self.is_undecided(seen)) {
                 drop(known);
                 looks += 1;
                 thread::sleep(EXEC);
@@ -258,11 +262,9 @@ impl Walk {
         }
     }
 
-    /// Whether it may be a member that can not be told for a moment: while a process begins another program, the kernel
-    /// shows no environment of it. Threads of the kernel never have one.
-    fn is_undecided(&self, stat: &Stat) -> bool {
-        let of_kernel = stat.pid == KERNEL || stat.parent == KERNEL;
-        stat.alive && !of_kernel && stat.ticks >= self.first.ticks && proc::environment(stat.pid).is_empty()
+    /// Whether it may be a member that can not be told for a moment.
+    fn is_undecided(&self, seen: &Seen) -> bool {
+        seen.stat.alive && seen.stat.ticks >= self.first.ticks && seen.mark == Mark::Hidden
     }
 
     fn pids(&self) -> Vec<i32> {
@@ -270,30 +272,30 @@ impl Walk {
         members.iter().map(|member| member.pid).collect()
     }
 
-    fn choose(&self, all: &[Stat], known: &mut Known) -> Vec<Stat> {
+    fn choose(&self, all: &[Seen], known: &mut Known) -> Vec<Stat> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let in_session = |stat: &Stat| stat.session == self.first.pid && stat.ticks >= self.first.ticks;
         // A process that has the main process's pid and is another one: the session's number is in use again.
         let taken = |stat: &Stat| stat.pid == self.first.pid && stat.ticks != self.first.ticks;
-        if all.iter().any(taken) || !all.iter().any(in_session) {
+        if all.iter().any(|seen| taken(&seen.stat)) || !all.iter().any(|seen| in_session(&seen.stat)) {
             known.session_is_over = true;
         }
-        let is_ours = |stat: &Stat| {
-            known.members.contains(&Id::of(stat))
-                || (stat.ticks >= self.first.ticks && proc::has_environment(stat.pid, &self.mark))
+        let is_marked = |mark: &Mark| matches!(mark, Mark::Carried(mark) if *mark == self.mark);
+        let is_ours = |Seen { stat, mark }: &Seen| {
+            known.members.contains(&Id::of(stat)) || (stat.ticks >= self.first.ticks && is_marked(mark))
         };
         let is_same_session =
-            !known.session_is_over && all.iter().any(|stat| in_session(stat) && is_ours(stat));
+            !known.session_is_over && all.iter().any(|seen| in_session(&seen.stat) && is_ours(seen));
         let is_in_it = |stat: &Stat| {
             !known.session_is_over && in_session(stat) && (is_same_session || stat.parent == own)
         };
-        let is_member = |stat: &Stat| is_in_it(stat) || is_ours(stat);
+        let is_member = |seen: &Seen| is_in_it(&seen.stat) || is_ours(seen);
         let mut members: Vec<Stat> = Vec::new();
         let mut others: HashMap<i32, Vec<Stat>> = HashMap::new();
-        for stat in all.iter().filter(|stat| stat.alive && stat.pid != own) {
-            match is_member(stat) {
-                true => members.push(*stat),
-                false => others.entry(stat.parent).or_default().push(*stat),
+        for seen in all.iter().filter(|seen| seen.stat.alive && seen.stat.pid != own) {
+            match is_member(seen) {
+                true => members.push(seen.stat),
+                false => others.entry(seen.stat.parent).or_default().push(seen.stat),
             }
         }
         // Children of members, and theirs.
@@ -326,9 +328,6 @@ impl Walk {
 /// How often it is looked for members before there are none, and how long a look waits for an exec to end.
 const LOOKS: u32 = 10;
 const EXEC: Duration = Duration::from_millis(2);
-
-/// The parent of the kernel's own threads.
-const KERNEL: i32 = 2;
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -390,7 +389,8 @@ mod tests {
     #[track_caller]
     fn check(tree: &Walked, all: &[Stat], expected: &[i32]) {
         let mut known = tree.0.known();
-        let members = tree.0.choose(all, &mut known);
+        let all: Vec<_> = all.iter().map(|stat| Seen { stat: *stat, mark: Mark::Absent }).collect();
+        let members = tree.0.choose(&all, &mut known);
         known.learn(&members, tree.0.first);
         let pids: Vec<_> = members.iter().map(|stat| stat.pid).collect();
         assert_eq!(pids, expected);
