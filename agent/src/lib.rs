@@ -40,9 +40,13 @@ use crate::{
     supervisor::{Declared, Supervisor},
 };
 pub use crate::{
-    config::{CgroupUse, Config, ConfigError, ProcessConfig, StopConfig},
+    config::{
+        CgroupLimits, CgroupUse, Config, ConfigError, HookConfig, Kill, LiveCheck, LiveConfig, Nice,
+        OomScore, OutputConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
+        SignalConfig, StopConfig, Umask,
+    },
     error::{Chain, Error},
-    life::Restart,
+    life::{Backoff, Restart},
     process::Alias,
     signal::Signal,
 };
