@@ -15,6 +15,7 @@ mod life; // the life of one process: a pure state machine
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
 mod process; // what is said of a process
+mod ready; // whether a process is ready, and whether it works
 mod report; // the stream to the server
 mod signal; // signals by name
 mod stop; // the stop ladder: a pure function of state, event and time

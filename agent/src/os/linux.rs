@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod grouped;
+pub(crate) mod mailbox;
 mod members;
 mod pidfd;
 mod proc;
