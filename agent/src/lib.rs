@@ -12,9 +12,11 @@ mod error;
 mod folder; // the state folder: lock and identity
 mod journal; // what survives the agent
 mod life; // the life of one process: a pure state machine
+mod notify; // systemd is told how the agent is
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
 mod process; // what is said of a process
+mod ready; // whether a process is ready, and whether it works
 mod report; // the stream to the server
 mod signal; // signals by name
 mod stop; // the stop ladder: a pure function of state, event and time
@@ -35,14 +37,19 @@ use crate::{
     auth::RequireToken,
     folder::StateFolder,
     journal::Journal,
+    notify::ServiceManager,
     os::linux::Linux,
     report::Reporting,
     supervisor::{Declared, Supervisor},
 };
 pub use crate::{
-    config::{CgroupUse, Config, ConfigError, ProcessConfig, StopConfig},
+    config::{
+        CgroupLimits, CgroupUse, Config, ConfigError, HookConfig, Kill, LiveCheck, LiveConfig, Nice,
+        OomScore, OutputConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
+        SignalConfig, StopConfig, Umask,
+    },
     error::{Chain, Error},
-    life::Restart,
+    life::{Backoff, Restart},
     process::Alias,
     signal::Signal,
 };
@@ -65,11 +72,20 @@ pub async fn start(config: &Path) -> Result<(), Error> {
     config.validate()?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    run(listener, config, asked_to_end()).await
+    run_under(&ServiceManager::of_environment(), listener, config, asked_to_end()).await
 }
 
 /// Runs the agent until `shutdown`. Its processes live on: the next start takes them back.
 pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    run_under(&ServiceManager::default(), listener, config, shutdown).await
+}
+
+async fn run_under(
+    manager: &ServiceManager,
     listener: TcpListener,
     config: Config,
     shutdown: impl Future<Output = ()>,
@@ -107,6 +123,13 @@ pub async fn run(
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
     let api = Api::new(supervisor.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
+    manager.ready();
+    let shutdown = async {
+        tokio::select! {
+            () = shutdown => manager.stopping(),
+            () = notify::keep_told(manager, &supervisor) => {}
+        }
+    };
     let served = serve(listener, api, gatekeeper, shutdown).await;
     drop(reporter);
     supervisor.close().await;

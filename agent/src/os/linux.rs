@@ -6,6 +6,7 @@
 mod census;
 mod cgroup;
 mod grouped;
+pub(crate) mod mailbox;
 mod members;
 mod pidfd;
 mod proc;
