@@ -51,11 +51,11 @@ pub(crate) async fn until_ready(config: &ReadyConfig, prober: &impl Prober) -> R
     let end = Instant::now() + *timeout;
     let waits_for = match when {
         ReadyWhen::Tcp(address) => {
-            let ask = async |left: Duration| prober.tcp(*address, left.min(ONE_CONNECTION)).await;
+            let ask = |left: Duration| prober.tcp(*address, left.min(ONE_CONNECTION));
             return until_yes(end, *timeout, ask).await;
         }
         ReadyWhen::Exec(command) => {
-            return until_yes(end, *timeout, async |left| prober.exec(command, left).await).await;
+            return until_yes(end, *timeout, |left| prober.exec(command, left)).await;
         }
         ReadyWhen::Output(text) => match timeout_at(end, prober.output_holds(text)).await {
             Ok(()) => return Ok(()),
@@ -94,10 +94,10 @@ pub(crate) async fn watch_live(config: &LiveConfig, prober: &impl Prober) -> Str
 }
 
 /// Asks again and again, with growing pauses, until the answer is yes or the time is over.
-async fn until_yes(
+async fn until_yes<A: Future<Output = Result<(), String>> + Send>(
     end: Instant,
     whole: Duration,
-    ask: impl AsyncFn(Duration) -> Result<(), String>,
+    ask: impl Fn(Duration) -> A,
 ) -> Result<(), String> {
     let mut pause = FIRST_PAUSE;
     loop {

@@ -182,6 +182,7 @@ impl Owner {
             tree,
             sockets,
             _vigil: AbortOnDropHandle::new(tokio::spawn(vigil.keep())),
+            said_ready: Arc::default(),
             probe: None,
         });
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 use uuid::Uuid;
@@ -71,6 +72,8 @@ pub(super) struct Alive {
     pub sockets: Arc<Mutex<Sockets>>,
     /// The task that waits for its end, and ends with it.
     pub _vigil: AbortOnDropHandle<()>,
+    /// It has said that it is ready.
+    pub said_ready: Arc<Notify>,
     /// The task that finds out whether it is ready, or works.
     pub probe: Option<AbortOnDropHandle<()>>,
 }

@@ -171,7 +171,7 @@ fn kill_times(folder: &Path) -> Vec<Duration> {
         match record["is"].as_str().unwrap() {
             "started" => times.clear(),
             "stopping" => {
-                let time = &record["deadlines"]["kill_at"];
+                let time = &record["ladder"]["kill_at"];
                 let number = |name: &str| time[name].as_u64().unwrap();
                 times.push(Duration::new(number("secs"), number("nanos").try_into().unwrap()));
             }

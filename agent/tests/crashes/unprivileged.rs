@@ -96,7 +96,7 @@ async fn what_became_root_is_never_called_stopped() {
         eventually(|| of_root().is_some()).await;
         let of_root = of_root().unwrap();
         let failed = host.stop(alias).await.unwrap();
-        assert_eq!((failed.state(), failed.reason.as_str()), (OperationState::Failed, "LEFTOVERS"));
+        assert_eq!((failed.state(), failed.reason.as_str()), (OperationState::Failed, "SIGNAL_REFUSED"));
         assert!(failed.message.contains("Operation not permitted"), "{}", failed.message);
         let process = &failed.processes[0];
         assert_eq!(process.phase(), ProcessPhase::Failed);
