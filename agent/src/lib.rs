@@ -38,7 +38,8 @@ use crate::{
     folder::StateFolder,
     journal::Journal,
     notify::ServiceManager,
-    os::linux::Linux,
+    os::{Os, linux::Linux},
+    ready::Notifications,
     report::Reporting,
     supervisor::{Declared, Supervisor},
 };
@@ -103,9 +104,21 @@ async fn run_under(
         .map_err(|source| Error::System { what: "watch processes", source })?;
     let linux = Arc::new(linux);
     let (journal, memory) = Journal::open(folder.path());
-    let declared = Declared { processes: config.processes.clone(), log: config.log_folder() };
-    let boot_id = os::Os::boot_id(&*linux).to_owned();
-    let (supervisor, owner) = Supervisor::spawn(linux, declared, journal, memory);
+    let notifications = Notifications::open(identity)
+        .inspect_err(|error| warn!(error = %Chain(error), "Processes can not say that they are ready."))
+        .ok();
+    let declared = Declared {
+        processes: config.processes.clone(),
+        log: config.log_folder(),
+        notify: notifications.as_ref().map(Notifications::address),
+    };
+    let boot_id = linux.boot_id().to_owned();
+    let (tracker, tracker_reason) = linux.tracker().describe();
+    let (supervisor, owner) = Supervisor::spawn(linux.clone(), declared, journal, memory);
+    let ears = notifications.map(|notifications| {
+        let (supervisor, os) = (supervisor.clone(), linux.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move { supervisor.hear(notifications, os).await }))
+    });
     let reporting = Reporting {
         server: config.server.clone(),
         token: token.clone(),
@@ -116,6 +129,8 @@ async fn run_under(
             address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
             name: config.name.clone(),
             log_home: config.log_folder().display().to_string(),
+            tracker: tracker.to_owned(),
+            tracker_reason,
             ..report::describe_host()
         },
     };
@@ -131,7 +146,7 @@ async fn run_under(
         }
     };
     let served = serve(listener, api, gatekeeper, shutdown).await;
-    drop(reporter);
+    drop((reporter, ears));
     supervisor.close().await;
     if let Err(panic) = owner.await {
         warn!(error = %Chain(&panic), "The owner of the processes ended badly.");

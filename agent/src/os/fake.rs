@@ -247,6 +247,12 @@ impl Os for FakeOs {
         living.map(|tree| (tree.instance.clone(), tree as Arc<dyn Tree>)).collect()
     }
 
+    fn owner_of(&self, pid: i32) -> Option<(Alias, u64)> {
+        let all = self.processes();
+        let tree = all.iter().find(|tree| tree.instance.pid == pid)?;
+        Some((tree.instance.alias.clone(), tree.instance.generation))
+    }
+
     fn still_listening(&self, sockets: &Sockets) -> BTreeSet<u16> {
         let open = lock(&self.open_ports);
         sockets.values().copied().filter(|port| open.contains(port)).collect()

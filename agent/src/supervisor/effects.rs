@@ -61,7 +61,7 @@ impl Owner {
             return;
         };
         let generation = slot.generation + 1;
-        let launch = slot.launch(generation, &self.log);
+        let launch = self.launch_of(slot, generation);
         let (os, events) = (self.os.clone(), self.events.clone());
         self.journal.append(Record::Starting { alias: alias.clone(), generation });
         self.launching += 1;
@@ -84,6 +84,11 @@ impl Owner {
             let _ = events.send(launched).await;
         };
         tokio::spawn(task.in_current_span());
+    }
+
+    /// How an instance of a process is started.
+    pub(super) fn launch_of(&self, slot: &Slot, generation: u64) -> Launch {
+        slot.launch(generation, &self.log, self.notify.as_deref())
     }
 
     /// Writes down how often it ended in a row, and what follows from that, where that has changed.
@@ -196,7 +201,7 @@ impl Owner {
             return;
         };
         let launch =
-            Launch { command: hook.command, args: hook.args, ..slot.launch(slot.generation, &self.log) };
+            Launch { command: hook.command, args: hook.args, ..self.launch_of(slot, slot.generation) };
         let (instance, generation, os) = (alive.instance.clone(), slot.generation, self.os.clone());
         let patience = until.saturating_sub(os.now());
         let (events, alias) = (self.events.clone(), alias.clone());

@@ -37,6 +37,8 @@ pub(super) struct Owner {
     pub(super) slots: BTreeMap<Alias, Slot>,
     /// The folder for the output of processes.
     pub(super) log: PathBuf,
+    /// The socket on which processes may say that they are ready.
+    pub(super) notify: Option<PathBuf>,
     /// The operations that go on.
     pub(super) running: HashMap<Uuid, Running>,
     /// How many orders were accepted.
@@ -97,6 +99,7 @@ impl Owner {
             journal,
             slots: BTreeMap::new(),
             log: PathBuf::new(),
+            notify: None,
             running: HashMap::new(),
             accepted: 0,
             work: VecDeque::new(),
@@ -180,6 +183,11 @@ impl Owner {
             Command::Seen { seen, answer } => {
                 seen.into_iter().for_each(|seen| self.see(seen));
                 let _ = answer.send(());
+            }
+            Command::Said { alias, generation, said } => {
+                if self.is_current(&alias, generation) {
+                    self.hear(&alias, &said);
+                }
             }
             Command::Close { answer } => {
                 let _ = answer.send(());

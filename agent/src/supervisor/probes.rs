@@ -1,10 +1,6 @@
 //! Finds out whether an instance is ready, and whether it works.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +15,7 @@ use crate::{
     life,
     os::{Instance, Launch, Os},
     process::Alias,
-    ready::{self, Prober},
+    ready::{self, Prober, Said},
 };
 
 impl Owner {
@@ -50,13 +46,23 @@ impl Owner {
         });
     }
 
+    /// Takes in what an instance says of itself.
+    pub(super) fn hear(&mut self, alias: &Alias, said: &Said) {
+        info!(%alias, ?said, "The process says how it is.");
+        let alive = self.slots.get(alias).and_then(|slot| slot.alive.as_ref());
+        if let Some(alive) = alive.filter(|_| *said == Said::Ready) {
+            // Kept for a probe that has not begun yet.
+            alive.said_ready.notify_one();
+        }
+    }
+
     fn prepare(&self, alias: &Alias) -> Option<Probe> {
         let slot = self.slots.get(alias)?;
         let alive = slot.alive.as_ref()?;
         Some(Probe {
             alias: alias.clone(),
             instance: alive.instance.clone(),
-            launch: slot.launch(slot.generation, &self.log),
+            launch: self.launch_of(slot, slot.generation),
             said_ready: alive.said_ready.clone(),
             os: self.os.clone(),
             events: self.events.clone(),
@@ -91,7 +97,11 @@ impl Probe {
 }
 
 impl Prober for Probe {
-    async fn exec(&self, ProbeCommand { command, args }: &ProbeCommand, limit: Duration) -> Result<(), String> {
+    async fn exec(
+        &self,
+        ProbeCommand { command, args }: &ProbeCommand,
+        limit: Duration,
+    ) -> Result<(), String> {
         let launch = Launch { command: command.clone(), args: args.clone(), ..self.launch.clone() };
         run_helper(self.os.clone(), self.instance.clone(), launch, limit).await
     }

@@ -50,11 +50,12 @@ struct TakenBack {
 impl Owner {
     /// Takes back, starts and goes on. Blocks.
     pub(super) fn recover(&mut self, declared: Declared, memory: Memory) {
-        let Declared { processes, log } = declared;
+        let Declared { processes, log, notify } = declared;
         if let Err(error) = folder::make_folder(&log) {
             error!(path = %log.display(), error = %Chain(&error), "The log folder can not be made.");
         }
         self.log = log;
+        self.notify = notify;
         let state = self.journal.state().clone();
         let same_boot = state.boot_id == self.os.boot_id();
         self.journal.append(Record::Boot { boot_id: self.os.boot_id().to_owned() });

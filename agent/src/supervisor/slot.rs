@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::vigil::Remains;
 use crate::{
-    config::ProcessConfig,
+    config::{ProcessConfig, ReadyWhen},
     life::{Life, Rules},
     os::{Instance, Launch, Tree},
     process::{ExitReport, Leftover, Observed, Sight, Sockets},
@@ -117,7 +117,8 @@ impl Slot {
     }
 
     /// How its next instance is started.
-    pub(super) fn launch(&self, generation: u64, log: &Path) -> Launch {
+    pub(super) fn launch(&self, generation: u64, log: &Path, notify: Option<&Path>) -> Launch {
+        let says_ready = matches!(&self.config.ready, Some(ready) if ready.when == ReadyWhen::Notify);
         let config = &self.config;
         Launch {
             alias: config.alias.clone(),
@@ -134,7 +135,7 @@ impl Slot {
             limits: config.cgroup,
             environment: config.environment.clone(),
             inherit: config.inherit.clone(),
-            notify: None,
+            notify: notify.filter(|_| says_ready).map(Path::to_owned),
             log: log.join(format!("{}.log", config.alias)),
         }
     }

@@ -47,7 +47,8 @@ async fn a_stop_outlives_an_agent_that_is_sent_away() {
 #[tokio::test]
 async fn an_agent_that_was_held_catches_up() {
     for mode in MODES {
-        let process = script("trap 'exit 7' USR1; while :; do sleep 0.02; done") + "restart = \"never\"\nsuccess_codes = [7]";
+        let process = script("trap 'exit 7' USR1; while :; do sleep 0.02; done")
+            + "restart = \"never\"\nsuccess_codes = [7]";
         let host = Host::start_with(&[("ordered", &process), ("other", &process)], &tracked(mode)).await;
         let pids = [host.process("ordered").await.pid, host.process("other").await.pid];
         host.signal(Signal::STOP);
