@@ -8,7 +8,10 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
-use crate::{convert, operation::Verb, supervisor::Supervisor};
+use crate::{
+    convert::{self, What},
+    supervisor::Supervisor,
+};
 
 /// Takes the server's orders.
 pub(crate) struct Api {
@@ -27,11 +30,11 @@ impl Api {
         &self,
         metadata: &MetadataMap,
         order: Option<pb::Order>,
-        verb: Verb,
+        what: What,
         alias: Option<String>,
     ) -> Result<Option<pb::Operation>, Status> {
         let trace = trace_of(metadata);
-        let order = convert::order(order, verb, alias, trace)?;
+        let order = convert::order(order, what, alias, trace)?;
         let span = info_span!("call", trace_id = %trace);
         let standing = self.supervisor.order(order).instrument(span).await?;
         Ok(Some(convert::operation(standing)))
@@ -44,8 +47,8 @@ impl AgentService for Api {
         &self,
         request: Request<pb::StopProcessRequest>,
     ) -> Result<Response<pb::StopProcessResponse>, Status> {
-        let (metadata, _, pb::StopProcessRequest { order, alias, mode: _ }) = request.into_parts();
-        let operation = self.order(&metadata, order, Verb::Stop, Some(alias)).await?;
+        let (metadata, _, pb::StopProcessRequest { order, alias, mode }) = request.into_parts();
+        let operation = self.order(&metadata, order, What::Stop(mode), Some(alias)).await?;
         Ok(Response::new(pb::StopProcessResponse { operation }))
     }
 
@@ -54,7 +57,7 @@ impl AgentService for Api {
         request: Request<pb::StartProcessRequest>,
     ) -> Result<Response<pb::StartProcessResponse>, Status> {
         let (metadata, _, pb::StartProcessRequest { order, alias }) = request.into_parts();
-        let operation = self.order(&metadata, order, Verb::Start, Some(alias)).await?;
+        let operation = self.order(&metadata, order, What::Start, Some(alias)).await?;
         Ok(Response::new(pb::StartProcessResponse { operation }))
     }
 
@@ -63,7 +66,7 @@ impl AgentService for Api {
         request: Request<pb::RestartProcessRequest>,
     ) -> Result<Response<pb::RestartProcessResponse>, Status> {
         let (metadata, _, pb::RestartProcessRequest { order, alias }) = request.into_parts();
-        let operation = self.order(&metadata, order, Verb::Restart, Some(alias)).await?;
+        let operation = self.order(&metadata, order, What::Restart, Some(alias)).await?;
         Ok(Response::new(pb::RestartProcessResponse { operation }))
     }
 
@@ -71,8 +74,8 @@ impl AgentService for Api {
         &self,
         request: Request<pb::StopAllProcessesRequest>,
     ) -> Result<Response<pb::StopAllProcessesResponse>, Status> {
-        let (metadata, _, pb::StopAllProcessesRequest { order, mode: _ }) = request.into_parts();
-        let operation = self.order(&metadata, order, Verb::Stop, None).await?;
+        let (metadata, _, pb::StopAllProcessesRequest { order, mode }) = request.into_parts();
+        let operation = self.order(&metadata, order, What::Stop(mode), None).await?;
         Ok(Response::new(pb::StopAllProcessesResponse { operation }))
     }
 
@@ -81,7 +84,7 @@ impl AgentService for Api {
         request: Request<pb::StartAllProcessesRequest>,
     ) -> Result<Response<pb::StartAllProcessesResponse>, Status> {
         let (metadata, _, pb::StartAllProcessesRequest { order }) = request.into_parts();
-        let operation = self.order(&metadata, order, Verb::Start, None).await?;
+        let operation = self.order(&metadata, order, What::Start, None).await?;
         Ok(Response::new(pb::StartAllProcessesResponse { operation }))
     }
 

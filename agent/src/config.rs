@@ -1,20 +1,21 @@
 //! The agent's settings: one TOML file, typed, read once, checked before anything binds.
 
+mod backoff;
 mod diff;
 mod limits;
+mod order;
 mod probe;
 mod process;
+mod read;
 mod stop;
 
 use std::{
-    collections::HashSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use petgraph::{algo::toposort, graphmap::DiGraphMap};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
@@ -137,7 +138,11 @@ impl Config {
 
     /// Reads the text of a file. An error names line and column.
     pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        match order::check(&config.processes) {
+            Ok(()) => Ok(config),
+            Err(fault) => Err(fault.with_place(text)),
+        }
     }
 
     /// The defaults, with this state folder, for a program that has the agent inside.
@@ -163,14 +168,8 @@ impl Config {
         if self.name.is_empty() {
             return Err(wrong("name", "it is empty; give the host a name"));
         }
-        let mut aliases = HashSet::new();
-        for process in &self.processes {
-            if !aliases.insert(&process.alias) {
-                let what = "two processes have this alias; rename one";
-                return Err(wrong(format!("process {}", process.alias), what));
-            }
-        }
-        self.check_order()?;
+        order::check(&self.processes)
+            .map_err(|fault| wrong(format!("process {}", fault.alias), fault.what))?;
         self.check_server()?;
         self.check_listener(self.listen)
     }
@@ -187,7 +186,14 @@ impl Config {
             let what = "the server can not call `0.0.0.0`; set `advertise = \"HOST:PORT\"` to the address at which it reaches this host";
             return Err(wrong("advertise", what));
         }
-        Ok(())
+        let called = self.advertise.as_ref().map(|called| called.parse::<http::uri::Authority>());
+        match called {
+            Some(Err(_)) => Err(wrong("advertise", ADDRESS)),
+            Some(Ok(called)) if called.port_u16().unwrap_or_default() == 0 => {
+                Err(wrong("advertise", ADDRESS))
+            }
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// The folder for the output of processes.
@@ -220,35 +226,6 @@ impl Config {
         Ok(token.into())
     }
 
-    /// Every process can be started: those before it are declared, and none waits for itself.
-    fn check_order(&self) -> Result<(), ConfigError> {
-        let mut graph = DiGraphMap::<&str, ()>::new();
-        for process in &self.processes {
-            let alias = process.alias.as_str();
-            graph.add_node(alias);
-            for before in &process.after {
-                let Some(known) = self.processes.iter().find(|other| other.alias == *before) else {
-                    let what = format!("`after` names `{before}`, which is not declared");
-                    return Err(wrong(format!("process {alias}"), what));
-                };
-                if known.operable && !process.operable {
-                    let what = format!(
-                        "`after` names `{before}`, a worker: base processes (`operable = false`) start before all workers"
-                    );
-                    return Err(wrong(format!("process {alias}"), what));
-                }
-                graph.add_edge(before.as_str(), alias, ());
-            }
-        }
-        match toposort(&graph, None) {
-            Ok(_) => Ok(()),
-            Err(cycle) => {
-                let what = "`after` leads back to itself: it would wait for itself";
-                Err(wrong(format!("process {}", cycle.node_id()), what))
-            }
-        }
-    }
-
     fn check_server(&self) -> Result<(), ConfigError> {
         let uri: http::Uri = self
             .server
@@ -271,6 +248,8 @@ impl Config {
         Ok(())
     }
 }
+
+const ADDRESS: &str = "it is not an address; write it as in `host-1.example:9441`";
 
 fn wrong(setting: impl Into<String>, what: impl Into<String>) -> ConfigError {
     ConfigError::Setting { setting: setting.into(), what: what.into() }

@@ -63,7 +63,7 @@ impl ControlService for Control {
         let processes = self.supervisor.inventory().await?;
         let About { identity, name, server, tracker, began } = &self.about;
         let link = self.link.borrow().clone();
-        let (tracker, tracker_reason) = convert::tracker(tracker);
+        let (tracker, tracker_reason) = tracker.clone().describe();
         Ok(Response::new(pb::GetStatusResponse {
             identity: identity.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -76,7 +76,7 @@ impl ControlService for Control {
                 Link::Reporting => String::new(),
                 Link::Broken { why } => why,
             },
-            tracker,
+            tracker: tracker.to_owned(),
             tracker_reason,
             journal_error: journal_fault.unwrap_or_default(),
             processes: processes.into_iter().map(convert::observed).collect(),

@@ -14,18 +14,43 @@ use crate::{
     config::Plan,
     journal::OperationState,
     operation::{Order, Outcome, Standing, Target, Verb},
-    os::Tracker,
     process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
     supervisor::{LastOrder, named_by},
 };
 
+/// What an order says is to be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum What {
+    /// To stop, in this mode.
+    Stop(i32),
+    /// To start.
+    Start,
+    /// To stop, then to start.
+    Restart,
+}
+
+impl What {
+    fn read(self) -> Result<(Verb, bool), Problem> {
+        match self {
+            Self::Start => Ok((Verb::Start, false)),
+            Self::Restart => Ok((Verb::Restart, false)),
+            Self::Stop(mode) => match pb::StopMode::try_from(mode) {
+                Ok(pb::StopMode::Unspecified) => Ok((Verb::Stop, false)),
+                Ok(pb::StopMode::Force) => Ok((Verb::Stop, true)),
+                Err(_) => Err(invalid("mode", format!("{mode} is not a mode of this version of the agent"))),
+            },
+        }
+    }
+}
+
 /// Reads an order. An error names each field that is wrong.
 pub(crate) fn order(
     wire: Option<pb::Order>,
-    verb: Verb,
+    what: What,
     alias: Option<String>,
     trace: Trace,
 ) -> Result<Order, Problem> {
+    let (verb, force) = what.read()?;
     let pb::Order { operation_id, epoch, principal, budget } =
         wire.ok_or_else(|| invalid("order", "it is missing"))?;
     let id = operation_id_in("order.operation_id", &operation_id)?;
@@ -45,7 +70,7 @@ pub(crate) fn order(
         principal,
         budget: budget.map(|budget| budget.min(LONGEST_BUDGET)),
         verb,
-        force: false,
+        force,
         target,
         trace: trace.to_string(),
     })
@@ -92,7 +117,7 @@ pub(crate) fn local_operation(operation: OperationState) -> fleet::LocalOperatio
     fleet::LocalOperation {
         operation_id: accepted.id.to_string(),
         principal: accepted.principal,
-        verb: verb(accepted.verb).to_owned(),
+        verb: verb(accepted.verb, accepted.force).to_owned(),
         aliases,
         accept_time: Some(timestamp(accepted.at)),
         reason: reason.unwrap_or_default(),
@@ -128,10 +153,10 @@ pub(crate) fn local_order(wire: pb::OrderRequest, principal: String) -> Result<O
 
 /// The last order that named a process, as the wire carries it.
 pub(crate) fn last_order(order: LastOrder) -> pb::LastOrder {
-    let LastOrder { alias, verb, principal, at } = order;
+    let LastOrder { alias, verb, force, principal, at } = order;
     pb::LastOrder {
         alias: alias.into(),
-        verb: self::verb(verb).to_owned(),
+        verb: self::verb(verb, force).to_owned(),
         principal,
         accept_time: Some(timestamp(at)),
     }
@@ -153,17 +178,10 @@ pub(crate) fn plan(plan: Plan) -> pb::ReloadResponse {
     }
 }
 
-/// How processes are kept track of, and why it is not by cgroups.
-pub(crate) fn tracker(tracker: &Tracker) -> (String, String) {
-    match tracker {
-        Tracker::Cgroup => ("cgroup".to_owned(), String::new()),
-        Tracker::Walk { why } => ("walk".to_owned(), why.clone()),
-    }
-}
-
 /// The word for what is ordered.
-pub(crate) fn verb(verb: Verb) -> &'static str {
+pub(crate) fn verb(verb: Verb, force: bool) -> &'static str {
     match verb {
+        Verb::Stop if force => "force",
         Verb::Stop => "stop",
         Verb::Start => "start",
         Verb::Restart => "restart",
@@ -315,7 +333,7 @@ mod tests {
     #[track_caller]
     fn check_refused(wire: Option<pb::Order>, alias: Option<&str>, field: &str) {
         let trace = Trace::from_random([7; 16]);
-        let problem = order(wire, Verb::Stop, alias.map(str::to_owned), trace).unwrap_err();
+        let problem = order(wire, What::Stop(0), alias.map(str::to_owned), trace).unwrap_err();
         assert_eq!(problem.reason, Reason::InvalidArgument);
         assert_eq!(problem.fields.first().unwrap().0, field);
     }
@@ -351,5 +369,7 @@ mod tests {
         let mut negative = wire(good);
         negative.as_mut().unwrap().budget = Some(PbDuration { seconds: -1, nanos: 0 });
         check_refused(negative, Some("x"), "order.budget");
+        let unknown_mode = order(wire(good), What::Stop(7), None, Trace::from_random([7; 16])).unwrap_err();
+        assert_eq!(unknown_mode.fields.first().unwrap().0, "mode");
     }
 }

@@ -9,7 +9,7 @@ mod state;
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, BufReader, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -74,6 +74,11 @@ impl Journal {
     pub(crate) fn append(&mut self, record: Record) {
         let line = frame::encode(&record);
         self.state.apply(record);
+        if let Some(fault) = self.syncer.fault() {
+            // The kernel has dropped what it could not write: nothing but a new file says it all again.
+            self.failed(&fault);
+            self.file = None;
+        }
         if (self.grown > GROWTH || self.file.is_none()) && self.rewrite() {
             return;
         }
@@ -156,16 +161,18 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// Reads the file; what can not be read is kept aside, and nothing is guessed in its place.
 fn read(path: &Path) -> (State, Memory) {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+    let decoded = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return (State::default(), Memory::New),
+        opened => opened.and_then(|file| frame::decode(BufReader::new(file))),
+    };
+    let Decoded { mut state, fault } = match decoded {
+        Ok(decoded) => decoded,
         Err(error) => {
             error!(path = %path.display(), error = %Chain(&error), "The journal can not be read.");
             keep_aside(path);
             return (State::default(), Memory::Lost);
         }
     };
-    let Decoded { mut state, fault } = frame::decode(&bytes);
     let memory = match fault {
         None => Memory::Whole,
         Some(Fault::TornTail { line: 1 }) => {
@@ -203,27 +210,41 @@ fn keep_aside(path: &Path) {
 #[derive(Debug)]
 struct Syncer {
     wanted: watch::Sender<(u64, Option<Arc<File>>)>,
-    done: watch::Receiver<u64>,
+    done: watch::Receiver<Synced>,
+    /// The last fault that was told.
+    told: u64,
+}
+
+/// How far it has got.
+#[derive(Debug, Default)]
+struct Synced {
+    number: u64,
+    /// The last that did not work, and why.
+    fault: Option<(u64, Arc<io::Error>)>,
 }
 
 impl Syncer {
     /// The task ends when the journal is dropped.
     fn spawn() -> Self {
         let (wanted, mut wants) = watch::channel((0, None::<Arc<File>>));
-        let (tell, done) = watch::channel(0);
+        let (tell, done) = watch::channel(Synced::default());
         tokio::spawn(async move {
             while wants.changed().await.is_ok() {
                 let (number, file) = wants.borrow_and_update().clone();
-                if let Some(file) = file
-                    && let Ok(Err(fault)) = tokio::task::spawn_blocking(move || file.sync_data()).await
-                {
-                    error!(error = %Chain(&fault), "The journal can not be brought to the disk.");
-                }
-                // Also where nothing can be written any more: whoever waits must not wait for ever.
-                tell.send_replace(number);
+                let synced = match file {
+                    Some(file) => tokio::task::spawn_blocking(move || file.sync_data()).await,
+                    None => Ok(Ok(())),
+                };
+                tell.send_modify(|done| {
+                    // Also where nothing can be written any more: whoever waits must not wait for ever.
+                    done.number = number;
+                    if let Ok(Err(fault)) = synced {
+                        done.fault = Some((number, Arc::new(fault)));
+                    }
+                });
             }
         });
-        Self { wanted, done }
+        Self { wanted, done, told: 0 }
     }
 
     fn want(&self, file: Option<&Arc<File>>) {
@@ -233,12 +254,20 @@ impl Syncer {
         });
     }
 
+    /// Why something could not be brought to the disk, each told once.
+    fn fault(&mut self) -> Option<Arc<io::Error>> {
+        let done = self.done.borrow();
+        let (number, fault) = done.fault.as_ref().filter(|(number, _)| *number > self.told)?;
+        self.told = *number;
+        Some(fault.clone())
+    }
+
     fn reached(&self) -> impl Future<Output = ()> + Send + use<> {
         let number = self.wanted.borrow().0;
         let mut done = self.done.clone();
         async move {
             // An error means that the task has ended, and the agent with it.
-            let _ = done.wait_for(|done| *done >= number).await;
+            let _ = done.wait_for(|done| done.number >= number).await;
         }
     }
 }

@@ -13,9 +13,11 @@ mod error;
 mod folder; // the state folder: lock and identity
 mod journal; // what survives the agent
 mod life; // the life of one process: a pure state machine
+mod notify; // systemd is told how the agent is
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
 mod process; // what is said of a process
+mod ready; // whether a process is ready, and whether it works
 mod reload; // reads the configuration again
 mod report; // the stream to the server
 mod signal; // signals by name
@@ -43,15 +45,21 @@ use crate::{
     control::{About, Control, Socket},
     folder::StateFolder,
     journal::Journal,
+    notify::ServiceManager,
     os::{Os, linux::Linux},
+    ready::Notifications,
     reload::Reloader,
     report::{Link, Reporting},
     supervisor::{Declared, Supervisor},
 };
 pub use crate::{
-    config::{CgroupUse, Config, ConfigError, ProcessConfig, StopConfig},
+    config::{
+        CgroupLimits, CgroupUse, Config, ConfigError, HookConfig, Kill, LiveCheck, LiveConfig, Nice,
+        OomScore, OutputConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
+        SignalConfig, StopConfig, Umask,
+    },
     error::{Chain, Error},
-    life::Restart,
+    life::{Backoff, Restart},
     process::Alias,
     signal::Signal,
 };
@@ -76,7 +84,7 @@ pub async fn start(config: &Path) -> Result<(), Error> {
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let hangups = unix::signal(SignalKind::hangup())
         .map_err(|source| Error::System { what: "listen for SIGHUP", source })?;
-    run_with(listener, config, Some(hangups), asked_to_end()).await
+    run_under(&ServiceManager::of_environment(), Some(hangups), listener, config, asked_to_end()).await
 }
 
 /// Runs the agent until `shutdown`. Its processes live on: the next start takes them back.
@@ -85,14 +93,15 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    run_with(listener, config, None, shutdown).await
+    run_under(&ServiceManager::default(), None, listener, config, shutdown).await
 }
 
-/// The same, and reads the configuration again at each hangup.
-async fn run_with(
+/// The same, and tells `manager` how it is, and reads the configuration again at each hangup.
+async fn run_under(
+    manager: &ServiceManager,
+    hangups: Option<unix::Signal>,
     listener: TcpListener,
     config: Config,
-    hangups: Option<unix::Signal>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let began = Instant::now();
@@ -109,11 +118,22 @@ async fn run_with(
         .map_err(|source| Error::System { what: "watch processes", source })?;
     let linux = Arc::new(linux);
     let (journal, memory) = Journal::open(folder.path());
-    let declared = Declared { processes: config.processes.clone(), log: config.log_folder() };
+    let notifications = Notifications::open(identity)
+        .inspect_err(|error| warn!(error = %Chain(error), "Processes can not say that they are ready."))
+        .ok();
+    let declared = Declared {
+        processes: config.processes.clone(),
+        log: config.log_folder(),
+        notify: notifications.as_ref().map(Notifications::address),
+    };
     let (boot_id, tracker) = (linux.boot_id().to_owned(), linux.tracker());
     let (supervisor, owner) = Supervisor::spawn(linux.clone(), declared, journal, memory);
-    let reloader = Reloader::new(supervisor.clone(), linux, token.clone(), config.clone());
-    let (tracked, untracked_why) = convert::tracker(&tracker);
+    let reloader = Reloader::new(supervisor.clone(), linux.clone(), token.clone(), config.clone());
+    let ears = notifications.map(|notifications| {
+        let supervisor = supervisor.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move { supervisor.hear(notifications, linux).await }))
+    });
+    let (tracked, untracked_why) = tracker.clone().describe();
     let reporting = Reporting {
         server: config.server.clone(),
         token: token.clone(),
@@ -124,7 +144,7 @@ async fn run_with(
             address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
             name: config.name.clone(),
             log_home: config.log_folder().display().to_string(),
-            tracker: tracked,
+            tracker: tracked.to_owned(),
             tracker_reason: untracked_why,
             ..report::describe_host()
         },
@@ -136,18 +156,21 @@ async fn run_with(
     let about = About { identity, name: config.name.clone(), server: config.server.clone(), tracker, began };
     let control = Control { supervisor: supervisor.clone(), reloader: reloader.clone(), link, about };
     let mut control = serve_control(folder.path(), control, ending.clone());
-    let hangups =
-        hangups.map(|hangups| AbortOnDropHandle::new(tokio::spawn(reloader.at_each_hangup(hangups))));
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
     let api = Api::new(supervisor.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
+    manager.ready();
     let shutdown = async {
-        shutdown.await;
+        tokio::select! {
+            () = shutdown => manager.stopping(),
+            () = notify::keep_told(manager, &supervisor) => {}
+            () = reloader.at_each_hangup(hangups, manager) => {}
+        }
         ending.cancel();
     };
     let served = serve(listener, api, gatekeeper, shutdown).await;
     ending.cancel();
-    drop((reporter, hangups));
+    drop((reporter, ears));
     if timeout(DRAIN, &mut control).await.is_err() {
         control.abort();
         // Its socket is removed while the folder is still held.

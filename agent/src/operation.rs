@@ -76,8 +76,11 @@ pub(crate) struct Accepted {
     pub id: Uuid,
     /// What is to be done.
     pub verb: Verb,
-    /// To which processes: those of a wave at the same time, one wave after the other.
-    pub waves: Vec<Vec<Alias>>,
+    /// Whether a stop kills without asking.
+    #[serde(default)]
+    pub force: bool,
+    /// To which processes.
+    pub queue: Queue,
     /// The epoch of the server that ordered, or the highest seen where a person on the host did.
     pub epoch: u64,
     /// Whether a person on the host ordered it.
@@ -139,10 +142,12 @@ pub(crate) struct Running {
     pub number: u64,
     /// The trace of the order, for whatever is logged on its behalf.
     pub span: tracing::Span,
-    /// The current wave.
-    wave: usize,
-    /// Those of the current wave that have not ended.
-    pending: BTreeSet<Alias>,
+    /// Whether it is the agent's own, at its start: of that nobody asks for the outcome, and nothing is written down.
+    pub is_own: bool,
+    /// Those that have not ended, each with those before it that have not.
+    left: Queue,
+    /// Those that got their turn.
+    turned: BTreeSet<Alias>,
     failures: Vec<(Alias, Reason, String)>,
     changed: BTreeSet<Alias>,
     /// Tells whoever waits.
@@ -153,31 +158,45 @@ impl Running {
     /// An operation of which nothing was done yet.
     pub(crate) fn new(accepted: Accepted, number: u64, span: tracing::Span) -> Self {
         Self {
-            pending: accepted.waves.first().into_iter().flatten().cloned().collect(),
+            left: accepted.queue.clone(),
             changed: accepted.changes.clone(),
             accepted,
             number,
             span,
-            wave: 0,
+            is_own: false,
+            turned: BTreeSet::new(),
             failures: Vec::new(),
             ended: watch::Sender::new(None),
         }
     }
 
-    /// Those whose turn it is.
-    pub(crate) fn current_wave(&self) -> Vec<Alias> {
-        self.pending.iter().cloned().collect()
+    /// Gives a turn to those for whom nobody before them is left, and tells who they are.
+    pub(crate) fn next_turns(&mut self) -> Vec<Alias> {
+        let ready = self.left.heads().filter(|alias| !self.turned.contains(*alias));
+        let ready: Vec<_> = ready.cloned().collect();
+        self.turned.extend(ready.iter().cloned());
+        ready
     }
 
-    /// The current wave and those after it.
-    pub(crate) fn remaining_waves(&self) -> &[Vec<Alias>] {
-        self.accepted.waves.get(self.wave..).unwrap_or_default()
+    /// Those that have had their turn and have not ended.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = &Alias> {
+        self.turned.iter().filter(|alias| self.left.holds(alias))
     }
 
-    /// Takes in how it went for one process. Ignores what it does not wait for.
-    pub(crate) fn take(&mut self, alias: &Alias, result: Result<(), (Reason, String)>) -> Progress {
-        if !self.pending.remove(alias) {
-            return Progress::Waits;
+    /// Those that have not ended.
+    pub(crate) fn left(&self) -> &Queue {
+        &self.left
+    }
+
+    /// Whether all have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Takes in how it went for one process. Says whether it was waited for.
+    pub(crate) fn take(&mut self, alias: &Alias, result: Result<(), (Reason, String)>) -> bool {
+        if !self.turned.contains(alias) || !self.left.remove(alias) {
+            return false;
         }
         if let Err((reason, message)) = result {
             if reason == Reason::Superseded {
@@ -185,17 +204,7 @@ impl Running {
             }
             self.failures.push((alias.clone(), reason, message));
         }
-        while self.pending.is_empty() {
-            self.wave += 1;
-            match self.accepted.waves.get(self.wave) {
-                Some(wave) => self.pending = wave.iter().cloned().collect(),
-                None => return Progress::Ended,
-            }
-            if !self.pending.is_empty() {
-                return Progress::NextWave;
-            }
-        }
-        Progress::Waits
+        true
     }
 
     /// Its end, as it is written down and told.
@@ -215,15 +224,88 @@ impl Running {
     }
 }
 
-/// How an operation goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// Others of the wave have not ended.
-    Waits,
-    /// The next wave begins.
-    NextWave,
-    /// It has ended.
-    Ended,
+/// Processes, each with those that come before it. Without circles: the configuration was checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Queue(BTreeMap<Alias, BTreeSet<Alias>>);
+
+impl Queue {
+    /// These processes, with who comes before whom. Those before that are not in it themselves do not count.
+    pub(crate) fn new(mut before: BTreeMap<Alias, BTreeSet<Alias>>) -> Self {
+        let known: BTreeSet<_> = before.keys().cloned().collect();
+        before.values_mut().for_each(|earlier| earlier.retain(|alias| known.contains(alias)));
+        Self(before)
+    }
+
+    /// One process alone.
+    pub(crate) fn one(alias: Alias) -> Self {
+        Self(BTreeMap::from([(alias, BTreeSet::new())]))
+    }
+
+    /// The same processes the other way round: who came first comes last.
+    #[must_use]
+    pub(crate) fn reversed(&self) -> Self {
+        let mut reversed: BTreeMap<_, BTreeSet<Alias>> =
+            self.0.keys().map(|alias| (alias.clone(), BTreeSet::new())).collect();
+        for (alias, earlier) in &self.0 {
+            for earlier in earlier {
+                reversed.entry(earlier.clone()).or_default().insert(alias.clone());
+            }
+        }
+        Self(reversed)
+    }
+
+    /// All of them.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &Alias> {
+        self.0.keys()
+    }
+
+    /// Whether it is among them.
+    pub(crate) fn holds(&self, alias: &Alias) -> bool {
+        self.0.contains_key(alias)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those before whom nobody comes.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = &Alias> {
+        self.0.iter().filter(|(_, earlier)| earlier.is_empty()).map(|(alias, _)| alias)
+    }
+
+    /// For each, what the longest way from it to the end takes, itself counted.
+    pub(crate) fn ways(&self, cost: impl Fn(&Alias) -> Duration) -> BTreeMap<Alias, Duration> {
+        let later = self.reversed();
+        let mut ways = BTreeMap::new();
+        for alias in self.0.keys() {
+            later.way(alias, &cost, &mut ways);
+        }
+        ways
+    }
+
+    fn way(
+        &self,
+        alias: &Alias,
+        cost: &impl Fn(&Alias) -> Duration,
+        known: &mut BTreeMap<Alias, Duration>,
+    ) -> Duration {
+        if let Some(way) = known.get(alias) {
+            return *way;
+        }
+        let next = self.0.get(alias).into_iter().flatten();
+        let way = cost(alias) + next.map(|next| self.way(next, cost, known)).max().unwrap_or_default();
+        known.insert(alias.clone(), way);
+        way
+    }
+
+    /// Takes one out. Says whether it was there.
+    fn remove(&mut self, alias: &Alias) -> bool {
+        self.0.values_mut().for_each(|earlier| {
+            earlier.remove(alias);
+        });
+        self.0.remove(alias).is_some()
+    }
 }
 
 /// Says that an order comes from a server that was replaced.
@@ -243,12 +325,17 @@ mod tests {
         Alias::try_from(text.to_owned()).unwrap()
     }
 
-    fn running(waves: &[&[&str]]) -> Running {
-        let waves = waves.iter().map(|wave| wave.iter().map(|a| alias(a)).collect());
+    fn queue(pairs: &[(&str, &[&str])]) -> Queue {
+        let aliases = |names: &[&str]| names.iter().map(|name| alias(name)).collect();
+        Queue::new(pairs.iter().map(|(name, earlier)| (alias(name), aliases(earlier))).collect())
+    }
+
+    fn running(queue: Queue) -> Running {
         let accepted = Accepted {
             id: Uuid::nil(),
             verb: Verb::Stop,
-            waves: waves.collect(),
+            force: false,
+            queue,
             epoch: 1,
             local: false,
             principal: String::new(),
@@ -262,24 +349,43 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_does_not_hold_the_next_wave() {
-        let mut operation = running(&[&["a", "b"], &["c"]]);
+    fn a_failure_does_not_hold_those_after_it() {
+        let mut operation = running(queue(&[("a", &[]), ("b", &[]), ("c", &["a", "b"])]));
+        assert_eq!(operation.next_turns(), [alias("a"), alias("b")]);
+        assert!(!operation.take(&alias("c"), Ok(())), "it had no turn");
         let left = Err((Reason::Leftovers, "process 7 is alive".to_owned()));
-        assert_eq!(operation.take(&alias("a"), left), Progress::Waits);
-        assert_eq!(operation.take(&alias("a"), Ok(())), Progress::Waits);
-        assert_eq!(operation.take(&alias("b"), Ok(())), Progress::NextWave);
-        assert_eq!(operation.current_wave(), [alias("c")]);
-        assert_eq!(operation.take(&alias("c"), Ok(())), Progress::Ended);
+        assert!(operation.take(&alias("a"), left));
+        assert!(!operation.take(&alias("a"), Ok(())), "it has ended");
+        assert_eq!(operation.next_turns(), []);
+        assert!(operation.take(&alias("b"), Ok(())));
+        assert_eq!(operation.next_turns(), [alias("c")]);
+        assert_eq!(operation.under_way().collect::<Vec<_>>(), [&alias("c")]);
+        assert!(operation.take(&alias("c"), Ok(())));
+        assert!(operation.is_over());
         let outcome = operation.outcome(Vec::new(), Timestamp::UNIX_EPOCH);
         assert_eq!(outcome.failure.unwrap().reason, "LEFTOVERS");
     }
 
     #[test]
     fn who_was_overtaken_changed_nothing() {
-        let mut operation = running(&[&["a"]]);
+        let mut operation = running(queue(&[("a", &[])]));
+        operation.next_turns();
         let overtaken = Err((Reason::Superseded, "overtaken".to_owned()));
-        assert_eq!(operation.take(&alias("a"), overtaken), Progress::Ended);
+        assert!(operation.take(&alias("a"), overtaken));
         let outcome = operation.outcome(Vec::new(), Timestamp::UNIX_EPOCH);
         assert_eq!(outcome.changed, [alias("b")].into());
+    }
+
+    /// Nobody waits for somebody who does not concern it.
+    #[test]
+    fn a_stop_goes_the_other_way_round() {
+        let start = queue(&[("db", &[]), ("app", &["db"]), ("web", &["app"]), ("cron", &["absent"])]);
+        let mut stop = running(start.reversed());
+        assert_eq!(stop.next_turns(), [alias("cron"), alias("web")]);
+        assert!(stop.take(&alias("web"), Ok(())));
+        assert_eq!(stop.next_turns(), [alias("app")]);
+        let ways = start.ways(|_| Duration::from_secs(1));
+        let ways: Vec<_> = ways.iter().map(|(alias, way)| (alias.as_str(), way.as_secs())).collect();
+        assert_eq!(ways, [("app", 2), ("cron", 1), ("db", 3), ("web", 1)]);
     }
 }

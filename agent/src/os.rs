@@ -57,6 +57,9 @@ pub(crate) trait Os: Send + Sync + 'static {
     /// Every instance that shows itself to be one of this agent's, whatever the journal knows. Blocks.
     fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)>;
 
+    /// Which instance of this agent a process belongs to, by its cgroup or its mark.
+    fn owner_of(&self, pid: i32) -> Option<(Alias, u64)>;
+
     /// On which of these sockets' ports somebody still listens: the very same socket, whoever holds it now. Blocks.
     fn still_listening(&self, sockets: &Sockets) -> BTreeSet<u16>;
 }
@@ -117,6 +120,16 @@ pub(crate) enum Tracker {
         /// Why there is no cgroup.
         why: String,
     },
+}
+
+impl Tracker {
+    /// Its name, and why it is not the better one.
+    pub(crate) fn describe(self) -> (&'static str, String) {
+        match self {
+            Self::Cgroup => ("cgroup", String::new()),
+            Self::Walk { why } => ("walk", why),
+        }
+    }
 }
 
 /// A new instance.

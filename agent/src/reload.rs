@@ -10,6 +10,7 @@ use tracing::{error, info};
 use crate::{
     config::{Config, ConfigError, Plan},
     error::Chain,
+    notify::ServiceManager,
     os::Os,
     supervisor::{Found, Reload, Supervisor},
 };
@@ -42,15 +43,23 @@ impl Reloader {
         work.await.unwrap_or_else(|panic| Err(Problem::new(Reason::Internal, panic.to_string())))
     }
 
-    /// Reloads at each SIGHUP.
-    pub(crate) async fn at_each_hangup(self, mut hangups: Signal) {
-        while hangups.recv().await.is_some() {
+    /// Reloads at each SIGHUP, and tells the service manager. Never ends.
+    pub(crate) async fn at_each_hangup(&self, hangups: Option<Signal>, manager: &ServiceManager) {
+        let Some(mut hangups) = hangups else {
+            return std::future::pending().await;
+        };
+        loop {
+            if hangups.recv().await.is_none() {
+                return std::future::pending().await;
+            }
+            manager.reloading();
             match self.reload("local:SIGHUP".to_owned(), false).await {
                 Ok(_) => info!("The configuration is in force."),
                 Err(Problem { message, hint, .. }) => {
                     error!(error = message, hint, "The configuration was not read again.");
                 }
             }
+            manager.ready();
         }
     }
 }

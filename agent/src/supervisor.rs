@@ -4,13 +4,16 @@
 //! of the host) runs beside it and comes back as an event, so that nothing slow ever holds up another process.
 
 mod effects;
+mod helper;
 mod local;
 mod looker;
 mod orders;
 mod owner;
+mod probes;
 mod recover;
 mod reload;
 mod slot;
+mod vigil;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +38,7 @@ use crate::{
     operation::{Order, Outcome, Standing},
     os::{BoxFuture, Os, Tree},
     process::{Alias, Observed, Sight},
+    ready::{Notification, Notifications, Said},
 };
 
 /// Small on purpose: whoever sends a command waits for its answer anyway.
@@ -56,6 +60,8 @@ pub(crate) struct Declared {
     pub processes: Vec<ProcessConfig>,
     /// The folder for their output.
     pub log: PathBuf,
+    /// The socket on which they may say that they are ready, where there is one.
+    pub notify: Option<PathBuf>,
 }
 
 impl Supervisor {
@@ -116,6 +122,20 @@ impl Supervisor {
         self.ask(|answer| Command::Seen { seen, answer }).await
     }
 
+    /// Hears what instances say of themselves, for ever.
+    pub(crate) async fn hear(&self, notifications: Notifications, os: Arc<dyn Os>) {
+        loop {
+            for Notification { from: (alias, generation), said } in
+                notifications.next(|pid| os.owner_of(pid)).await
+            {
+                let said = Command::Said { alias, generation, said };
+                if self.commands.send(said).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
     /// The latest revision, to wait for the next.
     pub(crate) fn revision(&self) -> watch::Receiver<u64> {
         self.revision.clone()
@@ -142,6 +162,7 @@ enum Command {
     Observed { revision: u64, answer: oneshot::Sender<Vec<Observed>> },
     Living { answer: oneshot::Sender<Vec<Living>> },
     Seen { seen: Vec<Seen>, answer: oneshot::Sender<()> },
+    Said { alias: Alias, generation: u64, said: Said },
     Local(Local),
     Close { answer: oneshot::Sender<()> },
 }

@@ -80,7 +80,7 @@ async fn everything_works_without_a_server() {
     host.begin().await;
     host.ctl(&["stop", "--all"]).await.check(0, &[]);
     eventually(|| reported(&host).len() > all.len()).await;
-    assert_eq!(reported(&host)[all.len()..], [expected("stop", &["worker", "base"])]);
+    assert_eq!(reported(&host)[all.len()..], [expected("stop", &["base", "worker"])]);
 }
 
 #[tokio::test]
@@ -98,13 +98,13 @@ async fn a_failure_is_told_and_reported() {
 }
 
 #[tokio::test]
-#[ignore = "the supervisor does not know yet what `force` means"]
 async fn a_forced_stop_does_not_wait() {
     let host = Host::start(&[("deaf", DEAF)]).await;
     let began = Instant::now();
     host.ctl(&["force", "deaf"]).await.check(0, &["deaf   stopped"]);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    host.ctl(&["why", "deaf"]).await.check(0, &["SIGKILL"]);
+    host.ctl(&["why", "deaf"]).await.check(0, &["deaf is stopped", "force by local:", "SIGKILL"]);
+    eventually(|| reported(&host) == [expected("force", &["deaf"])]).await;
 }
 
 /// Hazard U09: a broken file changes nothing and is told; and what is going to be done is told before.

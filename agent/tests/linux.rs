@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 
+#[allow(dead_code, reason = "each test program needs a part of it")]
 mod host;
 
 use std::time::{Duration, Instant};

@@ -35,6 +35,8 @@ pub(crate) struct LocalOperation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LocalVerb {
     Stop,
+    /// Without asking.
+    ForceStop,
     Start,
     Restart,
 }
@@ -44,6 +46,7 @@ impl LocalVerb {
     fn action(self) -> &'static str {
         match self {
             Self::Stop => "StopAgentProcess",
+            Self::ForceStop => "ForceStopAgentProcess",
             Self::Start => "StartAgentProcess",
             Self::Restart => "RestartAgentProcess",
         }
@@ -52,7 +55,7 @@ impl LocalVerb {
     /// The same as agents call it.
     fn rpc(self) -> &'static str {
         match self {
-            Self::Stop => "StopProcess",
+            Self::Stop | Self::ForceStop => "StopProcess",
             Self::Start => "StartProcess",
             Self::Restart => "RestartProcess",
         }
@@ -110,8 +113,8 @@ fn agent_state(before: AgentState, operation: &LocalOperation, processes: &[Proc
         // A task is about to decide.
         (AgentState::Stopping | AgentState::Starting, _) => None,
         (AgentState::Available, LocalVerb::Start | LocalVerb::Restart) => None,
-        (AgentState::Stopped, LocalVerb::Stop) => None,
-        (AgentState::Available, LocalVerb::Stop) => {
+        (AgentState::Stopped, LocalVerb::Stop | LocalVerb::ForceStop) => None,
+        (AgentState::Available, LocalVerb::Stop | LocalVerb::ForceStop) => {
             let is_stopped = |process| {
                 is_named(process) && seen(process, |wanted, phase| !wanted && phase == Phase::Stopped)
             };

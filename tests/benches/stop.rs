@@ -7,12 +7,11 @@
 
 use std::{
     fs,
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
-use belay_tests::{Client, Fleet, HostSetup, is_gone, wait_for};
+use belay_tests::{Client, Fleet, HostSetup, Programs, Supervisor, Supervisord, is_gone, wait_for};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
@@ -85,77 +84,27 @@ async fn rest_stops(fleet: &Fleet) -> Vec<Duration> {
 
 /// The peer does not record, and does not look for children.
 async fn supervisord(fleet: &Fleet) -> Option<Vec<Duration>> {
-    let folder = fleet.folder().join("supervisord");
-    fs::create_dir(&folder).expect("a folder");
-    let address = format!("{}:9001", fleet.address());
-    let config = folder.join("supervisord.conf");
-    fs::write(
-        &config,
-        format!(
-            "[supervisord]\nnodaemon=true\nlogfile={0}/log\npidfile={0}/pid\nchildlogdir={0}\n[inet_http_server]\n\
-             port={address}\n[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = \
-             supervisor.rpcinterface:make_main_rpcinterface\n[program:sleeper]\ncommand=/bin/sleep infinity\n\
-             startsecs=0\n",
-            folder.display()
-        ),
-    )
-    .expect("written");
-    let mut peer = start_peer(&config)?;
-    wait_for("supervisord listens", async || tokio::net::TcpStream::connect(&address).await).await;
-    let client = Http::new(&address);
+    let programs = Programs::new(&fleet.folder().join("supervisord"));
+    let programs = programs.program("sleeper", "/bin/sleep infinity", "startsecs=0");
+    let peer = Supervisord::start(fleet.address(), programs).await?;
     let mut times = Vec::with_capacity(STOPS);
     for _ in 0..STOPS {
         wait_for("the peer's process runs", async || {
-            let pid = client.call("supervisor.getProcessInfo").await;
-            if pid.contains("RUNNING") {
+            let info = peer.info("sleeper").await;
+            if info.contains("RUNNING") {
                 Ok(())
             } else {
-                client.call("supervisor.startProcess").await;
-                Err(pid)
+                peer.start("sleeper").await;
+                Err(info)
             }
         })
         .await;
         let start = Instant::now();
-        let answer = client.call("supervisor.stopProcess").await;
+        let answer = peer.stop("sleeper").await;
         times.push(start.elapsed());
-        assert!(answer.contains("<boolean>1</boolean>"), "{answer}");
+        assert_eq!(answer, Ok(()));
     }
-    peer.kill().expect("killed");
-    peer.wait().expect("reaped");
     Some(times)
-}
-
-fn start_peer(config: &Path) -> Option<Child> {
-    let mut command = Command::new("supervisord");
-    command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
-}
-
-/// Just enough of XML-RPC.
-struct Http {
-    address: String,
-}
-
-impl Http {
-    fn new(address: &str) -> Self {
-        Self { address: address.into() }
-    }
-
-    async fn call(&self, method: &str) -> String {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let body = format!(
-            "<methodCall><methodName>{method}</methodName><params><param><value><string>sleeper</string></value>\
-             </param></params></methodCall>"
-        );
-        let request = format!(
-            "POST /RPC2 HTTP/1.0\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let mut stream = tokio::net::TcpStream::connect(&self.address).await.expect("connected");
-        stream.write_all(request.as_bytes()).await.expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        answer
-    }
 }
 
 async fn reads(fleet: &Fleet) -> (f64, Vec<Duration>) {

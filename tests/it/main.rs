@@ -6,8 +6,8 @@ mod force;
 mod grpcurl;
 mod recovery;
 mod refusals;
+mod shapes;
 mod stop;
-mod trees;
 
 use belay_tests::{Fleet, HostSetup};
 

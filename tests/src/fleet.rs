@@ -7,14 +7,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use http::StatusCode;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Client, Ledger, Part, Proxy, Wire, wait_for};
+use crate::{Caller, Client, GRACE, Ledger, Part, Proxy, Victim, Wire, cgroup::remove_cgroups, wait_for};
 
 /// What a host of a fleet runs.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ struct Declared {
     alias: String,
     program: Program,
     operable: bool,
-    grace: &'static str,
+    grace: Duration,
 }
 
 /// What a declared process is.
@@ -42,6 +42,16 @@ enum Program {
     Sleep,
 }
 
+impl Declared {
+    /// Whether it runs until it is stopped.
+    fn lasts(&self) -> bool {
+        match &self.program {
+            Program::Victim(shape) => Victim::of(shape).lasts(),
+            Program::Sleep => true,
+        }
+    }
+}
+
 impl HostSetup {
     /// A host that runs nothing yet.
     pub fn new() -> Self {
@@ -51,25 +61,31 @@ impl HostSetup {
     /// A worker: a victim of this shape.
     #[must_use]
     pub fn worker(self, alias: &str, shape: &str) -> Self {
-        self.declare(alias, Program::Victim(shape.into()), true, "10s")
+        self.declare(alias, Program::Victim(shape.into()), true, LONG_GRACE)
     }
 
     /// A worker that does nothing: `sleep infinity`.
     #[must_use]
     pub fn sleeper(self, alias: &str) -> Self {
-        self.declare(alias, Program::Sleep, true, "10s")
+        self.declare(alias, Program::Sleep, true, LONG_GRACE)
     }
 
     /// A worker that is given little time to end by itself.
     #[must_use]
     pub fn hurried(self, alias: &str, shape: &str) -> Self {
-        self.declare(alias, Program::Victim(shape.into()), true, "300ms")
+        self.declare(alias, Program::Victim(shape.into()), true, GRACE)
+    }
+
+    /// Each of these as a hurried worker, its shape as its alias.
+    #[must_use]
+    pub fn victims(self, victims: &[Victim]) -> Self {
+        victims.iter().fold(self, |setup, victim| setup.hurried(victim.shape, victim.shape))
     }
 
     /// A base process: a plain victim.
     #[must_use]
     pub fn base(self, alias: &str) -> Self {
-        self.declare(alias, Program::Victim("plain".into()), false, "10s")
+        self.declare(alias, Program::Victim("plain".into()), false, LONG_GRACE)
     }
 
     /// Does without cgroups.
@@ -93,7 +109,7 @@ impl HostSetup {
         self
     }
 
-    fn declare(mut self, alias: &str, program: Program, operable: bool, grace: &'static str) -> Self {
+    fn declare(mut self, alias: &str, program: Program, operable: bool, grace: Duration) -> Self {
         self.processes.push(Declared { alias: alias.into(), program, operable, grace });
         self
     }
@@ -129,6 +145,9 @@ pub struct Fleet {
     folder: TempDir,
 }
 
+/// The grace of whoever is not hurried.
+const LONG_GRACE: Duration = Duration::from_secs(10);
+
 const SERVER_PORT: u16 = 9440;
 const GATEWAY_PORT: u16 = 8080;
 const FIRST_AGENT_PORT: u16 = 9441;
@@ -141,11 +160,13 @@ impl Fleet {
         let address = own_address();
         let program = PathBuf::from(program);
         let at = |name: &str| folder.path().join(name).display().to_string();
+        // Three of them are missed soon where a large host and its tests share a small machine.
+        let heartbeat = if hosts.iter().any(|host| host.processes.len() > 10) { "2s" } else { "200ms" };
 
         fs::write(
             at("server.toml"),
             format!(
-                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"200ms\"\ndrain = \"3s\"\n",
+                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"{heartbeat}\"\ndrain = \"3s\"\n",
                 at("server")
             ),
         )
@@ -216,7 +237,8 @@ impl Fleet {
             write!(
                 config,
                 "\n[[process]]\nalias = {alias:?}\ncommand = {command:?}\nargs = {args}\n\
-                 operable = {operable}\nstop = {{ signal = \"SIGTERM\", grace = {grace:?} }}\n",
+                 operable = {operable}\nstop = {{ signal = \"SIGTERM\", grace = \"{}ms\" }}\n",
+                grace.as_millis(),
             )
             .expect("written");
             ledgers.insert(alias.clone(), Ledger::new(ledger));
@@ -233,14 +255,17 @@ impl Fleet {
         wait_for("the host's processes run", async || {
             let agent = client.get(&path).await;
             let processes = agent.data()["processes"].as_array().cloned().unwrap_or_default();
-            let running = processes.iter().filter(|process| process["status"] == "STARTED").count();
-            if running == setup.processes.len() { Ok(()) } else { Err(agent.json) }
+            let runs = |declared: &Declared| {
+                let mut all = processes.iter().filter(|process| process["alias"] == *declared.alias);
+                all.any(|process| process["status"] == "STARTED") || !declared.lasts()
+            };
+            if setup.processes.iter().all(runs) { Ok(()) } else { Err(agent.json) }
         })
         .await;
         for Declared { alias, program, .. } in &setup.processes {
-            let Program::Victim(shape) = program else { continue };
-            let family = if matches!(&shape[..], "setsid-child" | "double-fork") { 2 } else { 1 };
-            self.ledger(number, alias).wait_for_begun(family).await;
+            if let Program::Victim(shape) = program {
+                self.ledger(number, alias).wait_for_begun(Victim::of(shape).family).await;
+            }
         }
     }
 
@@ -324,6 +349,16 @@ impl Fleet {
         format!("{agent}/processes/{}", process["id"])
     }
 
+    /// Who may start and stop the processes of a host.
+    pub async fn caller(&self, host: usize) -> Caller {
+        let ledgers = self.hosts[host].ledgers.clone();
+        let mut paths = BTreeMap::new();
+        for alias in ledgers.keys() {
+            paths.insert(alias.clone(), self.process_path(host, alias).await);
+        }
+        Caller { client: self.admin(), paths, ledgers }
+    }
+
     /// A process as the REST API shows it.
     pub async fn process(&self, host: usize, alias: &str) -> Value {
         let agent = self.admin().get(&self.agent_path(host).await).await;
@@ -368,12 +403,7 @@ impl Drop for Fleet {
             if host.agent.is_running() {
                 host.agent.kill();
             }
-            for pid in host.ledgers.values().flat_map(Ledger::alive) {
-                if let Some(pid) = Pid::from_raw(pid) {
-                    // It may end in between.
-                    let _ = kill_process(pid, Signal::KILL);
-                }
-            }
+            host.ledgers.values().for_each(Ledger::end_all);
             remove_cgroups(&self.folder.path().join(format!("{}-state/identity", host.name)));
         }
     }
@@ -387,30 +417,6 @@ impl Fleet {
         for (name, part) in parts.into_iter().chain(agents) {
             eprintln!("---- log of {name} ----\n{}", part.log_text());
         }
-    }
-}
-
-/// An agent that was killed leaves its cgroups to the next one, and here there is none.
-fn remove_cgroups(identity: &Path) {
-    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let (mounts, groups) = (read(Path::new("/proc/self/mounts")), read(Path::new("/proc/self/cgroup")));
-    let mount = mounts.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
-        [_, mount, "cgroup2", ..] => Some(mount.to_owned()),
-        _ => None,
-    });
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let identity = read(identity);
-    let (Some(mount), Some(own), Some(short)) = (mount, own, identity.get(..8)) else { return };
-    let base = Path::new(&mount).join(own).join(format!("belay-{short}"));
-    // A killed process leaves its cgroup a moment after it is gone.
-    for _ in 0..100 {
-        for group in fs::read_dir(&base).into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(group.path());
-        }
-        if fs::remove_dir(&base).is_ok() || !base.exists() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

@@ -4,25 +4,35 @@
 //! Every fleet has its own address of the loopback network, so that fixed ports meet nobody and stay the same over a
 //! restart.
 
+mod campaign;
+mod cgroup;
 mod client;
 mod fleet;
 mod ledger;
 mod part;
 mod proxy;
 mod shape;
+mod supervisord;
+mod victims;
 
+pub use campaign::{Caller, Stop, Supervisor, start_all, stop_all};
+pub use cgroup::cgroup_mount;
 pub use client::{Answer, Client, Wire, basic};
 pub use fleet::{Fleet, HostSetup};
 pub use ledger::Ledger;
 pub use part::Part;
 pub use proxy::Proxy;
 pub use shape::Shape;
+pub use supervisord::{Programs, Supervisord};
+pub use victims::{DEFECTOR, End, GHOST, GRACE, VICTIMS, Victim};
 
 use std::{
     fmt::Debug,
     future::Future,
     time::{Duration, Instant},
 };
+
+use procfs::process::Stat;
 
 /// How long a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,11 +59,13 @@ pub async fn wait_for<T, E: Debug, F: Future<Output = Result<T, E>>>(
 
 /// Whether a process is gone: there is none, or only what its parent has not yet taken notice of.
 pub fn is_gone(pid: i32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // The state follows the name, which may have anything in it.
-        Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
+    !ledger::stat_of(pid).is_some_and(|stat| is_alive(&stat))
+}
+
+/// Whether it can still run anything. A main thread that has ended is shown as a zombie even while others live; and the
+/// kernel takes a process that ends out of its cgroup before it is a zombie, when its memory and its files are gone.
+pub(crate) fn is_alive(stat: &Stat) -> bool {
+    stat.num_threads > 1 || !matches!(stat.state, 'Z' | 'X') && stat.vsize > 0
 }
 
 /// No pid: what a ledger should hold where nobody was signalled, or nobody is alive.

@@ -3,9 +3,11 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::read::{Written, memory};
+
 /// The rights that new files do not get. Default: 022.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "Written")]
 pub struct Umask(u32);
 
 /// Limits of the kernel on all processes of an instance together.
@@ -16,8 +18,10 @@ pub struct CgroupLimits {
     #[serde(deserialize_with = "cpus")]
     pub cpus: Option<f64>,
     /// How much memory it may have, say `"1GiB"`.
+    #[serde(deserialize_with = "memory")]
     pub memory: Option<ByteSize>,
     /// How many processes and threads it may have.
+    #[serde(deserialize_with = "pids")]
     pub pids: Option<u32>,
 }
 
@@ -47,19 +51,12 @@ pub enum RlimitName {
 
 /// A limit: a number, or `"unlimited"`. Both the soft and the hard one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "WrittenRlimit")]
+#[serde(try_from = "Written")]
 pub enum Rlimit {
     /// So much.
     At(u64),
     /// As much as there is.
     Unlimited,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum WrittenRlimit {
-    Number(u64),
-    Word(String),
 }
 
 impl Umask {
@@ -75,35 +72,45 @@ impl Default for Umask {
     }
 }
 
-impl TryFrom<String> for Umask {
+impl TryFrom<Written> for Umask {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let octal = u32::from_str_radix(&text, 8).ok().filter(|bits| *bits <= 0o777);
-        octal
-            .map(Self)
-            .ok_or_else(|| format!("{text:?} is not a umask: write it in octal digits, as in \"027\""))
+    fn try_from(written: Written) -> Result<Self, String> {
+        // A number is refused: whether `22` is octal, only its writer knows.
+        let octal = match &written {
+            Written::Text(text) if text.starts_with('+') => None,
+            Written::Text(text) => u32::from_str_radix(text, 8).ok(),
+            Written::Number(_) => None,
+        };
+        octal.filter(|bits| *bits <= 0o777).map(Self).ok_or_else(|| {
+            format!("{written} is not a umask: write it in octal digits and in quotes, as in \"027\"")
+        })
     }
 }
 
-impl TryFrom<WrittenRlimit> for Rlimit {
+impl TryFrom<Written> for Rlimit {
     type Error = String;
 
-    fn try_from(written: WrittenRlimit) -> Result<Self, String> {
-        match written {
-            WrittenRlimit::Number(number) => Ok(Self::At(number)),
-            WrittenRlimit::Word(word) if word == "unlimited" => Ok(Self::Unlimited),
-            WrittenRlimit::Word(word) => {
-                Err(format!("{word:?} is not a limit: write a number, or \"unlimited\""))
-            }
-        }
+    fn try_from(written: Written) -> Result<Self, String> {
+        let limit = match &written {
+            Written::Number(number) => u64::try_from(*number).ok().map(Self::At),
+            Written::Text(text) => (text == "unlimited").then_some(Self::Unlimited),
+        };
+        limit.ok_or_else(|| format!("{written} is not a limit: write a number, or \"unlimited\""))
     }
 }
 
 fn cpus<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    let cpus = Option::<f64>::deserialize(from)?;
-    match cpus {
-        Some(cpus) if !(0.01..=100_000.0).contains(&cpus) => Err(D::Error::custom("at least 0.01")),
-        cpus => Ok(cpus),
+    let cpus = f64::deserialize(from)?;
+    match (0.01..=100_000.0).contains(&cpus) {
+        true => Ok(Some(cpus)),
+        false => Err(D::Error::custom("a number of processors, from 0.01 on; leave it out for no limit")),
+    }
+}
+
+fn pids<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    match u32::deserialize(from)? {
+        0 => Err(D::Error::custom("at least 1; leave it out for no limit")),
+        pids => Ok(Some(pids)),
     }
 }

@@ -1,10 +1,14 @@
 //! How it is found out whether a process is ready, and whether it works.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::process::{absolute, duration};
+use super::read::{Written, absolute, duration, patience, words};
 
 /// When a process is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -12,7 +16,7 @@ use super::process::{absolute, duration};
 pub struct ReadyConfig {
     /// What shows it.
     pub when: ReadyWhen,
-    /// How long it may take. Then the start has failed, and the process is stopped. Default: 60s.
+    /// How long it may take, at most an hour. Then the start has failed, and the process is stopped. Default: 60s.
     pub timeout: Duration,
 }
 
@@ -60,7 +64,7 @@ pub struct ProbeCommand {
     #[serde(deserialize_with = "absolute")]
     pub command: PathBuf,
     /// Its arguments.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "words")]
     pub args: Vec<String>,
 }
 
@@ -73,7 +77,7 @@ struct WrittenReady {
     exec: Option<ProbeCommand>,
     #[serde(default)]
     notify: bool,
-    #[serde(default = "ready_timeout", deserialize_with = "duration")]
+    #[serde(default = "ready_timeout", deserialize_with = "patience")]
     timeout: Duration,
 }
 
@@ -83,11 +87,11 @@ struct WrittenLive {
     #[serde(default, deserialize_with = "address")]
     tcp: Option<SocketAddr>,
     exec: Option<ProbeCommand>,
-    #[serde(default = "live_interval", deserialize_with = "duration")]
+    #[serde(default = "live_interval", deserialize_with = "interval")]
     interval: Duration,
-    #[serde(default = "live_timeout", deserialize_with = "duration")]
+    #[serde(default = "live_timeout", deserialize_with = "patience")]
     timeout: Duration,
-    #[serde(default = "live_failures")]
+    #[serde(default = "live_failures", deserialize_with = "failures")]
     failures: u32,
 }
 
@@ -98,7 +102,9 @@ impl TryFrom<WrittenReady> for ReadyConfig {
         let WrittenReady { tcp, output, exec, notify, timeout } = written;
         let when = match (tcp, output, exec, notify) {
             (Some(address), None, None, false) => ReadyWhen::Tcp(address),
-            (None, Some(text), None, false) if text.is_empty() => return Err("`output` is empty".to_owned()),
+            (None, Some(text), None, false) if text.is_empty() => {
+                return Err("`output` is empty: write the text that it prints when it is ready".to_owned());
+            }
             (None, Some(text), None, false) => ReadyWhen::Output(text),
             (None, None, Some(command), false) => ReadyWhen::Exec(command),
             (None, None, None, true) => ReadyWhen::Notify,
@@ -118,25 +124,33 @@ impl TryFrom<WrittenLive> for LiveConfig {
             (None, Some(command)) => LiveCheck::Exec(command),
             _ => return Err("write exactly one of `tcp` and `exec`".to_owned()),
         };
-        if interval < Duration::from_millis(100) || failures == 0 {
-            return Err("`interval` is at least 100ms, and `failures` at least 1".to_owned());
-        }
         Ok(Self { check, interval, timeout, failures })
     }
 }
 
 /// `HOST:PORT`, or a port of this host.
 fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "write a port, or an address as in \"127.0.0.1:8080\"")]
-    enum Written {
-        Port(u16),
-        Address(SocketAddr),
+    let address = match Written::deserialize(from)? {
+        Written::Number(port) => u16::try_from(port).ok().map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        Written::Text(text) => text.parse().ok(),
+    };
+    let address = address.filter(|address: &SocketAddr| address.port() != 0);
+    let wrong = "write a port, or an address as in \"127.0.0.1:8080\" or \"[::1]:8080\"";
+    address.map(Some).ok_or_else(|| D::Error::custom(wrong))
+}
+
+fn interval<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    match duration(from)? {
+        interval if interval < Duration::from_millis(100) => Err(D::Error::custom("at least \"100ms\"")),
+        interval => Ok(interval),
     }
-    Ok(Some(match Written::deserialize(from)? {
-        Written::Port(port) => SocketAddr::from(([127, 0, 0, 1], port)),
-        Written::Address(address) => address,
-    }))
+}
+
+fn failures<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    match u32::deserialize(from)? {
+        0 => Err(D::Error::custom("at least 1; leave out `live` for no check")),
+        failures => Ok(failures),
+    }
 }
 
 fn ready_timeout() -> Duration {

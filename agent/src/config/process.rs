@@ -1,13 +1,15 @@
 //! The settings of one declared process.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
+    backoff::backoff,
     limits::{CgroupLimits, Rlimit, RlimitName, Umask},
     probe::{LiveConfig, ReadyConfig},
+    read::{absolute, account, exit_codes, list, memory, size, word, words},
     stop::StopConfig,
 };
 use crate::{
@@ -25,14 +27,16 @@ pub struct ProcessConfig {
     #[serde(deserialize_with = "absolute")]
     pub command: PathBuf,
     /// Its arguments.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "words")]
     pub args: Vec<String>,
     /// Its working folder. Default: `/`.
     #[serde(default = "root", deserialize_with = "absolute")]
     pub cwd: PathBuf,
     /// The user to run as. Default: the agent's own. Only root can become another one.
+    #[serde(default, deserialize_with = "account")]
     pub user: Option<String>,
     /// The group to run as. Default: the user's own. Only root can become another one.
+    #[serde(default, deserialize_with = "account")]
     pub group: Option<String>,
     /// The rights that its new files do not get. Default: `"022"`.
     #[serde(default)]
@@ -54,7 +58,7 @@ pub struct ProcessConfig {
     #[serde(default, deserialize_with = "environment")]
     pub environment: BTreeMap<String, String>,
     /// More variables that it gets as the agent has them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "inherit")]
     pub inherit: Vec<String>,
     /// Whether it may be ordered alone. Default: true.
     #[serde(default = "yes")]
@@ -74,19 +78,20 @@ pub struct ProcessConfig {
     #[serde(default)]
     pub restart: Restart,
     /// Exit codes that mean that all went well. Default: `[0]`.
-    #[serde(default = "zero")]
+    #[serde(default = "zero", deserialize_with = "exit_codes")]
     pub success_codes: Vec<i32>,
     /// Exit codes after which it is never started again.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "exit_codes")]
     pub final_codes: Vec<i32>,
     /// The pauses between an end and the next start.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "backoff")]
     pub backoff: Backoff,
     /// When it is ready. Default: when it has lived for 100 ms.
     pub ready: Option<ReadyConfig>,
     /// What shows that it works. It is restarted where it does not.
     pub live: Option<LiveConfig>,
     /// It is restarted where its processes have more memory than this together, say `"512MiB"`.
+    #[serde(default, deserialize_with = "memory")]
     pub restart_above_memory: Option<ByteSize>,
 }
 
@@ -187,41 +192,45 @@ impl TryFrom<i32> for OomScore {
     }
 }
 
-/// Reads a path that must be absolute.
-pub(super) fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-    let path = PathBuf::deserialize(from)?;
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        let path = path.display();
-        Err(D::Error::custom(format!(
-            "`{path}` is not an absolute path; no shell and no PATH is searched for it"
-        )))
-    }
-}
-
-/// Reads a duration of at most an hour.
-pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    const LONGEST: Duration = Duration::from_secs(3600);
-    let duration: Duration = humantime_serde::deserialize(from)?;
-    if duration <= LONGEST { Ok(duration) } else { Err(D::Error::custom("at most `1h`")) }
-}
-
 fn environment<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let environment = BTreeMap::<String, String>::deserialize(from)?;
-    let bad = |(name, value): &(&String, &String)| {
-        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-    };
-    match environment.iter().find(bad) {
-        None => Ok(environment),
-        Some((name, _)) => Err(D::Error::custom(format!(
-            "{name:?} can not be a variable: a name is not empty and holds no `=`, and nothing holds a zero byte"
-        ))),
+    #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+    struct Name(#[serde(deserialize_with = "variable")] String);
+    #[derive(Deserialize)]
+    struct Value(#[serde(deserialize_with = "word")] String);
+    let environment = BTreeMap::<Name, Value>::deserialize(from)?;
+    Ok(environment.into_iter().map(|(Name(name), Value(value))| (name, value)).collect())
+}
+
+fn inherit<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Name(#[serde(deserialize_with = "inherited")] String);
+    list("a list of names, as in [\"HTTP_PROXY\"]", |Name(name)| name, from)
+}
+
+fn inherited<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = variable(from)?;
+    match OWN.contains(&name.as_str()) {
+        true => Err(D::Error::custom(format!("`{name}` is between the agent and systemd: remove it"))),
+        false => Ok(name),
     }
 }
+
+fn variable<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = word(from)?;
+    match name.is_empty() || name.contains('=') {
+        true => Err(D::Error::custom(format!(
+            "{name:?} can not be a variable: write a name that is not empty and holds no `=`"
+        ))),
+        false => Ok(name),
+    }
+}
+
+/// Through these the agent speaks with systemd, and a process would speak in its name.
+const OWN: &[&str] =
+    &["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
 
 fn output_size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteSize, D::Error> {
-    let size = ByteSize::deserialize(from)?;
+    let size = size(from)?;
     if size >= ByteSize::kib(64) { Ok(size) } else { Err(D::Error::custom("at least `64KiB`")) }
 }
 

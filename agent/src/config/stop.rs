@@ -4,11 +4,14 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::process::{absolute, duration};
+use super::read::{absolute, duration, patience, some_duration, words};
 use crate::signal::Signal;
 
 /// The longest that the asking may take, whatever it is made of.
 const LONGEST_GRACE: Duration = Duration::from_secs(600);
+
+/// How many signals a stop may go through.
+const MOST_SIGNALS: usize = 10;
 
 /// How a process is stopped: hook, delay, signals with their waits, SIGKILL.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,10 +35,10 @@ pub struct HookConfig {
     #[serde(deserialize_with = "absolute")]
     pub command: PathBuf,
     /// Its arguments.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "words")]
     pub args: Vec<String>,
     /// How long it may take. Default: 10s.
-    #[serde(default = "hook_timeout", deserialize_with = "duration")]
+    #[serde(default = "hook_timeout", deserialize_with = "patience")]
     pub timeout: Duration,
 }
 
@@ -69,8 +72,9 @@ struct Written {
     before: Option<HookConfig>,
     #[serde(deserialize_with = "duration")]
     delay: Duration,
+    #[serde(deserialize_with = "some_stop_signal")]
     signal: Option<Signal>,
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "some_duration")]
     grace: Option<Duration>,
     signals: Option<Vec<SignalConfig>>,
     kill: Kill,
@@ -98,18 +102,24 @@ impl TryFrom<Written> for StopConfig {
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
                 return Err("write either `signals`, or `signal` and `grace`".to_owned());
             }
-            (Some(signals), None, None) if signals.is_empty() => {
-                return Err("`signals` is empty: name at least one signal".to_owned());
+            (Some(signals), None, None) => {
+                check_order(&signals)?;
+                signals
             }
-            (Some(signals), None, None) => signals,
             (None, signal, grace) => vec![SignalConfig {
-                signal: checked(signal.unwrap_or(Signal::TERM))?,
+                signal: signal.unwrap_or(Signal::TERM),
                 wait: grace.unwrap_or(Duration::from_secs(10)),
             }],
         };
+        if kill == Kill::Never && signals.iter().any(|asked| asked.signal == Signal::KILL) {
+            return Err("SIGKILL kills it, and `kill = \"never\"` forbids that: choose one".to_owned());
+        }
         let stop = Self { before, delay, signals, kill };
         if stop.grace() > LONGEST_GRACE {
-            return Err(format!("hook, delay and waits add up to {:?}: at most 600s", stop.grace()));
+            return Err(format!(
+                "hook, delay and waits add up to {:?}: shorten them to 600s together",
+                stop.grace()
+            ));
         }
         Ok(stop)
     }
@@ -136,16 +146,31 @@ impl Default for StopConfig {
     }
 }
 
-fn stop_signal<'de, D: Deserializer<'de>>(from: D) -> Result<Signal, D::Error> {
-    checked(Signal::deserialize(from)?).map_err(D::Error::custom)
+/// SIGKILL leaves nobody to be asked.
+fn check_order(signals: &[SignalConfig]) -> Result<(), String> {
+    let Some((_, before)) = signals.split_last() else {
+        return Err("`signals` is empty: name at least one signal".to_owned());
+    };
+    if signals.len() > MOST_SIGNALS {
+        return Err(format!("`signals` names {} signals: at most {MOST_SIGNALS}", signals.len()));
+    }
+    match before.iter().any(|asked| asked.signal == Signal::KILL) {
+        true => Err("after SIGKILL nothing is left to be asked: put it last".to_owned()),
+        false => Ok(()),
+    }
 }
 
-fn checked(signal: Signal) -> Result<Signal, String> {
+fn stop_signal<'de, D: Deserializer<'de>>(from: D) -> Result<Signal, D::Error> {
+    let signal = Signal::deserialize(from)?;
     if Signal::STOPPING.contains(&signal) {
         return Ok(signal);
     }
     let known: Vec<_> = Signal::STOPPING.iter().map(Signal::to_string).collect();
-    Err(format!("`{signal}` does not stop a process; use one of {}", known.join(", ")))
+    Err(D::Error::custom(format!("`{signal}` does not stop a process; use one of {}", known.join(", "))))
+}
+
+fn some_stop_signal<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Signal>, D::Error> {
+    stop_signal(from).map(Some)
 }
 
 fn hook_timeout() -> Duration {

@@ -77,7 +77,9 @@ fn verdict(process: &pb::ObservedProcess, order: Option<&pb::LastOrder>, now: Ti
         ),
         ProcessPhase::Stopped if wanted => told(format!("is not running yet: {trouble}"), None),
         ProcessPhase::Stopped => {
-            let by = order.filter(|order| order.verb == "stop").map(|order| &order.principal);
+            let by = order
+                .filter(|order| ["stop", "force"].contains(&&order.verb[..]))
+                .map(|order| &order.principal);
             let by = by.map_or_else(|| "somebody".to_owned(), |principal| plain(principal));
             told(format!("is stopped, because {by} wanted that"), Some(("start", "starts it")))
         }

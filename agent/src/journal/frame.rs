@@ -1,9 +1,14 @@
 //! How records lie in the file: a head line with the version, then one line for each record, `CRC32 JSON`.
 
+use std::io::{self, BufRead, Read};
+
 use super::{Record, State};
 
 /// The head line.
-pub(super) const HEAD: &[u8] = b"belay-journal 1\n";
+pub(super) const HEAD: &[u8] = b"belay-journal 2\n";
+
+/// The longest that a line may be, in bytes.
+const LONGEST_LINE: u64 = 64 << 20;
 
 /// One record as its line.
 pub(super) fn encode(record: &Record) -> Vec<u8> {
@@ -32,32 +37,33 @@ pub(super) enum Fault {
     Foreign,
 }
 
-/// Reads a file. Never panics, whatever it holds.
-pub(super) fn decode(bytes: &[u8]) -> Decoded {
+/// Reads a file, line by line: it may be large, and what it says is small. Never panics, whatever it holds.
+pub(super) fn decode(mut file: impl BufRead) -> io::Result<Decoded> {
     let mut state = State::default();
-    let Some(body) = bytes.strip_prefix(HEAD) else {
-        // A head line that was not written whole is what a crash during the very first write leaves.
-        let fault = match HEAD.starts_with(bytes) {
-            true => Fault::TornTail { line: 1 },
-            false => Fault::Foreign,
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        // No record is nearly as long: what goes on for ever is no journal.
+        let length = file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        let is_whole = line.ends_with(b"\n") || length as u64 == LONGEST_LINE;
+        let fault = match number {
+            1 if line == HEAD => continue,
+            1 if HEAD.starts_with(&line) => Fault::TornTail { line: number },
+            1 => Fault::Foreign,
+            _ if length == 0 => break,
+            _ => match decode_line(&line) {
+                Some(record) => {
+                    state.apply(record);
+                    continue;
+                }
+                // A line that ends was written whole: if it is wrong, a crash did not do that.
+                None if is_whole => Fault::Damaged { line: number },
+                None => Fault::TornTail { line: number },
+            },
         };
-        return Decoded { state, fault: Some(fault) };
-    };
-    let mut lines = body.split_inclusive(|byte| *byte == b'\n').enumerate().peekable();
-    while let Some((index, line)) = lines.next() {
-        let Some(record) = decode_line(line) else {
-            // A line that ends was written whole: if it is wrong, a crash did not do that.
-            let is_whole = line.ends_with(b"\n") || lines.peek().is_some();
-            let line = index + 2;
-            let fault = match is_whole {
-                false => Fault::TornTail { line },
-                true => Fault::Damaged { line },
-            };
-            return Decoded { state, fault: Some(fault) };
-        };
-        state.apply(record);
+        return Ok(Decoded { state, fault: Some(fault) });
     }
-    Decoded { state, fault: None }
+    Ok(Decoded { state, fault: None })
 }
 
 fn decode_line(line: &[u8]) -> Option<Record> {

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    life::Rest,
     operation::{Accepted, Outcome},
     os::Instance,
     process::{Alias, ExitReport},
-    stop::Deadlines,
+    stop::Ladder,
 };
 
 /// How many ended operations are remembered.
@@ -36,8 +37,10 @@ pub(crate) enum Record {
     Starting { alias: Alias, generation: u64 },
     /// It is there.
     Started { instance: Instance },
-    /// It is about to get its stop signal.
-    Stopping { alias: Alias, deadlines: Deadlines },
+    /// Its stop is about to reach this rung.
+    Stopping { alias: Alias, ladder: Ladder },
+    /// How often it ended in a row, and what follows from that.
+    Resting { alias: Alias, rest: Rest },
     /// It is proven gone.
     Ended { alias: Alias, report: ExitReport },
     /// An order was accepted.
@@ -62,9 +65,11 @@ pub(crate) struct ProcessState {
     /// The one that was alive last.
     pub instance: Option<Instance>,
     /// The stop that it was in.
-    pub stop: Option<Deadlines>,
+    pub stop: Option<Ladder>,
     /// How the last one ended.
     pub last_exit: Option<ExitReport>,
+    /// How often it ended in a row, and what follows from that.
+    pub rest: Rest,
     /// Whether it is not declared any more.
     pub removed: bool,
 }
@@ -125,7 +130,8 @@ impl State {
                 process.instance = Some(instance);
                 process.stop = None;
             }
-            Record::Stopping { alias, deadlines } => self.process(alias).stop = Some(deadlines),
+            Record::Stopping { alias, ladder } => self.process(alias).stop = Some(ladder),
+            Record::Resting { alias, rest } => self.process(alias).rest = rest,
             Record::Ended { alias, report } => {
                 let process = self.process(alias);
                 process.instance = None;
@@ -180,7 +186,7 @@ impl State {
         let mut records =
             vec![Record::Boot { boot_id: self.boot_id.clone() }, Record::Epoch { epoch: self.epoch }];
         for (alias, process) in &self.processes {
-            let ProcessState { desired, generation, instance, stop, last_exit, removed } = process;
+            let ProcessState { desired, generation, instance, stop, last_exit, rest, removed } = process;
             let alias = || alias.clone();
             // An ending clears what comes after it here.
             records.extend(last_exit.clone().map(|report| Record::Ended { alias: alias(), report }));
@@ -189,7 +195,10 @@ impl State {
                 Some(instance) => Record::Started { instance },
                 None => Record::Starting { alias: alias(), generation: *generation },
             });
-            records.extend(stop.map(|deadlines| Record::Stopping { alias: alias(), deadlines }));
+            records.extend(stop.clone().map(|ladder| Record::Stopping { alias: alias(), ladder }));
+            if *rest != Rest::default() {
+                records.push(Record::Resting { alias: alias(), rest: rest.clone() });
+            }
             records.extend(removed.then(|| Record::Removed { alias: alias() }));
         }
         for OperationState { accepted, outcome, reported } in self.operations() {

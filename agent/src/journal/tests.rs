@@ -6,11 +6,13 @@ use uuid::Uuid;
 
 use super::{frame, *};
 use crate::{
-    operation::{Accepted, Outcome, Verb},
+    config::StopConfig,
+    life::Rest,
+    operation::{Accepted, Outcome, Queue, Verb},
     os::Instance,
     process::{Alias, Exit, ExitReport},
     signal::Signal,
-    stop::{Deadlines, Time},
+    stop::{Ladder, Plan, Time},
 };
 
 fn alias(text: &str) -> Alias {
@@ -21,7 +23,8 @@ fn accepted(id: u128) -> Accepted {
     Accepted {
         id: Uuid::from_u128(id),
         verb: Verb::Stop,
-        waves: vec![vec![alias("obstat2")]],
+        force: false,
+        queue: Queue::one(alias("obstat2")),
         epoch: 3,
         local: false,
         principal: "admin".to_owned(),
@@ -60,7 +63,11 @@ fn story() -> Vec<Record> {
         Record::Desired { alias: alias.clone(), running: false },
         Record::Stopping {
             alias: alias.clone(),
-            deadlines: Deadlines::new(Time::from_secs(60), Time::from_secs(10), None),
+            ladder: Ladder::begin(Plan::from(&StopConfig::default()), Time::from_secs(60), None).0,
+        },
+        Record::Resting {
+            alias: alias.clone(),
+            rest: Rest { endings: 3, until: Some(Time::from_secs(90)), failed: None },
         },
         Record::Ended {
             alias,
@@ -71,6 +78,10 @@ fn story() -> Vec<Record> {
         },
         Record::Concluded { id: Uuid::from_u128(7), outcome: outcome(Timestamp::UNIX_EPOCH) },
     ]
+}
+
+fn decode(bytes: &[u8]) -> Decoded {
+    frame::decode(bytes).unwrap()
 }
 
 fn fold(records: &[Record]) -> State {
@@ -100,7 +111,7 @@ fn a_file_cut_at_any_byte_is_a_prefix() {
     let whole = file(&story);
     let prefixes: Vec<_> = (0..=story.len()).map(|length| fold(&story[..length])).collect();
     for cut in 0..=whole.len() {
-        let decoded = frame::decode(&whole[..cut]);
+        let decoded = decode(&whole[..cut]);
         assert!(prefixes.contains(&decoded.state), "cut at {cut}");
         assert!(!matches!(decoded.fault, Some(Fault::Damaged { .. } | Fault::Foreign)));
     }
@@ -115,7 +126,7 @@ fn a_flipped_bit_is_noticed() {
     for bit in 0..whole.len() * 8 {
         let mut damaged = whole.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        let decoded = frame::decode(&damaged);
+        let decoded = decode(&damaged);
         // The case of a hex digit is the one thing that may change without a trace.
         assert!(decoded.fault.is_some() || decoded.state == fold(&story), "bit {bit}");
         assert!(prefixes.contains(&decoded.state), "bit {bit}");
@@ -126,7 +137,7 @@ fn a_flipped_bit_is_noticed() {
 #[tokio::test]
 async fn a_newer_file_is_kept_aside() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("journal"), "belay-journal 2\nwhatever").unwrap();
+    fs::write(dir.path().join("journal"), "belay-journal 3\nwhatever").unwrap();
     let (journal, memory) = Journal::open(dir.path());
     assert_eq!(memory, Memory::Lost);
     assert_eq!(journal.state(), &State::default());
@@ -187,7 +198,7 @@ async fn what_can_not_be_written_anew_is_appended_to() {
     journal.grown = GROWTH + 1;
     journal.append(Record::Epoch { epoch: 5 });
     assert_eq!(journal.fault(), None);
-    assert_eq!(frame::decode(&fs::read(dir.path().join("journal")).unwrap()).state.epoch, 5);
+    assert_eq!(decode(&fs::read(dir.path().join("journal")).unwrap()).state.epoch, 5);
 }
 
 /// Hazard A05: what follows the damage may have been a stop, or the end of an order.
@@ -197,7 +208,7 @@ async fn what_comes_before_damage_is_not_acted_upon() {
     let mut bytes = file(&story());
     let last = bytes.len() - 3;
     bytes[last] ^= 1;
-    assert!(matches!(frame::decode(&bytes).fault, Some(Fault::Damaged { .. })));
+    assert!(matches!(decode(&bytes).fault, Some(Fault::Damaged { .. })));
     fs::write(dir.path().join("journal"), bytes).unwrap();
     let (journal, memory) = Journal::open(dir.path());
     assert_eq!(memory, Memory::Lost);
@@ -228,7 +239,7 @@ fn what_is_reported_or_removed_is_written_anew_as_such() {
         story.push(record);
         let state = fold(&story);
         assert_eq!(fold(&state.records()), state);
-        assert_eq!(frame::decode(&file(&story)).state, state);
+        assert_eq!(frame::decode(&file(&story)[..]).unwrap().state, state);
     }
     assert!(fold(&story).processes.is_empty());
 }
@@ -279,7 +290,23 @@ proptest! {
     /// Hazard A05: nothing that lies in the place of the journal makes the agent panic.
     #[test]
     fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = frame::decode(&bytes);
-        let _ = frame::decode(&[frame::HEAD, &bytes[..]].concat());
+        let _ = decode(&bytes);
+        let _ = decode(&[frame::HEAD, &bytes[..]].concat());
     }
+}
+
+/// Hazard R09: what could not be brought to the disk is written anew. It is never assumed to be there, nor tried again.
+#[tokio::test]
+async fn what_the_disk_lost_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path());
+    // It takes everything in, and can not be synced.
+    let device = File::options().write(true).open("/dev/null").unwrap();
+    journal.file = Some(Arc::new(device));
+    journal.append(Record::Epoch { epoch: 5 });
+    journal.synced().await;
+    journal.append(Record::Epoch { epoch: 6 });
+    let written = fs::read(dir.path().join("journal")).unwrap();
+    assert_eq!(decode(&written).state.epoch, 6);
+    assert_eq!(journal.fault(), None, "the new file is good");
 }

@@ -1,7 +1,10 @@
-use proptest::prelude::*;
+mod world;
 
 use super::*;
-use crate::stop::PROOF;
+use crate::{
+    config::{HookConfig, StopConfig},
+    stop::PROOF,
+};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -10,7 +13,14 @@ const fn ms(ms: u64) -> Time {
 }
 
 fn rules(restart: Restart) -> Rules {
-    Rules { restart, grace: GRACE }
+    Rules {
+        restart,
+        success_codes: vec![0],
+        final_codes: Vec::new(),
+        backoff: Backoff::default(),
+        stop: Plan::from(&StopConfig::simple(Signal::TERM, GRACE)),
+        ready: None,
+    }
 }
 
 /// A life, the time, and what was asked for so far.
@@ -21,16 +31,20 @@ struct Story {
 
 impl Story {
     fn new(restart: Restart) -> Self {
-        Self { life: Life::stopped(rules(restart), false), now: ms(1_000) }
+        Self::with(rules(restart))
+    }
+
+    fn with(rules: Rules) -> Self {
+        Self { life: Life::stopped(rules, false), now: ms(1_000) }
     }
 
     /// One that runs and has settled.
     fn running(restart: Restart) -> Self {
         let mut story = Self::new(restart);
-        story.check(Event::Start, &["spawn"], Phase::Stopped);
-        story.check(Event::Started, &[], Phase::Running);
+        story.check(Event::Start, &["spawn"], Phase::Starting);
+        story.check(Event::Started, &[], Phase::Starting);
         story.after(SETTLE);
-        story.check(Event::Time, &["look", "starts: ok"], Phase::Running);
+        story.check(Event::Time, &["look", "watch", "starts: ok"], Phase::Running);
         story
     }
 
@@ -53,13 +67,19 @@ fn tell(effect: &Effect) -> String {
         Ok(()) => "ok".to_owned(),
         Err(Fault::Superseded) => "superseded".to_owned(),
         Err(Fault::Leftovers) => "leftovers".to_owned(),
+        Err(Fault::PortsOpen { ports }) => format!("open: {ports:?}"),
         Err(Fault::Refused { .. }) => "refused".to_owned(),
         Err(Fault::NotStarted { why }) => format!("not started: {why}"),
     };
     match effect {
         Effect::Spawn => "spawn".to_owned(),
-        Effect::Ask(Scope::Group, _) => "ask".to_owned(),
-        Effect::Ask(Scope::Rest, _) => "ask the rest".to_owned(),
+        Effect::Probe => "probe".to_owned(),
+        Effect::Watch => "watch".to_owned(),
+        Effect::Hook { .. } => "hook".to_owned(),
+        Effect::Pause => "pause".to_owned(),
+        Effect::Rest => "rest".to_owned(),
+        Effect::Ask(_, Scope::Group) => "ask".to_owned(),
+        Effect::Ask(_, Scope::Rest) => "ask the rest".to_owned(),
         Effect::Kill => "kill".to_owned(),
         Effect::Survey => "survey".to_owned(),
         Effect::Gone { exit, .. } => format!("gone: {exit}"),
@@ -70,10 +90,10 @@ fn tell(effect: &Effect) -> String {
 }
 
 fn gone(code: i32) -> Event {
-    Event::Emptied { exit: Some(Exit::Code(code)) }
+    Event::Emptied { exit: Some(Exit::Code(code)), ports: Vec::new() }
 }
 
-const STOP: Event = Event::Stop { by: None };
+const STOP: Event = Event::Stop { by: None, force: false };
 const RESTART: Event = Event::Restart { by: None };
 
 #[test]
@@ -97,8 +117,8 @@ fn two_stops_are_one() {
 #[test]
 fn a_stop_ends_the_back_off() {
     let mut story = Story::running(Restart::Always);
-    story.check(gone(1), &["gone: exit code 1"], Phase::Backoff);
-    story.check(STOP, &["starts: superseded", "stops: ok"], Phase::Stopped);
+    story.check(gone(1), &["gone: exit code 1", "rest"], Phase::Backoff);
+    story.check(STOP, &["starts: superseded", "rest", "stops: ok"], Phase::Stopped);
     story.after(Duration::from_secs(3600));
     story.check(Event::Time, &[], Phase::Stopped);
     assert_eq!(story.life.wake_at(), None);
@@ -108,8 +128,8 @@ fn a_stop_ends_the_back_off() {
 #[test]
 fn a_stop_interrupts_a_start() {
     let mut story = Story::new(Restart::Always);
-    story.check(Event::Start, &["spawn"], Phase::Stopped);
-    story.check(STOP, &["starts: superseded"], Phase::Stopped);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    story.check(STOP, &["starts: superseded"], Phase::Starting);
     story.check(Event::Started, &["ask"], Phase::Stopping);
     story.check(gone(0), &["gone: exit code 0", "stops: ok"], Phase::Stopped);
 }
@@ -117,8 +137,8 @@ fn a_stop_interrupts_a_start() {
 #[test]
 fn a_stop_of_what_could_not_be_started_is_done() {
     let mut story = Story::new(Restart::Always);
-    story.check(Event::Start, &["spawn"], Phase::Stopped);
-    story.check(STOP, &["starts: superseded"], Phase::Stopped);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    story.check(STOP, &["starts: superseded"], Phase::Starting);
     let why = "missing".to_owned();
     story.check(Event::NotStarted { why }, &["stops: ok"], Phase::Stopped);
 }
@@ -130,7 +150,7 @@ fn a_start_during_a_stop_comes_after_it() {
     story.check(STOP, &["starts: superseded", "ask"], Phase::Stopping);
     story.check(Event::Start, &[], Phase::Stopping);
     let effects = ["gone: exit code 0", "stops: ok", "spawn"];
-    story.check(gone(0), &effects, Phase::Stopped);
+    story.check(gone(0), &effects, Phase::Starting);
 
     let mut story = Story::running(Restart::Always);
     story.check(STOP, &["starts: superseded", "ask"], Phase::Stopping);
@@ -142,19 +162,19 @@ fn a_start_during_a_stop_comes_after_it() {
 #[test]
 fn a_start_overtakes_the_stop_that_waited_for_the_start_before() {
     let mut story = Story::new(Restart::Always);
-    story.check(Event::Start, &["spawn"], Phase::Stopped);
-    story.check(STOP, &["starts: superseded"], Phase::Stopped);
-    story.check(Event::Start, &["stops: superseded"], Phase::Stopped);
-    story.check(Event::Started, &[], Phase::Running);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    story.check(STOP, &["starts: superseded"], Phase::Starting);
+    story.check(Event::Start, &["stops: superseded"], Phase::Starting);
+    story.check(Event::Started, &[], Phase::Starting);
 }
 
 #[test]
 fn a_wish_overtakes_the_stop_that_waited_for_the_start_before() {
     let mut story = Story::new(Restart::Always);
-    story.check(Event::Start, &["spawn"], Phase::Stopped);
-    story.check(STOP, &["starts: superseded"], Phase::Stopped);
-    story.check(Event::Wish { running: true }, &["stops: superseded"], Phase::Stopped);
-    story.check(Event::Started, &[], Phase::Running);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    story.check(STOP, &["starts: superseded"], Phase::Starting);
+    story.check(Event::Wish { running: true }, &["stops: superseded"], Phase::Starting);
+    story.check(Event::Started, &[], Phase::Starting);
 }
 
 #[test]
@@ -162,25 +182,25 @@ fn a_restart_stops_and_starts() {
     let mut story = Story::running(Restart::Never);
     story.check(RESTART, &["ask"], Phase::Stopping);
     let effects = ["gone: exit code 0", "stops: ok", "spawn"];
-    story.check(gone(0), &effects, Phase::Stopped);
-    story.check(Event::Started, &[], Phase::Running);
+    story.check(gone(0), &effects, Phase::Starting);
+    story.check(Event::Started, &[], Phase::Starting);
     story.after(SETTLE);
-    story.check(Event::Time, &["look", "starts: ok"], Phase::Running);
+    story.check(Event::Time, &["look", "watch", "starts: ok"], Phase::Running);
 }
 
 /// Whoever orders a restart gets an instance that began after the order, also where one had begun a moment before.
 #[test]
 fn a_restart_is_never_taken_for_a_start_that_is_under_way() {
     let mut story = Story::new(Restart::Always);
-    story.check(Event::Start, &["spawn"], Phase::Stopped);
-    story.check(Event::Started, &[], Phase::Running);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    story.check(Event::Started, &[], Phase::Starting);
     story.check(RESTART, &["ask"], Phase::Stopping);
     story.check(RESTART, &[], Phase::Stopping);
     let effects = ["gone: exit code 0", "stops: ok", "spawn"];
-    story.check(gone(0), &effects, Phase::Stopped);
-    story.check(Event::Started, &[], Phase::Running);
+    story.check(gone(0), &effects, Phase::Starting);
+    story.check(Event::Started, &[], Phase::Starting);
     story.after(SETTLE);
-    story.check(Event::Time, &["look", "starts: ok"], Phase::Running);
+    story.check(Event::Time, &["look", "watch", "starts: ok"], Phase::Running);
 }
 
 /// Hazard P10, and the first thing that must always hold: not proven is failed.
@@ -224,7 +244,7 @@ fn an_ending_during_a_stop_keeps_its_true_code() {
     story.check(Event::MainExited { exit }, &[], Phase::Running);
     story.check(STOP, &["starts: superseded", "ask"], Phase::Stopping);
     let effects = ["gone: exit code 3", "stops: ok"];
-    story.check(Event::Emptied { exit: None }, &effects, Phase::Stopped);
+    story.check(Event::Emptied { exit: None, ports: Vec::new() }, &effects, Phase::Stopped);
 }
 
 #[test]
@@ -234,22 +254,22 @@ fn children_that_outlive_the_main_process_are_asked_too() {
     let exit = Exit::Code(0);
     story.check(Event::MainExited { exit }, &["ask the rest"], Phase::Stopping);
     let effects = ["gone: exit code 0", "stops: ok"];
-    story.check(Event::Emptied { exit: None }, &effects, Phase::Stopped);
+    story.check(Event::Emptied { exit: None, ports: Vec::new() }, &effects, Phase::Stopped);
 }
 
 #[test]
 fn a_start_that_ends_at_once_has_failed() {
-    let told = "starts: not started: it ended within 100 ms: exit code 1";
+    let told = "starts: not started: it ended after 0 ms: exit code 1";
     for (restart, phase) in [
         (Restart::Always, Phase::Backoff),
         (Restart::OnFailure, Phase::Backoff),
         (Restart::Never, Phase::Failed),
     ] {
         let mut story = Story::new(restart);
-        story.check(Event::Start, &["spawn"], Phase::Stopped);
-        story.check(Event::Started, &[], Phase::Running);
-        story.check(gone(1), &["gone: exit code 1", told], phase);
-        story.check(Event::Start, &["spawn"], Phase::Stopped);
+        story.check(Event::Start, &["spawn"], Phase::Starting);
+        story.check(Event::Started, &[], Phase::Starting);
+        story.check(gone(1), &["gone: exit code 1", "rest", told], phase);
+        story.check(Event::Start, &["spawn"], Phase::Starting);
     }
 }
 
@@ -261,10 +281,10 @@ fn the_policy_decides_what_follows_an_ending() {
         (Restart::OnFailure, 0, Phase::Stopped),
         (Restart::OnFailure, 1, Phase::Backoff),
         (Restart::Never, 0, Phase::Stopped),
-        (Restart::Never, 1, Phase::Stopped),
+        (Restart::Never, 1, Phase::Failed),
     ] {
         let mut story = Story::running(restart);
-        story.check(gone(code), &[&format!("gone: exit code {code}")], phase);
+        story.check(gone(code), &[&format!("gone: exit code {code}"), "rest"], phase);
     }
 }
 
@@ -272,14 +292,14 @@ fn the_policy_decides_what_follows_an_ending() {
 fn pauses_grow_until_a_healthy_spell() {
     let mut story = Story::running(Restart::Always);
     let mut pauses = Vec::new();
-    for spell in [SETTLE, SETTLE, HEALTHY] {
+    for spell in [SETTLE, SETTLE, Backoff::default().healthy] {
         story.after(spell);
         story.life.on(gone(1), Moment { now: story.now, roll: 1.0 });
         let until = story.life.wake_at().unwrap();
         pauses.push(until - story.now);
         story.now = until;
-        story.check(Event::Time, &["spawn"], Phase::Stopped);
-        story.check(Event::Started, &[], Phase::Running);
+        story.check(Event::Time, &["spawn"], Phase::Starting);
+        story.check(Event::Started, &[], Phase::Starting);
     }
     assert_eq!(pauses, [ms(500), ms(1_000), ms(500)]);
 }
@@ -287,125 +307,115 @@ fn pauses_grow_until_a_healthy_spell() {
 #[test]
 fn a_wish_alone_neither_starts_nor_stops_what_runs() {
     let mut story = Story::running(Restart::Always);
-    story.check(Event::Wish { running: false }, &[], Phase::Running);
+    story.check(Event::Wish { running: false }, &["starts: superseded"], Phase::Running);
     story.check(gone(0), &["gone: exit code 0", "stops: ok"], Phase::Stopped);
 }
 
-/// A world in which instances are made and end, for any order of events.
-#[derive(Debug, Clone, Copy)]
-enum Act {
-    Stop,
-    Start,
-    Restart,
-    Launch(bool),
-    MainExits,
-    Empties,
-    Refuses,
-    Survey,
-    Wait(u64),
+#[test]
+fn exit_codes_decide_what_follows() {
+    let rules = Rules { success_codes: vec![0, 3], final_codes: vec![78], ..rules(Restart::OnFailure) };
+    for (code, phase) in [(3, Phase::Stopped), (4, Phase::Backoff), (78, Phase::Failed)] {
+        let mut story = Story::with(rules.clone());
+        story.life.on(Event::Start, Moment { now: story.now, roll: 1.0 });
+        story.check(Event::Started, &[], Phase::Starting);
+        story.after(SETTLE);
+        story.check(Event::Time, &["look", "watch", "starts: ok"], Phase::Running);
+        story.check(gone(code), &[&format!("gone: exit code {code}"), "rest"], phase);
+    }
 }
 
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        Just(Act::Stop),
-        Just(Act::Start),
-        Just(Act::Restart),
-        any::<bool>().prop_map(Act::Launch),
-        Just(Act::MainExits),
-        Just(Act::Empties),
-        Just(Act::Refuses),
-        Just(Act::Survey),
-        (0_u64..20_000).prop_map(Act::Wait),
-    ]
-}
-
-proptest! {
-    /// In every order of events: never two instances, nobody asked twice or killed early, STOPPED only when nothing
-    /// lives, and whoever waits gets one answer.
-    #[test]
-    fn what_must_always_hold(
-        restart in prop_oneof![Just(Restart::Always), Just(Restart::OnFailure), Just(Restart::Never)],
-        acts in proptest::collection::vec(act(), 1..120),
-    ) {
-        let mut life = Life::stopped(rules(restart), false);
-        let mut now = ms(1_000);
-        let (mut alive, mut making, mut main_alive, mut surveying) = (false, false, false, false);
-        let mut asked_at: Option<Time> = None;
-        let (mut asked_rest, mut refused) = (false, false);
-        for act in acts {
-            let event = match act {
-                Act::Stop => Event::Stop { by: None },
-                Act::Start => Event::Start,
-                Act::Restart => Event::Restart { by: None },
-                Act::Launch(works) if making => {
-                    making = false;
-                    if works {
-                        (alive, main_alive, asked_at, asked_rest, refused) = (true, true, None, false, false);
-                        Event::Started
-                    } else {
-                        Event::NotStarted { why: String::new() }
-                    }
-                }
-                Act::MainExits if main_alive => {
-                    main_alive = false;
-                    Event::MainExited { exit: Exit::Code(0) }
-                }
-                Act::Empties if alive => {
-                    (alive, main_alive, surveying) = (false, false, false);
-                    Event::Emptied { exit: main_alive.then_some(Exit::Code(1)) }
-                }
-                Act::Refuses if alive && asked_at.is_some() => {
-                    refused = true;
-                    Event::Refused { why: String::new() }
-                }
-                Act::Survey if surveying => {
-                    surveying = false;
-                    Event::Surveyed
-                }
-                Act::Wait(pause) => {
-                    now += ms(pause);
-                    Event::Time
-                }
-                Act::Launch(_) | Act::MainExits | Act::Empties | Act::Refuses | Act::Survey => continue,
-            };
-            let is_stop = matches!(event, Event::Stop { .. });
-            for effect in life.on(event, Moment { now, roll: 0.5 }) {
-                match effect {
-                    Effect::Spawn => {
-                        prop_assert!(!alive && !making, "a second instance");
-                        making = true;
-                    }
-                    Effect::Ask(Scope::Group, deadlines) => {
-                        prop_assert!(alive);
-                        prop_assert!(asked_at.is_none() || refused, "asked twice");
-                        asked_at = Some(deadlines.began);
-                    }
-                    Effect::Ask(Scope::Rest, _) => {
-                        prop_assert!(alive && !asked_rest || refused);
-                        asked_rest = true;
-                    }
-                    Effect::Kill => {
-                        prop_assert!(alive);
-                        let began = asked_at.expect("killed before it was asked");
-                        prop_assert!(now >= began + GRACE, "killed early");
-                    }
-                    Effect::Survey => {
-                        prop_assert!(alive);
-                        surveying = true;
-                    }
-                    Effect::Gone { .. } => prop_assert!(!alive),
-                    Effect::StopsEnd(Ok(())) => prop_assert!(!alive && !making, "stopped while alive"),
-                    Effect::StopsEnd(Err(_)) | Effect::StartsEnd(_) | Effect::Look => {}
-                }
-            }
-            if is_stop {
-                prop_assert!(!life.desired());
-            }
-            if alive {
-                prop_assert!(matches!(life.phase(), Phase::Running | Phase::Stopping | Phase::Failed));
-            } else {
-                prop_assert!(matches!(life.phase(), Phase::Stopped | Phase::Backoff | Phase::Failed));
-            }
+#[test]
+fn too_many_endings_are_final_until_an_operator_starts_it() {
+    let backoff = Backoff { give_up_after: 2, ..Backoff::default() };
+    let mut story = Story::with(Rules { backoff, ..rules(Restart::Always) });
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    for phase in [Phase::Backoff, Phase::Failed] {
+        story.check(Event::Started, &[], Phase::Starting);
+        story.life.on(gone(1), Moment { now: story.now, roll: 1.0 });
+        assert_eq!(story.life.phase(), phase);
+        if let Some(until) = story.life.wake_at() {
+            story.now = until;
+            story.check(Event::Time, &["spawn"], Phase::Starting);
         }
     }
+    assert!(story.life.trouble().contains("2 times in a row"), "{}", story.life.trouble());
+    assert_eq!(story.life.wake_at(), None);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    assert_eq!(story.life.endings(), 0);
+}
+
+/// What outlasts the agent: a back-off goes on, and a final failure stays one.
+#[test]
+fn rest_outlasts_the_agent() {
+    let mut story = Story::running(Restart::Always);
+    story.check(gone(1), &["gone: exit code 1", "rest"], Phase::Backoff);
+    let again = Life::stopped(rules(Restart::Always), true).with_rest(story.life.rest());
+    assert_eq!((again.phase(), again.wake_at(), again.endings()), (Phase::Backoff, story.life.wake_at(), 1));
+    let failed = Rest { endings: 20, until: None, failed: Some("too often".to_owned()) };
+    let again = Life::stopped(rules(Restart::Always), true).with_rest(failed.clone());
+    assert_eq!((again.phase(), again.trouble()), (Phase::Failed, "too often"));
+    assert_eq!(again.rest(), failed);
+    let unwanted = Life::stopped(rules(Restart::Always), false).with_rest(failed);
+    assert_eq!(unwanted.phase(), Phase::Stopped);
+}
+
+#[test]
+fn started_means_ready() {
+    let ready = Rules { ready: Some(GRACE), ..rules(Restart::Always) };
+    let mut story = Story::with(ready.clone());
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    story.check(Event::Started, &["probe"], Phase::Starting);
+    story.after(SETTLE);
+    story.check(Event::Time, &[], Phase::Starting);
+    story.check(Event::Ready, &["look", "watch", "starts: ok"], Phase::Running);
+
+    let mut story = Story::with(ready);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    story.check(Event::Started, &["probe"], Phase::Starting);
+    story.after(GRACE);
+    let told = "starts: not started: it was not ready after 10s";
+    story.check(Event::Time, &[told, "ask"], Phase::Stopping);
+    story.check(gone(0), &["gone: exit code 0", "stops: ok", "rest"], Phase::Backoff);
+}
+
+#[test]
+fn what_does_not_work_is_stopped_and_started_again_after_a_pause() {
+    let mut story = Story::running(Restart::Always);
+    let why = "its probe failed 3 times in a row".to_owned();
+    story.check(Event::Broken { why }, &["ask"], Phase::Stopping);
+    assert!(story.life.desired());
+    story.check(gone(0), &["gone: exit code 0", "stops: ok", "rest"], Phase::Backoff);
+    assert_eq!(story.life.trouble(), "its probe failed 3 times in a row");
+}
+
+/// The whole ladder, and an operator who runs out of patience on it.
+#[test]
+fn a_stop_under_way_can_be_forced() {
+    let before = HookConfig { command: "/bin/hook".into(), args: Vec::new(), timeout: GRACE };
+    let stop = StopConfig { before: Some(before), delay: GRACE, ..StopConfig::simple(Signal::TERM, GRACE) };
+    let mut story = Story::running(Restart::Always);
+    story.life.follow(Rules { stop: Plan::from(&stop), ..rules(Restart::Always) });
+    story.check(STOP, &["starts: superseded", "hook"], Phase::Stopping);
+    story.check(Event::HookEnded, &["pause"], Phase::Stopping);
+    let force = Event::Stop { by: None, force: true };
+    story.check(force, &["starts: superseded", "kill"], Phase::Stopping);
+    story.check(gone(0), &["gone: exit code 0", "stops: ok"], Phase::Stopped);
+}
+
+#[test]
+fn a_start_under_way_is_killed_where_the_stop_is_forced() {
+    let mut story = Story::new(Restart::Always);
+    story.check(Event::Start, &["spawn"], Phase::Starting);
+    let force = Event::Stop { by: None, force: true };
+    story.check(force, &["starts: superseded"], Phase::Starting);
+    story.check(Event::Started, &["kill"], Phase::Stopping);
+}
+
+/// A stop is not proven while somebody else holds a socket of the process.
+#[test]
+fn a_port_that_stays_open_is_a_failure() {
+    let mut story = Story::running(Restart::Always);
+    story.check(STOP, &["starts: superseded", "ask"], Phase::Stopping);
+    let left = Event::Emptied { exit: Some(Exit::Code(0)), ports: vec![8080] };
+    story.check(left, &["gone: exit code 0", "stops: open: [8080]"], Phase::Stopped);
 }

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicI32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -47,6 +48,10 @@ pub(crate) struct FakeOs {
     began: Instant,
     boot_id: String,
     manners: Mutex<HashMap<Alias, Manners>>,
+    helpers: Mutex<HashMap<PathBuf, (Duration, Exit)>>,
+    helped: Mutex<Vec<PathBuf>>,
+    open_ports: Mutex<BTreeSet<u16>>,
+    memory: Arc<AtomicU64>,
     processes: Mutex<Vec<Arc<FakeTree>>>,
     signals: Signals,
     pids: AtomicI32,
@@ -62,6 +67,7 @@ pub(crate) struct FakeTree {
     manners: Manners,
     exit: watch::Sender<Option<Exit>>,
     signals: Signals,
+    memory: Arc<AtomicU64>,
     began: Instant,
 }
 
@@ -72,6 +78,10 @@ impl FakeOs {
             began: Instant::now(),
             boot_id: "boot-1".to_owned(),
             manners: Mutex::default(),
+            helpers: Mutex::default(),
+            helped: Mutex::default(),
+            open_ports: Mutex::default(),
+            memory: Arc::default(),
             processes: Mutex::default(),
             signals: Arc::default(),
             pids: AtomicI32::new(100),
@@ -81,6 +91,26 @@ impl FakeOs {
     /// Says how the instances of a process behave that are started from now on.
     pub(crate) fn behave(&self, alias: &Alias, manners: Manners) {
         lock(&self.manners).insert(alias.clone(), manners);
+    }
+
+    /// Says how long a helper with this program runs, and how it ends.
+    pub(crate) fn helper(&self, program: &str, takes: Duration, exit: Exit) {
+        lock(&self.helpers).insert(program.into(), (takes, exit));
+    }
+
+    /// The programs of the helpers that were run.
+    pub(crate) fn helped(&self) -> Vec<PathBuf> {
+        lock(&self.helped).clone()
+    }
+
+    /// Says on which ports it is still listened when a process is gone.
+    pub(crate) fn leave_open(&self, ports: &[u16]) {
+        *lock(&self.open_ports) = ports.iter().copied().collect();
+    }
+
+    /// Says how much memory each process is seen to have.
+    pub(crate) fn fill_memory(&self, bytes: u64) {
+        self.memory.store(bytes, Ordering::Relaxed);
     }
 
     /// Every signal so far: when, to which pid, which.
@@ -184,6 +214,7 @@ impl Os for FakeOs {
             manners,
             exit: watch::Sender::new(None),
             signals: self.signals.clone(),
+            memory: self.memory.clone(),
             began: self.began,
         });
         if let Manners::EndsAtOnce(code) = manners {
@@ -194,7 +225,13 @@ impl Os for FakeOs {
     }
 
     fn run(&self, _: &Instance, launch: &Launch) -> Result<Box<dyn Helper>, StartError> {
-        Err(StartError::Exec { command: launch.command.clone(), source: std::io::ErrorKind::NotFound.into() })
+        let missing = || StartError::Exec {
+            command: launch.command.clone(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let (takes, exit) = lock(&self.helpers).get(&launch.command).copied().ok_or_else(missing)?;
+        lock(&self.helped).push(launch.command.clone());
+        Ok(Box::new(FakeHelper { takes, exit }))
     }
 
     fn adopt(&self, instance: &Instance) -> Adoption {
@@ -210,9 +247,33 @@ impl Os for FakeOs {
         living.map(|tree| (tree.instance.clone(), tree as Arc<dyn Tree>)).collect()
     }
 
-    fn still_listening(&self, _: &Sockets) -> BTreeSet<u16> {
-        BTreeSet::new()
+    fn owner_of(&self, pid: i32) -> Option<(Alias, u64)> {
+        let all = self.processes();
+        let tree = all.iter().find(|tree| tree.instance.pid == pid)?;
+        Some((tree.instance.alias.clone(), tree.instance.generation))
     }
+
+    fn still_listening(&self, sockets: &Sockets) -> BTreeSet<u16> {
+        let open = lock(&self.open_ports);
+        sockets.values().copied().filter(|port| open.contains(port)).collect()
+    }
+}
+
+/// A helper of the fake.
+struct FakeHelper {
+    takes: Duration,
+    exit: Exit,
+}
+
+impl Helper for FakeHelper {
+    fn ended(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async {
+            tokio::time::sleep(self.takes).await;
+            self.exit
+        })
+    }
+
+    fn kill(&self) {}
 }
 
 impl Tree for FakeTree {
@@ -252,10 +313,10 @@ impl Tree for FakeTree {
             pid: self.instance.pid,
             user: "fake".to_owned(),
             command: self.instance.alias.to_string(),
-            ports: String::new(),
+            ports: "8080".to_owned(),
             start_time: self.instance.started,
-            sockets: Sockets::new(),
-            memory: 0,
+            sockets: Sockets::from([(1, 8080)]),
+            memory: self.memory.load(Ordering::Relaxed),
         })
     }
 

@@ -3,8 +3,10 @@
 //! An instance is a cgroup where one can be made ([`grouped`]), and is found by walking all processes where none can
 //! ([`walked`]).
 
+mod census;
 mod cgroup;
 mod grouped;
+pub(crate) mod mailbox;
 mod members;
 mod pidfd;
 mod proc;
@@ -181,6 +183,22 @@ impl Os for Linux {
         let mut found = self.survey_groups(&all);
         found.extend(self.survey_marks(&all));
         found
+    }
+
+    fn owner_of(&self, pid: i32) -> Option<(Alias, u64)> {
+        let named = |name: &str, between: char| {
+            let (alias, generation) = name.rsplit_once(between)?;
+            Some((Alias::try_from(alias.to_owned()).ok()?, generation.parse().ok()?))
+        };
+        let group = self.cgroups.as_ref().and_then(|cgroups| cgroups.instance_of(pid));
+        if let Some(group) = group {
+            return named(&group, '.');
+        }
+        let prefix = format!("{MARK}={}/", self.identity);
+        let environment = proc::environment(pid);
+        let mut entries = environment.split(|byte| *byte == 0);
+        let mark = entries.find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
+        named(std::str::from_utf8(mark).ok()?, '/')
     }
 
     fn still_listening(&self, _: &Sockets) -> BTreeSet<u16> {

@@ -1,24 +1,31 @@
 //! Carries out what the life of a process asks for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use belay_proto::Reason;
+use jiff::SignedDuration;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
     Living, Seen,
+    helper::run_helper,
     looker::Looker,
     owner::{Event, Launched, Owner, Work},
     slot::{Alive, Slot, unseen},
+    vigil::{Remains, Vigil},
 };
 use crate::{
     error::Chain,
     journal::Record,
-    life::{self, Effect, Fault},
-    os::{Instance, SignalError, Started, Tree},
+    life::{self, Effect, Fault, Stopped},
+    os::{Instance, Launch, SignalError, Started, Tree},
     process::{Alias, Exit, ExitReport, Leftover, Sight},
-    stop::{Deadlines, Scope, Time},
+    signal::Signal,
+    stop::{Scope, Time},
 };
 
 /// How long the look at leftovers may take. Less than [`crate::stop::MARGIN`], which pays for it.
@@ -33,36 +40,43 @@ impl Owner {
     pub(super) fn carry_out(&mut self, alias: &Alias, effect: Effect) {
         match effect {
             Effect::Spawn => self.launch(alias),
-            Effect::Ask(scope, deadlines) => self.ask(alias, scope, deadlines),
+            Effect::Probe => self.probe(alias),
+            Effect::Watch => self.watch(alias),
+            Effect::Look => self.look(alias),
+            Effect::Hook { until } => self.run_hook(alias, until),
+            Effect::Pause => self.write_down_stop(alias),
+            Effect::Ask(signal, scope) => self.ask(alias, signal, scope),
             Effect::Kill => self.kill(alias),
             Effect::Survey => self.survey(alias),
             Effect::Gone { exit, stopped } => self.gone(alias, exit, stopped),
-            Effect::Look => self.look(alias),
+            Effect::Rest => self.write_down_rest(alias),
             Effect::StopsEnd(result) => self.end(alias, |slot| &mut slot.stops, &result),
             Effect::StartsEnd(result) => self.end(alias, |slot| &mut slot.starts, &result),
         }
     }
 
     fn launch(&mut self, alias: &Alias) {
-        let Some(slot) = self.slots.get_mut(alias) else {
+        self.write_down_rest(alias);
+        if let Some(slot) = self.slots.get_mut(alias) {
+            slot.outdated = false;
+        }
+        let Some(slot) = self.slots.get(alias) else {
             return;
         };
-        slot.outdated = false;
         let generation = slot.generation + 1;
-        let launch = slot.launch(generation, &self.log);
+        let launch = self.launch_of(slot, generation);
         let (os, events) = (self.os.clone(), self.events.clone());
         self.journal.append(Record::Starting { alias: alias.clone(), generation });
         self.launching += 1;
         let alias = alias.clone();
         let task = async move {
             let launched = tokio::task::spawn_blocking(move || {
-                let Started { instance, tree, not_applied: _ } =
-                    os.start(&launch).map_err(|error| Chain(&error).to_string())?;
-                Ok(Launched { instance, tree, sight: None })
+                let started = os.start(&launch).map_err(|error| Chain(&error).to_string())?;
+                Ok(Launched { started, sight: None })
             });
             let mut result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
-            if let Ok(Launched { tree, sight, .. }) = &mut result {
-                let tree = tree.clone();
+            if let Ok(Launched { started, sight }) = &mut result {
+                let tree = started.tree.clone();
                 let look = tokio::task::spawn_blocking(move || tree.look());
                 // The look may hang, and the instance must be known all the same: it may have to be stopped.
                 *sight =
@@ -73,6 +87,38 @@ impl Owner {
             let _ = events.send(launched).await;
         };
         tokio::spawn(task.in_current_span());
+    }
+
+    /// How an instance of a process is started.
+    pub(super) fn launch_of(&self, slot: &Slot, generation: u64) -> Launch {
+        slot.launch(generation, &self.log, self.notify.as_deref())
+    }
+
+    /// Writes down how often it ended in a row, and what follows from that, where that has changed.
+    fn write_down_rest(&mut self, alias: &Alias) {
+        let (now, date) = (self.os.now(), self.os.date());
+        let Some(slot) = self.slots.get_mut(alias) else {
+            return;
+        };
+        let rest = slot.life.rest();
+        let pause = rest.until.map(|until| SignedDuration::try_from(until.saturating_sub(now)));
+        slot.next_start = pause.and_then(|pause| date.checked_add(pause.ok()?).ok());
+        let known = self.journal.state().processes.get(alias);
+        if known.is_none_or(|known| known.rest != rest) {
+            self.journal.append(Record::Resting { alias: alias.clone(), rest });
+        }
+    }
+
+    /// Before whatever the stop does next: whatever happens to the agent now, nobody is asked twice, and the deadlines
+    /// stay.
+    fn write_down_stop(&mut self, alias: &Alias) {
+        let Some(slot) = self.slots.get_mut(alias) else {
+            return;
+        };
+        if let Some(ladder) = slot.life.ladder().cloned() {
+            self.journal.append(Record::Stopping { alias: alias.clone(), ladder });
+            slot.note_fault(self.journal.fault());
+        }
     }
 
     /// Takes in a new instance, or that there is none.
@@ -86,12 +132,16 @@ impl Owner {
         let span = slot.span.clone();
         let _entered = span.enter();
         match result {
-            Ok(Launched { instance, tree, sight }) => {
+            Ok(Launched { started: Started { instance, tree, not_applied }, sight }) => {
                 info!(%alias, pid = instance.pid, generation, "Process started.");
+                for setting in &not_applied {
+                    warn!(%alias, setting, "A setting is not applied.");
+                }
                 self.journal.append(Record::Started { instance: instance.clone() });
                 slot.generation = generation;
                 slot.notes.clear();
                 slot.leftovers.clear();
+                slot.not_applied = not_applied;
                 slot.last_active = Some(date);
                 let is_seen = sight.is_some();
                 self.hold(&alias, instance, tree, sight);
@@ -128,46 +178,63 @@ impl Owner {
         let Some(slot) = self.slots.get_mut(alias) else {
             return;
         };
-        let (events, generation) = (self.events.clone(), instance.generation);
-        let watch = {
-            let (alias, tree) = (alias.clone(), tree.clone());
-            tokio::spawn(async move {
-                let tell = async |event| {
-                    let alias = alias.clone();
-                    let event = Event::Life { alias, generation, event };
-                    let _ = events.send(event).await;
-                };
-                let exit = tree.main_ended().await.exit;
-                // Mostly the main process is the last to go, and the end is one event.
-                if is_empty(&tree).await {
-                    return tell(life::Event::Emptied { exit: Some(exit) }).await;
-                }
-                tell(life::Event::MainExited { exit }).await;
-                tree.emptied().await;
-                tell(life::Event::Emptied { exit: None }).await;
-            })
+        let sight = sight.unwrap_or_else(|| unseen(&instance));
+        let sockets = Arc::new(Mutex::new(sight.sockets.clone()));
+        let vigil = Vigil {
+            alias: alias.clone(),
+            generation: instance.generation,
+            os: self.os.clone(),
+            tree: tree.clone(),
+            sockets: sockets.clone(),
+            events: self.events.clone(),
         };
         slot.alive = Some(Alive {
-            sight: sight.unwrap_or_else(|| unseen(&instance)),
+            sight,
             instance,
             tree,
-            _watch: AbortOnDropHandle::new(watch),
+            sockets,
+            _vigil: AbortOnDropHandle::new(tokio::spawn(vigil.keep())),
+            said_ready: Arc::default(),
+            probe: None,
         });
     }
 
-    fn ask(&mut self, alias: &Alias, scope: Scope, deadlines: Deadlines) {
-        let Some(slot) = self.slots.get_mut(alias) else {
+    fn run_hook(&mut self, alias: &Alias, until: Time) {
+        self.write_down_stop(alias);
+        let Some((slot, alive)) = self.slots.get(alias).and_then(|s| Some((s, s.alive.as_ref()?))) else {
             return;
         };
-        let Some(signal) = slot.config.stop.signals.first().map(|rung| rung.signal) else {
+        let Some(hook) = slot.config.stop.before.clone() else {
             return;
         };
-        if scope == Scope::Group {
-            // Before the signal: whatever happens to the agent now, nobody is asked twice.
-            self.journal.append(Record::Stopping { alias: alias.clone(), deadlines });
-            slot.notes.extend(self.journal.fault().map(str::to_owned));
+        let launch =
+            Launch { command: hook.command, args: hook.args, ..self.launch_of(slot, slot.generation) };
+        let (instance, generation, os) = (alive.instance.clone(), slot.generation, self.os.clone());
+        let patience = until.saturating_sub(os.now());
+        let (events, alias) = (self.events.clone(), alias.clone());
+        info!(%alias, hook = %launch.command.display(), "Hook begins.");
+        let task = async move {
+            let trouble = run_helper(os, instance, launch, patience).await.err();
+            let _ = events.send(Event::HookEnded { alias, generation, trouble }).await;
+        };
+        tokio::spawn(task.in_current_span());
+    }
+
+    /// Takes in that a hook has ended. That it failed is told, and holds nothing up.
+    pub(super) fn hook_ended(&mut self, alias: Alias, trouble: Option<String>) {
+        if let Some((slot, trouble)) = self.slots.get_mut(&alias).zip(trouble) {
+            warn!(%alias, trouble, "The hook before the stop failed.");
+            slot.notes.push(format!("the hook before the stop failed: {trouble}"));
         }
-        let pid = slot.alive.as_ref().map(|alive| alive.instance.pid);
+        self.work.push_back(Work::Life(alias, life::Event::HookEnded));
+    }
+
+    fn ask(&mut self, alias: &Alias, signal: Signal, scope: Scope) {
+        if scope == Scope::Group {
+            self.write_down_stop(alias);
+        }
+        let alive = self.slots.get(alias).and_then(|slot| slot.alive.as_ref());
+        let pid = alive.map(|alive| alive.instance.pid);
         let told = alias.clone();
         self.signal(alias, move |tree| {
             tree.ask(signal, scope)?;
@@ -177,6 +244,7 @@ impl Owner {
     }
 
     fn kill(&mut self, alias: &Alias) {
+        self.write_down_stop(alias);
         let alive = self.slots.get(alias).and_then(|slot| slot.alive.as_ref());
         let pid = alive.map(|alive| alive.instance.pid);
         let told = alias.clone();
@@ -240,7 +308,7 @@ impl Owner {
         tokio::spawn(task.in_current_span());
     }
 
-    fn gone(&mut self, alias: &Alias, exit: Exit, stopped: Option<(Time, bool)>) {
+    fn gone(&mut self, alias: &Alias, exit: Exit, stopped: Option<Stopped>) {
         let (now, date) = (self.os.now(), self.os.date());
         let Some(slot) = self.slots.get_mut(alias) else {
             return;
@@ -248,16 +316,26 @@ impl Owner {
         let Some(alive) = slot.alive.take() else {
             return;
         };
+        let Remains { ending, accounts, notes, last_output, .. } = std::mem::take(&mut slot.remains);
+        slot.notes.extend(notes);
         if exit == Exit::Unknown {
             let note = "how it ended is not known: it was not a child of this agent program";
             slot.notes.push(note.to_owned());
         }
-        let report = ExitReport {
-            escalated: stopped.is_some_and(|(_, escalated)| escalated),
-            stop_duration: stopped.map(|(began, _)| now.saturating_sub(began)),
+        let mut report = ExitReport {
+            core_dumped: ending.core_dumped,
+            oom_killed: accounts.oom_killed,
+            cpu_time: accounts.cpu.or(ending.accounts.cpu),
+            peak_memory: accounts.peak_memory.or(ending.accounts.peak_memory),
+            last_output,
             note: std::mem::take(&mut slot.notes).join("; "),
             ..ExitReport::new(alive.instance.pid, exit, date)
         };
+        if let Some(Stopped { began, escalated, rungs }) = stopped {
+            report.stop_duration = Some(now.saturating_sub(began));
+            report.escalated = escalated;
+            report.rungs = rungs;
+        }
         info!(
             %alias,
             pid = report.pid,
@@ -269,6 +347,7 @@ impl Owner {
         slot.last_active = Some(date);
         slot.last_exit = Some(report.clone());
         slot.leftovers.clear();
+        slot.not_applied.clear();
         self.journal.append(Record::Ended { alias: alias.clone(), report });
         tokio::task::spawn_blocking(move || alive.tree.release());
     }
@@ -305,15 +384,6 @@ impl Owner {
     }
 }
 
-async fn is_empty(tree: &Arc<dyn Tree>) -> bool {
-    if !tree.walks() {
-        return tree.is_empty();
-    }
-    let tree = tree.clone();
-    let walk = tokio::task::spawn_blocking(move || tree.is_empty());
-    walk.await.unwrap_or(false)
-}
-
 /// Why an order was not carried out, for a program and for a person.
 fn explain(slot: &Slot, fault: Fault) -> (Reason, String) {
     let alias = &slot.config.alias;
@@ -331,7 +401,15 @@ fn explain(slot: &Slot, fault: Fault) -> (Reason, String) {
             }
             (Reason::Leftovers, message)
         }
-        Fault::Refused { why } => (Reason::Leftovers, format!("cannot stop `{alias}`: {why}")),
+        Fault::PortsOpen { ports } => {
+            let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+            let message = format!(
+                "nothing of `{alias}` is alive, but a socket of it is still listened on, by somebody to whom it was handed: port {}",
+                ports.join(", ")
+            );
+            (Reason::Leftovers, message)
+        }
+        Fault::Refused { why } => (Reason::SignalRefused, format!("cannot stop `{alias}`: {why}")),
         Fault::NotStarted { why } => (Reason::StartFailed, format!("cannot start `{alias}`: {why}")),
     }
 }

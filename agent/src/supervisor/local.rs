@@ -48,6 +48,8 @@ pub(crate) struct LastOrder {
     pub alias: Alias,
     /// What was ordered.
     pub verb: Verb,
+    /// Whether a stop kills without asking.
+    pub force: bool,
     /// Who ordered it.
     pub principal: String,
     /// When it was accepted.
@@ -107,9 +109,12 @@ impl Owner {
         let mut last_orders = BTreeMap::new();
         for OperationState { accepted, .. } in self.journal.state().operations() {
             for alias in named_by(accepted).filter(|alias| self.slots.contains_key(*alias)) {
-                let Accepted { verb, principal, at, .. } = accepted;
+                let Accepted { verb, force, principal, at, .. } = accepted;
                 let (alias, principal) = (alias.clone(), principal.clone());
-                last_orders.insert(alias.clone(), LastOrder { alias, verb: *verb, principal, at: *at });
+                last_orders.insert(
+                    alias.clone(),
+                    LastOrder { alias, verb: *verb, force: *force, principal, at: *at },
+                );
             }
         }
         Health {
@@ -154,5 +159,5 @@ impl Owner {
 
 /// The processes that an order names.
 pub(crate) fn named_by(order: &Accepted) -> impl Iterator<Item = &Alias> {
-    order.waves.iter().flatten()
+    order.queue.aliases()
 }

@@ -13,11 +13,12 @@ use uuid::Uuid;
 use super::{
     Ticket,
     owner::{Owner, Work},
+    slot::Slot,
 };
 use crate::{
     journal::Record,
     life,
-    operation::{Accepted, Order, Progress, Running, Standing, Target, Verb, stale_epoch},
+    operation::{Accepted, Order, Queue, Running, Standing, Target, Verb, stale_epoch},
     process::Alias,
     stop::{self, Time},
 };
@@ -27,9 +28,6 @@ pub(super) const AT_A_TIME: usize = 256;
 
 /// What a start may take, where the order does not say.
 const START_BUDGET: Duration = Duration::from_secs(30);
-
-/// What is kept of a budget for the start that follows a stop.
-const START_NEED: Duration = Duration::from_secs(1);
 
 impl Owner {
     /// Accepts an order: checks it, writes it down, and lets it begin. The id of a known operation joins it.
@@ -45,8 +43,8 @@ impl Owner {
         if self.journal.state().operation(order.id).is_some() {
             return Ok(order.id);
         }
-        let waves = self.waves(&order)?;
-        self.refuse_late(&order, &waves)?;
+        let queue = self.queue(&order)?;
+        self.refuse_late(&order, &queue)?;
         if self.running.len() >= AT_A_TIME {
             return Err(Problem::new(
                 Reason::Overloaded,
@@ -55,11 +53,11 @@ impl Owner {
             .hint("try again when some of them have ended")
             .retry_after(Duration::from_secs(1)));
         }
-        let accepted = self.write_up(order, waves);
+        let accepted = self.write_up(order, queue);
         let id = accepted.id;
         let running = accepted.verb != Verb::Stop;
         self.journal.append(Record::Accepted { order: accepted.clone() });
-        for alias in accepted.waves.iter().flatten() {
+        for alias in accepted.queue.aliases() {
             self.journal.append(Record::Desired { alias: alias.clone(), running });
         }
         let span = order_span(&accepted);
@@ -74,16 +72,35 @@ impl Owner {
     pub(super) fn begin(&mut self, accepted: Accepted, span: Span) {
         let id = accepted.id;
         self.outrank(&accepted);
-        let operation = Running::new(accepted, self.accepted, span);
-        self.give_turns(id, &operation.current_wave());
-        self.running.insert(id, operation);
+        self.running.insert(id, Running::new(accepted, self.accepted, span));
+        self.give_turns(id);
+    }
+
+    /// Begins an operation of the agent's own: to start these at its start, in their order.
+    pub(super) fn begin_own(&mut self, queue: Queue) {
+        let start = Order {
+            id: Uuid::new_v4(),
+            epoch: Some(0),
+            principal: "agent".to_owned(),
+            budget: None,
+            verb: Verb::Start,
+            force: false,
+            target: Target::All,
+            trace: String::new(),
+        };
+        let accepted = self.write_up(start, queue);
+        let id = accepted.id;
+        self.begin(accepted, Span::none());
+        if let Some(operation) = self.running.get_mut(&id) {
+            operation.is_own = true;
+        }
     }
 
     /// Lets an order overrule those that were accepted before it, for the processes that it names.
     pub(super) fn outrank(&mut self, accepted: &Accepted) {
         let wish = life::Event::Wish { running: accepted.verb != Verb::Stop };
         self.accepted += 1;
-        for alias in accepted.waves.iter().flatten() {
+        for alias in accepted.queue.aliases() {
             if let Some(slot) = self.slots.get_mut(alias) {
                 slot.latest = self.accepted;
                 self.work.push_back(Work::Life(alias.clone(), wish.clone()));
@@ -92,7 +109,7 @@ impl Owner {
     }
 
     /// Refuses an order that was on its way while the same server gave a newer one, which was accepted: its time is over.
-    fn refuse_late(&self, order: &Order, waves: &[Vec<Alias>]) -> Result<(), Problem> {
+    fn refuse_late(&self, order: &Order, queue: &Queue) -> Result<(), Problem> {
         // Ids of this version rise with time: with that of the server, which the clock of this host knows nothing of.
         let rises = |id: Uuid| id.get_version_num() == 7;
         let Some(epoch) = order.epoch.filter(|_| rises(order.id)) else {
@@ -102,8 +119,8 @@ impl Owner {
             self.journal.state().operations().map(|operation| &operation.accepted).filter(|accepted| {
                 accepted.epoch == epoch && !accepted.local && rises(accepted.id) && accepted.id > order.id
             });
-        let overruled: BTreeSet<_> = newer.flat_map(|accepted| accepted.waves.iter().flatten()).collect();
-        match waves.iter().flatten().find(|alias| overruled.contains(alias)) {
+        let overruled: BTreeSet<_> = newer.flat_map(|accepted| accepted.queue.aliases()).collect();
+        match queue.aliases().find(|alias| overruled.contains(alias)) {
             None => Ok(()),
             Some(alias) => Err(Problem::new(
                 Reason::Superseded,
@@ -119,8 +136,9 @@ impl Owner {
         let Some(operation) = self.running.get(&id) else {
             return;
         };
-        let by = Some(now + self.share(operation, now));
-        let (verb, number, span) = (operation.accepted.verb, operation.number, operation.span.clone());
+        let by = Some(now + self.share(operation, alias, now));
+        let Accepted { verb, force, .. } = operation.accepted;
+        let (number, span) = (operation.number, operation.span.clone());
         let Some(slot) = self.slots.get_mut(alias) else {
             let undeclared = format!("`{alias}` is not declared any more");
             let done = Work::Done(id, alias.clone(), Err((Reason::ProcessUnknown, undeclared)));
@@ -135,7 +153,7 @@ impl Owner {
         let event = match verb {
             Verb::Stop => {
                 slot.stops.push(id);
-                life::Event::Stop { by }
+                life::Event::Stop { by, force }
             }
             Verb::Start => {
                 slot.starts.push(id);
@@ -161,15 +179,14 @@ impl Owner {
         let Some(operation) = self.running.get_mut(&id) else {
             return;
         };
-        match operation.take(alias, result) {
-            Progress::Waits => {}
-            Progress::NextWave => {
-                let wave = operation.current_wave();
-                self.grant_time(id);
-                self.give_turns(id, &wave);
-            }
-            Progress::Ended => self.conclude(id),
+        if !operation.take(alias, result) {
+            return;
         }
+        if operation.is_over() {
+            return self.conclude(id);
+        }
+        self.grant_time(id);
+        self.give_turns(id);
     }
 
     /// Brings an operation to its end.
@@ -177,7 +194,10 @@ impl Owner {
         let Some(operation) = self.running.remove(&id) else {
             return;
         };
-        let concerned = operation.accepted.waves.iter().flatten();
+        if operation.is_own {
+            return;
+        }
+        let concerned = operation.accepted.queue.aliases();
         let processes = concerned.filter_map(|alias| self.observe(alias)).collect();
         let outcome = operation.outcome(processes, self.os.date());
         operation.span.in_scope(|| match &outcome.failure {
@@ -206,7 +226,7 @@ impl Owner {
     /// How an operation stands.
     pub(super) fn standing(&self, id: Uuid) -> Option<Standing> {
         let known = self.journal.state().operation(id)?;
-        let concerned = known.accepted.waves.iter().flatten();
+        let concerned = known.accepted.queue.aliases();
         Some(Standing {
             id,
             outcome: known.outcome.clone(),
@@ -223,10 +243,10 @@ impl Owner {
             if now < overdue_at(operation) {
                 continue;
             }
-            // Those after the current wave still get their turn.
-            for alias in operation.current_wave() {
+            // Those after them still get their turn.
+            for alias in operation.under_way() {
                 let message = format!("`{alias}` did not get there in time; its order goes on");
-                let done = Work::Done(*id, alias, Err((Reason::TimedOut, message)));
+                let done = Work::Done(*id, alias.clone(), Err((Reason::TimedOut, message)));
                 self.work.push_back(done);
             }
         }
@@ -239,8 +259,7 @@ impl Owner {
         let Some(operation) = self.running.get(&id).filter(|late| late.accepted.deadline <= now) else {
             return;
         };
-        let waves = operation.remaining_waves().iter();
-        let needed: Duration = waves.map(|wave| self.need(operation.accepted.verb, wave)).sum();
+        let needed = self.need_of(operation.accepted.verb, operation.left());
         if let Some(operation) = self.running.get_mut(&id) {
             operation.accepted.deadline = now + needed;
         }
@@ -251,16 +270,19 @@ impl Owner {
         self.running.values().map(overdue_at).min()
     }
 
-    fn give_turns(&mut self, id: Uuid, wave: &[Alias]) {
-        if wave.is_empty() {
-            self.work.push_back(Work::Conclude(id));
+    fn give_turns(&mut self, id: Uuid) {
+        let Some(operation) = self.running.get_mut(&id) else {
+            return;
+        };
+        if operation.is_over() {
+            return self.work.push_back(Work::Conclude(id));
         }
-        let turns = wave.iter().map(|alias| Work::Turn(id, alias.clone()));
+        let turns = operation.next_turns().into_iter().map(|alias| Work::Turn(id, alias));
         self.work.extend(turns);
     }
 
-    /// Whom an order is for, in the order in which they get their turn.
-    fn waves(&self, order: &Order) -> Result<Vec<Vec<Alias>>, Problem> {
+    /// Whom an order is for, and who of them comes before whom.
+    fn queue(&self, order: &Order) -> Result<Queue, Problem> {
         match &order.target {
             Target::One(alias) => {
                 let slot = self.slots.get(alias).ok_or_else(|| process_unknown(alias))?;
@@ -269,42 +291,47 @@ impl Owner {
                     return Err(not_operable(alias));
                 }
                 self.refuse_removed(order.verb, alias)?;
-                Ok(vec![vec![alias.clone()]])
+                Ok(Queue::one(alias.clone()))
             }
             Target::All | Target::These(_) => {
-                let meant = |alias: &Alias| match &order.target {
-                    Target::These(aliases) => aliases.contains(alias),
-                    _ => self.refuse_removed(order.verb, alias).is_ok(),
-                };
-                let meant = self.slots.values().filter(|slot| meant(&slot.config.alias));
-                let (workers, base): (Vec<_>, Vec<_>) = meant.partition(|slot| slot.config.operable);
-                let waves = match order.verb {
-                    Verb::Stop => [workers, base],
-                    Verb::Start | Verb::Restart => [base, workers],
-                };
-                let aliases = |wave: Vec<&super::slot::Slot>| {
-                    wave.into_iter().map(|slot| slot.config.alias.clone()).collect()
-                };
-                let waves = waves.into_iter().filter(|wave| !wave.is_empty());
-                Ok(waves.map(aliases).collect())
+                let start = self.start_queue(|slot| match &order.target {
+                    Target::These(aliases) => aliases.contains(&slot.config.alias),
+                    _ => self.refuse_removed(order.verb, &slot.config.alias).is_ok(),
+                });
+                Ok(match order.verb {
+                    Verb::Stop => start.reversed(),
+                    Verb::Start | Verb::Restart => start,
+                })
             }
         }
     }
 
-    fn write_up(&self, order: Order, waves: Vec<Vec<Alias>>) -> Accepted {
-        let Order { id, epoch, principal, budget, verb, force: _, target: _, trace } = order;
+    /// Who of these starts before whom: what `after` says, and base processes before workers.
+    pub(super) fn start_queue(&self, includes: impl Fn(&Slot) -> bool) -> Queue {
+        let included = || self.slots.iter().filter(|(_, slot)| includes(slot));
+        let base = included().filter(|(_, slot)| !slot.config.operable);
+        let base: BTreeSet<_> = base.map(|(alias, _)| alias.clone()).collect();
+        let before = included().map(|(alias, slot)| {
+            let mut before: BTreeSet<_> = slot.config.after.iter().cloned().collect();
+            if slot.config.operable {
+                before.extend(base.iter().cloned());
+            }
+            (alias.clone(), before)
+        });
+        Queue::new(before.collect())
+    }
+
+    fn write_up(&self, order: Order, queue: Queue) -> Accepted {
+        let Order { id, epoch, principal, budget, verb, force, target: _, trace } = order;
         let (epoch, local) = (epoch.unwrap_or(self.journal.state().epoch), epoch.is_none());
-        let slots = || {
-            let aliases = waves.iter().flatten();
-            aliases.filter_map(|alias| Some((alias, self.slots.get(alias)?)))
-        };
+        let slots = || queue.aliases().filter_map(|alias| Some((alias, self.slots.get(alias)?)));
         let changes = slots().filter(|(_, slot)| match verb {
             Verb::Stop => !slot.life.is_stopped(),
             Verb::Start => !slot.life.is_running(),
             Verb::Restart => true,
         });
         let generations = slots().map(|(alias, slot)| (alias.clone(), slot.generation));
-        let needed: Duration = waves.iter().map(|wave| self.need(verb, wave)).sum();
+        let needed = self.need_of(verb, &queue);
         let budget = budget.unwrap_or(match verb {
             Verb::Stop => needed,
             Verb::Start | Verb::Restart => needed + START_BUDGET,
@@ -320,32 +347,40 @@ impl Owner {
             deadline: self.os.now() + budget,
             changes: changes.map(|(alias, _)| alias.clone()).collect(),
             generations: generations.collect::<BTreeMap<_, _>>(),
-            waves,
+            force,
+            queue,
         }
     }
 
-    /// What a wave needs at the longest.
-    fn need(&self, verb: Verb, wave: &[Alias]) -> Duration {
-        let slots = wave.iter().filter_map(|alias| self.slots.get(alias));
-        let stop = slots.map(super::slot::Slot::stop_budget).max().unwrap_or_default();
+    /// What a process needs at the longest.
+    fn need(&self, verb: Verb, alias: &Alias) -> Duration {
+        let Some(slot) = self.slots.get(alias) else {
+            return Duration::ZERO;
+        };
         match verb {
-            Verb::Stop => stop,
-            Verb::Start => START_NEED,
-            Verb::Restart => stop + START_NEED,
+            Verb::Stop => slot.stop_budget(),
+            Verb::Start => slot.start_budget(),
+            Verb::Restart => slot.stop_budget() + slot.start_budget(),
         }
     }
 
-    /// How much of what is left of its budget an operation has for the stops of its current wave.
-    fn share(&self, operation: &Running, now: Time) -> Duration {
+    /// What these need at the longest, in their order.
+    fn need_of(&self, verb: Verb, queue: &Queue) -> Duration {
+        queue.ways(|alias| self.need(verb, alias)).into_values().max().unwrap_or_default()
+    }
+
+    /// How much of what is left of its budget an operation has for the stop of this process: all that those after it, and
+    /// its own start, do not need.
+    fn share(&self, operation: &Running, alias: &Alias, now: Time) -> Duration {
         let verb = operation.accepted.verb;
-        let waves = operation.remaining_waves();
         let left = operation.accepted.deadline.saturating_sub(now);
-        let this = waves.first().map_or(Duration::ZERO, |wave| self.need(Verb::Stop, wave));
-        let all: Duration = waves.iter().map(|wave| self.need(verb, wave)).sum();
-        if left >= all || all.is_zero() {
-            left.saturating_sub(all.saturating_sub(this))
+        let ways = operation.left().ways(|alias| self.need(verb, alias));
+        let way = ways.get(alias).copied().unwrap_or_default();
+        let this = self.need(Verb::Stop, alias);
+        if left >= way || way.is_zero() {
+            left.saturating_sub(way.saturating_sub(this))
         } else {
-            left.mul_f64(this.as_secs_f64() / all.as_secs_f64())
+            left.mul_f64(this.as_secs_f64() / way.as_secs_f64())
         }
     }
 }

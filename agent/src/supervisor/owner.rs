@@ -3,20 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{Command, Living, News, Seen, slot::Slot};
+use super::{Command, Living, News, Seen, slot::Slot, vigil::Remains};
 use crate::{
     journal::Journal,
     life::{self, Moment},
     operation::Running,
-    os::{Instance, Os, Tree},
-    process::{Alias, Leftover, Observed, Sight},
+    os::{Os, Started},
+    process::{Alias, Exit, Leftover, Observed, Sight},
     stop::Time,
 };
 
@@ -36,6 +37,8 @@ pub(super) struct Owner {
     pub(super) slots: BTreeMap<Alias, Slot>,
     /// The folder for the output of processes.
     pub(super) log: PathBuf,
+    /// The socket on which processes may say that they are ready.
+    pub(super) notify: Option<PathBuf>,
     /// The operations that go on.
     pub(super) running: HashMap<Uuid, Running>,
     /// How many orders were accepted.
@@ -75,16 +78,18 @@ pub(super) enum Event {
     Launched { alias: Alias, generation: u64, result: Result<Launched, String> },
     /// What outlived a stop.
     Surveyed { alias: Alias, generation: u64, leftovers: Vec<Leftover> },
+    /// Nothing of an instance is alive any more. `exit` where its main process went last.
+    Ended { alias: Alias, generation: u64, exit: Option<Exit>, remains: Remains },
+    /// The hook before a stop has ended.
+    HookEnded { alias: Alias, generation: u64, trouble: Option<String> },
     /// An instance was looked at.
     Seen(Seen),
 }
 
 /// A new instance.
 pub(super) struct Launched {
-    /// Its identity.
-    pub instance: Instance,
-    /// All its processes.
-    pub tree: Arc<dyn Tree>,
+    /// The instance.
+    pub started: Started,
     /// How it was seen at once; `None` where the look took too long, or it ended before.
     pub sight: Option<Sight>,
 }
@@ -98,6 +103,7 @@ impl Owner {
             journal,
             slots: BTreeMap::new(),
             log: PathBuf::new(),
+            notify: None,
             running: HashMap::new(),
             accepted: 0,
             work: VecDeque::new(),
@@ -185,6 +191,11 @@ impl Owner {
                 seen.into_iter().for_each(|seen| self.see(seen));
                 let _ = answer.send(());
             }
+            Command::Said { alias, generation, said } => {
+                if self.is_current(&alias, generation) {
+                    self.hear(&alias, &said);
+                }
+            }
             Command::Local(local) => self.on_local(local),
             Command::Close { answer } => {
                 let _ = answer.send(());
@@ -208,6 +219,20 @@ impl Owner {
                     slot.leftovers = leftovers;
                     slot.leftovers.truncate(NAMED_LEFTOVERS);
                     self.work.push_back(Work::Life(alias, life::Event::Surveyed));
+                }
+            }
+            Event::Ended { alias, generation, exit, remains } => {
+                if self.is_current(&alias, generation)
+                    && let Some(slot) = self.slots.get_mut(&alias)
+                {
+                    let ports = remains.ports.iter().copied().collect();
+                    slot.remains = remains;
+                    self.work.push_back(Work::Life(alias, life::Event::Emptied { exit, ports }));
+                }
+            }
+            Event::HookEnded { alias, generation, trouble } => {
+                if self.is_current(&alias, generation) {
+                    self.hook_ended(alias, trouble);
                 }
             }
             Event::Seen(seen) => self.see(seen),
@@ -273,10 +298,17 @@ impl Owner {
         let Some(slot) = self.slots.get_mut(&alias).filter(|s| s.generation == generation) else {
             return;
         };
-        if let Some(alive) = &mut slot.alive {
-            alive.sight = sight;
-            self.show(&alias);
+        let Some(alive) = &mut slot.alive else {
+            return;
+        };
+        alive.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&sight.sockets);
+        let memory = ByteSize(sight.memory);
+        alive.sight = sight;
+        if let Some(limit) = slot.config.restart_above_memory.filter(|limit| memory > *limit) {
+            let why = format!("it has {memory} of memory, and is restarted above {limit}");
+            self.work.push_back(Work::Life(alias.clone(), life::Event::Broken { why }));
         }
+        self.show(&alias);
     }
 
     /// Lets go of all processes. Those that are being made are waited for and written down.

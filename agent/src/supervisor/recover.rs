@@ -4,7 +4,10 @@
 //! back even where the journal does not know it: a crash between fork and record leaves such a process. An instance whose
 //! main process is gone while others of it live is still alive: no second one is started next to it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tracing::{error, info, warn};
 
@@ -19,7 +22,7 @@ use crate::{
     error::Chain,
     folder,
     journal::{Memory, OperationState, ProcessState, Record, State},
-    life::{self, Life},
+    life::{self, Life, Rest, Rules},
     operation::{Accepted, Verb},
     os::{Adoption, Instance, Tree},
     process::{Alias, Exit, ExitReport},
@@ -28,6 +31,15 @@ use crate::{
 
 /// Living instances that showed themselves, by process.
 pub(crate) type Found = BTreeMap<Alias, Vec<(Instance, Arc<dyn Tree>)>>;
+
+/// What follows from how a process was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It is started when its turn comes.
+    Start,
+    /// Nothing, until something happens to it.
+    Wait,
+}
 
 /// A living instance that is taken back.
 struct TakenBack {
@@ -38,11 +50,12 @@ struct TakenBack {
 impl Owner {
     /// Takes back, starts and goes on. Blocks.
     pub(super) fn recover(&mut self, declared: Declared, memory: Memory) {
-        let Declared { processes, log } = declared;
+        let Declared { processes, log, notify } = declared;
         if let Err(error) = folder::make_folder(&log) {
             error!(path = %log.display(), error = %Chain(&error), "The log folder can not be made.");
         }
         self.log = log;
+        self.notify = notify;
         let state = self.journal.state().clone();
         let same_boot = state.boot_id == self.os.boot_id();
         self.journal.append(Record::Boot { boot_id: self.os.boot_id().to_owned() });
@@ -50,17 +63,20 @@ impl Owner {
         for (instance, tree) in self.os.survey() {
             found.entry(instance.alias.clone()).or_default().push((instance, tree));
         }
-        // Base processes first: the workers may need them.
-        let (workers, base): (Vec<_>, Vec<_>) = processes.into_iter().partition(|p| p.operable);
-        for config in base.into_iter().chain(workers) {
-            let known = state.processes.get(&config.alias).cloned().unwrap_or_default();
-            let found = found.remove(&config.alias).unwrap_or_default();
-            self.declare(config, known, found, memory, same_boot);
+        let mut to_start = BTreeSet::new();
+        for config in processes {
+            let alias = config.alias.clone();
+            let known = state.processes.get(&alias).cloned().unwrap_or_default();
+            let found = found.remove(&alias).unwrap_or_default();
+            if self.declare(config, known, found, memory, same_boot) == Next::Start {
+                to_start.insert(alias);
+            }
         }
         self.go_on_with_removals(&state, &mut found, memory, same_boot);
         for alias in found.keys().filter(|alias| !self.slots.contains_key(*alias)) {
             warn!(%alias, "A process that is not declared any more is left alone.");
         }
+        self.begin_own(self.start_queue(|slot| to_start.contains(&slot.config.alias)));
         self.resume(&state, same_boot);
         let aliases: Vec<_> = self.slots.keys().cloned().collect();
         aliases.iter().for_each(|alias| self.show(alias));
@@ -73,7 +89,7 @@ impl Owner {
         found: Vec<(Instance, Arc<dyn Tree>)>,
         memory: Memory,
         same_boot: bool,
-    ) {
+    ) -> Next {
         let alias = config.alias.clone();
         let taken_back = self.take_back(&alias, &known, found);
         let alive = taken_back.is_some();
@@ -96,34 +112,41 @@ impl Owner {
         let now_known = self.journal.state().processes.get(&alias);
         slot.last_exit = now_known.and_then(|known| known.last_exit.clone());
         slot.last_active = slot.last_exit.as_ref().map(|report| report.finish_time);
-        let rules = slot.rules();
+        let rules = Rules::from(&slot.config);
+        // A boot is a fresh chance.
+        let rest = if same_boot { known.rest.clone() } else { Rest::default() };
         let now = self.os.now();
         if let Some(TakenBack { instance, tree }) = taken_back {
             let same = known.instance.as_ref() == Some(&instance);
             slot.generation = instance.generation;
             slot.life = match known.stop.filter(|_| same) {
-                Some(deadlines) => Life::stopping(rules, desired, deadlines, now),
+                Some(ladder) => Life::stopping(rules, desired, ladder, now),
                 None => Life::running(rules, desired, now),
-            };
+            }
+            .with_rest(rest);
             info!(%alias, pid = instance.pid, generation = instance.generation, "Process taken back.");
             if !same {
                 self.journal.append(Record::Started { instance: instance.clone() });
             }
             if !desired && slot.life.is_running() {
-                let stop = life::Event::Stop { by: None };
+                let stop = life::Event::Stop { by: None, force: false };
                 self.work.push_back(Work::Life(alias.clone(), stop));
             }
             self.slots.insert(alias.clone(), slot);
             let sight = tree.look();
             self.hold(&alias, instance, tree, sight);
-            return;
+            self.watch(&alias);
+            return Next::Wait;
         }
-        let goes_on = !same_boot
-            || slot.last_exit.as_ref().is_none_or(|report| rules.restart.wants_another_after(report.exit));
-        if desired && goes_on {
-            self.work.push_back(Work::Life(alias.clone(), life::Event::Start));
-        }
+        let goes_on =
+            !same_boot || slot.last_exit.as_ref().is_none_or(|report| rules.want_another_after(report.exit));
+        slot.life = slot.life.with_rest(rest);
+        let next = match desired && goes_on && slot.life.is_stopped() {
+            true => Next::Start,
+            false => Next::Wait,
+        };
         self.slots.insert(alias, slot);
+        next
     }
 
     /// The living instance of a process: the one that the journal knows, or else the one that was found.

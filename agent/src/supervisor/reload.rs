@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::{
     orders::AT_A_TIME,
     owner::{Owner, Work},
+    recover::Next,
 };
 pub(crate) use crate::supervisor::recover::Found;
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     journal::{Memory, ProcessState, Record, State},
     life,
     operation::{Order, Target, Verb},
-    process::Alias,
+    process::{Alias, Phase},
 };
 
 /// Orders that one reload may give: a stop, a restart, and a start of what comes back before it is gone.
@@ -62,6 +63,10 @@ impl Owner {
         );
         let mut back = BTreeSet::new();
         let mut new = Vec::new();
+        let watched_otherwise = |alias: &Alias| {
+            let mut settings = restarted.get(alias).into_iter().chain(updated.get(alias)).flatten();
+            settings.any(|setting| *setting == "live")
+        };
         for config in processes {
             let alias = &config.alias;
             let is_other = restarted.contains_key(alias) || updated.contains_key(alias);
@@ -74,7 +79,11 @@ impl Owner {
                 Some(slot) if is_other => {
                     // One that is being made was begun with the old settings.
                     slot.outdated |= restarted.contains_key(alias) && slot.alive.is_none();
+                    let alias = alias.clone();
                     slot.reconfigure(config, &self.log);
+                    if watched_otherwise(&alias) {
+                        self.watch_anew(&alias);
+                    }
                 }
                 Some(_) => {}
                 None => new.push(config),
@@ -93,13 +102,17 @@ impl Owner {
                 self.accept(Order::local(verb, false, Target::These(aliases), principal.clone()))?;
             }
         }
-        // Base processes first: the workers may need them.
-        let (workers, base): (Vec<_>, Vec<_>) = new.into_iter().partition(|config| config.operable);
-        for config in base.into_iter().chain(workers) {
+        let mut to_start = BTreeSet::new();
+        for config in new {
             let alias = config.alias.clone();
             let known = self.journal.state().processes.get(&alias).cloned().unwrap_or_default();
             let found = found.remove(&alias).unwrap_or_default();
-            self.declare(config, known, found, Memory::Whole, true);
+            if self.declare(config, known, found, Memory::Whole, true) == Next::Start {
+                to_start.insert(alias);
+            }
+        }
+        if !to_start.is_empty() {
+            self.begin_own(self.start_queue(|slot| to_start.contains(&slot.config.alias)));
         }
         let all: Vec<_> = self.slots.keys().cloned().collect();
         all.iter().for_each(|alias| self.show(alias));
@@ -107,6 +120,17 @@ impl Owner {
             self.news.send_modify(|news| news.redeclared += 1);
         }
         Ok(plan)
+    }
+
+    /// Keeps an eye on an instance as its settings ask for it now.
+    fn watch_anew(&mut self, alias: &Alias) {
+        let Some(slot) = self.slots.get_mut(alias).filter(|slot| slot.life.phase() == Phase::Running) else {
+            return;
+        };
+        if let Some(alive) = &mut slot.alive {
+            alive.probe = None;
+        }
+        self.watch(alias);
     }
 
     /// Begins an instance anew that was begun with settings that differ by now.

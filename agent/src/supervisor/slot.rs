@@ -1,14 +1,20 @@
 //! One declared process: its life, its living instance, and who waits for what.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 use uuid::Uuid;
 
+use super::vigil::Remains;
 use crate::{
-    config::ProcessConfig,
+    config::{ProcessConfig, ReadyWhen},
     life::{Life, Rules},
     os::{Instance, Launch, Tree},
     process::{ExitReport, Leftover, Observed, Sight, Sockets},
@@ -43,6 +49,12 @@ pub(super) struct Slot {
     pub span: Span,
     /// What a person should know of the instance when it has ended.
     pub notes: Vec<String>,
+    /// What remains of the instance that has just ended.
+    pub remains: Remains,
+    /// When it is started again, where it is in back-off.
+    pub next_start: Option<Timestamp>,
+    /// Settings that could not be applied to the living instance.
+    pub not_applied: Vec<String>,
     /// How it was last shown.
     pub shown: Option<Observed>,
     /// Whether the instance that is being made was begun with settings that differ by now.
@@ -58,14 +70,20 @@ pub(super) struct Alive {
     pub tree: Arc<dyn Tree>,
     /// How it was last seen.
     pub sight: Sight,
+    /// On which it was last seen to listen, for the task that waits for its end.
+    pub sockets: Arc<Mutex<Sockets>>,
     /// The task that waits for its end, and ends with it.
-    pub _watch: AbortOnDropHandle<()>,
+    pub _vigil: AbortOnDropHandle<()>,
+    /// It has said that it is ready.
+    pub said_ready: Arc<Notify>,
+    /// The task that finds out whether it is ready, or works.
+    pub probe: Option<AbortOnDropHandle<()>>,
 }
 
 impl Slot {
     /// A process of which nothing is known to be alive.
     pub(super) fn new(config: ProcessConfig, log: &Path, desired: bool) -> Self {
-        let rules = Rules { restart: config.restart, grace: config.stop.grace() };
+        let rules = Rules::from(&config);
         Self {
             log_file_pattern: log_file_pattern(&config, log),
             life: Life::stopped(rules, desired),
@@ -81,6 +99,9 @@ impl Slot {
             latest: 0,
             span: Span::none(),
             notes: Vec::new(),
+            remains: Remains::default(),
+            next_start: None,
+            not_applied: Vec::new(),
             shown: None,
             outdated: false,
         }
@@ -89,22 +110,23 @@ impl Slot {
     /// Declares it anew, whatever it does now.
     pub(super) fn reconfigure(&mut self, config: ProcessConfig, log: &Path) {
         self.log_file_pattern = log_file_pattern(&config, log);
+        self.life.follow(Rules::from(&config));
         self.config = config;
-        self.life.follow(self.rules());
-    }
-
-    /// What of the configuration decides about its life.
-    pub(super) fn rules(&self) -> Rules {
-        Rules { restart: self.config.restart, grace: self.config.stop.grace() }
     }
 
     /// The longest that a stop of it takes.
     pub(super) fn stop_budget(&self) -> Duration {
-        self.config.stop.grace() + stop::PROOF + stop::MARGIN
+        Rules::from(&self.config).stop_budget() + stop::MARGIN
+    }
+
+    /// The longest that a start of it takes.
+    pub(super) fn start_budget(&self) -> Duration {
+        Rules::from(&self.config).start_budget() + stop::MARGIN
     }
 
     /// How its next instance is started.
-    pub(super) fn launch(&self, generation: u64, log: &Path) -> Launch {
+    pub(super) fn launch(&self, generation: u64, log: &Path, notify: Option<&Path>) -> Launch {
+        let says_ready = matches!(&self.config.ready, Some(ready) if ready.when == ReadyWhen::Notify);
         let config = &self.config;
         Launch {
             alias: config.alias.clone(),
@@ -121,7 +143,7 @@ impl Slot {
             limits: config.cgroup,
             environment: config.environment.clone(),
             inherit: config.inherit.clone(),
-            notify: None,
+            notify: notify.filter(|_| says_ready).map(Path::to_owned),
             log: log.join(format!("{}.log", config.alias)),
         }
     }
@@ -144,11 +166,20 @@ impl Slot {
             last_exit: self.last_exit.clone(),
             leftovers: self.leftovers.clone(),
             stop_budget: self.stop_budget(),
-            trouble: String::new(),
-            next_start: None,
-            endings: 0,
+            trouble: self.life.trouble().to_owned(),
+            next_start: self.next_start.filter(|_| self.life.next_start().is_some()),
+            endings: self.life.endings(),
             grouped: self.alive.as_ref().is_some_and(|alive| alive.instance.cgroup.is_some()),
-            not_applied: Vec::new(),
+            not_applied: self.not_applied.clone(),
+        }
+    }
+
+    /// Notes why the journal could not be written, once.
+    pub(super) fn note_fault(&mut self, fault: Option<&str>) {
+        if let Some(fault) = fault
+            && !self.notes.iter().any(|note| note == fault)
+        {
+            self.notes.push(fault.to_owned());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The supervisor over an operating system made of memory, in time that the tests own.
 
+mod ladder;
 mod local;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -41,7 +42,7 @@ fn base(name: &str) -> ProcessConfig {
 
 fn spawn(os: Arc<FakeOs>, dir: &Path, processes: &[ProcessConfig]) -> (Supervisor, JoinHandle<()>) {
     let (journal, memory) = Journal::open(dir);
-    let declared = Declared { processes: processes.to_vec(), log: dir.join("log") };
+    let declared = Declared { processes: processes.to_vec(), log: dir.join("log"), notify: None };
     Supervisor::spawn(os, declared, journal, memory)
 }
 
@@ -119,12 +120,12 @@ impl Agent {
 
 fn order(verb: Verb, target: &str) -> Order {
     Order {
+        force: false,
         id: Uuid::new_v4(),
         epoch: Some(1),
         principal: "admin".to_owned(),
         budget: None,
         verb,
-        force: false,
         target: match target {
             "*" => Target::All,
             name => Target::One(alias(name)),
@@ -219,7 +220,7 @@ async fn many_leftovers_are_counted_not_named() {
 async fn a_refused_signal_is_never_stopped() {
     let agent = Agent::start(&[worker("a")], &[("a", Manners::Foreign)]).await;
     let failed = outcome(agent.order(order(Verb::Stop, "a")).await);
-    check_failed(&failed, Reason::Leftovers);
+    check_failed(&failed, Reason::SignalRefused);
     assert!(failed.failure.unwrap().message.contains("permission denied"));
     assert_eq!(failed.processes[0].phase, Phase::Failed);
 }

@@ -2,35 +2,54 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+mod calls;
 mod server;
 
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use belay_proto::agent::v1::{agent_service_client::AgentServiceClient, *};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::{task::JoinHandle, time::timeout};
-use tonic::{
-    Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
 
 pub(crate) use self::server::Server;
 
 /// How long anything may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often the agent reports.
+const HEARTBEAT: Duration = Duration::from_millis(50);
 
 const TOKEN: &str = "the-token-of-the-fleet";
+
+/// A user with hardly any rights.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// How an agent is run. Mostly as it is by default.
+#[derive(Default)]
+pub(crate) struct Way {
+    /// More settings.
+    pub settings: String,
+    /// A command line that runs the program behind it.
+    pub around: Vec<String>,
+    /// Whether it is run by [`NOBODY`], in a folder of its own.
+    pub by_nobody: bool,
+    /// How often it reports; often by default.
+    pub heartbeat: Option<Duration>,
+}
 
 /// A host. All that lives on it ends with it.
 pub(crate) struct Host {
     dir: TempDir,
+    way: Way,
     address: String,
     agent: Option<Child>,
     client: AgentServiceClient<Channel>,
@@ -47,12 +66,25 @@ impl Host {
 
     /// The same with more settings.
     pub(crate) async fn start_with(processes: &[(&str, &str)], settings: &str) -> Self {
+        Self::start_so(processes, Way { settings: settings.to_owned(), ..Way::default() }).await
+    }
+
+    /// The same, run in this way.
+    pub(crate) async fn start_so(processes: &[(&str, &str)], way: Way) -> Self {
+        let mut host = Self::prepare(processes, way).await;
+        host.begin().await;
+        host
+    }
+
+    /// A host whose agent does not run yet.
+    pub(crate) async fn prepare(processes: &[(&str, &str)], way: Way) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(TOKEN).await;
+        let server = Server::start(TOKEN, way.heartbeat.unwrap_or(HEARTBEAT)).await;
         let address = free_address();
         let mut config = format!(
-            "name = \"host-1\"\nlisten = \"{address}\"\nserver = \"{}\"\nstate = \"state\"\nfleet_token_file = \"token\"\n{settings}",
-            server.url()
+            "name = \"host-1\"\nlisten = \"{address}\"\nserver = \"{}\"\nstate = \"state\"\nfleet_token_file = \"token\"\n{}\n",
+            server.url(),
+            way.settings
         );
         for (alias, process) in processes {
             config += &format!("[[process]]\nalias = \"{alias}\"\n{process}\n");
@@ -60,41 +92,62 @@ impl Host {
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
             fs::write(&path, text).unwrap();
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-            fs::set_permissions(&path, mode).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         };
         write("agent.toml", &config);
         write("token", TOKEN);
+        if way.by_nobody {
+            // Where the program was built, nobody may look.
+            fs::copy(env!("CARGO_BIN_EXE_belay-agent"), dir.path().join("belay-agent")).unwrap();
+            let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+            for path in entries.chain([dir.path().to_owned()]) {
+                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
         let client = AgentServiceClient::new(endpoint(&address).connect_lazy());
-        let mut host = Self {
-            dir,
-            address,
-            agent: None,
-            client,
-            server,
-            aliases: processes.iter().map(|(alias, _)| (*alias).to_owned()).collect(),
-        };
-        host.begin().await;
-        host
+        let aliases = processes.iter().map(|(alias, _)| (*alias).to_owned()).collect();
+        Self { dir, way, address, agent: None, client, server, aliases }
     }
 
     /// Begins a life of the agent, and waits until every process that should run does.
     pub(crate) async fn begin(&mut self) {
+        self.run();
+        self.shows(|processes| {
+            let settled = |p: &ObservedProcess| !p.desired_running || p.phase() == ProcessPhase::Running;
+            !processes.is_empty() && processes.iter().all(settled)
+        })
+        .await;
+    }
+
+    /// Begins a life of the agent.
+    pub(crate) fn run(&mut self) {
         self.agent = Some(self.program().spawn().unwrap());
         self.client = AgentServiceClient::new(endpoint(&self.address).connect_lazy());
-        let ready = async {
+    }
+
+    /// Waits until the agent shows its processes so.
+    pub(crate) async fn shows(&self, such: impl Fn(&[ObservedProcess]) -> bool) {
+        let mut last = None;
+        let shown = async {
             loop {
-                let processes = self.try_inventory().await.unwrap_or_default();
-                let settled = |p: &ObservedProcess| !p.desired_running || p.phase() == ProcessPhase::Running;
-                if !processes.is_empty() && processes.iter().all(settled) {
+                let processes = self.try_inventory().await;
+                if processes.as_ref().is_ok_and(|processes| such(processes)) {
                     return;
                 }
+                last = Some(processes);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if timeout(PATIENCE, ready).await.is_err() {
-            panic!("the agent is not ready:\n{}", self.log());
+        if timeout(PATIENCE, shown).await.is_err() {
+            panic!("the agent never showed that, but {last:#?}");
         }
+    }
+
+    /// Waits until the agent shows a process in this phase.
+    pub(crate) async fn shows_phase(&self, alias: &str, phase: ProcessPhase) -> ObservedProcess {
+        let is_so = |process: &&ObservedProcess| process.alias == alias && process.phase() == phase;
+        self.shows(|processes| processes.iter().find(is_so).is_some()).await;
+        self.process(alias).await
     }
 
     /// `kill -9` of the agent.
@@ -107,15 +160,24 @@ impl Host {
     /// Ends the agent as the host's own init does: by SIGTERM.
     pub(crate) async fn end(&mut self) {
         self.signal(Signal::TERM);
-        let mut agent = self.agent.take().unwrap();
-        let ended = tokio::task::spawn_blocking(move || agent.wait().unwrap());
-        assert!(timeout(PATIENCE, ended).await.expect("the agent does not end").unwrap().success());
+        assert!(self.ended().await.unwrap().success());
     }
 
-    /// Sends the agent a signal.
+    /// Sends a signal to the agent.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.agent.as_ref().unwrap().id()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        kill_process(Pid::from_raw(self.pid()).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until the agent has ended. `None` where somebody else was told how.
+    pub(crate) async fn ended(&mut self) -> Option<ExitStatus> {
+        let mut agent = self.agent.take().unwrap();
+        let wait = tokio::task::spawn_blocking(move || agent.wait());
+        timeout(PATIENCE, wait).await.expect("the agent does not end").unwrap().ok()
+    }
+
+    /// The pid of the agent, or of what was put around it.
+    pub(crate) fn pid(&self) -> i32 {
+        self.agent.as_ref().unwrap().id().try_into().unwrap()
     }
 
     /// Changes the text of the configuration.
@@ -137,7 +199,7 @@ impl Host {
         self.dir.path().join("state")
     }
 
-    /// The folder of everything.
+    /// Its folder.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
     }
@@ -153,71 +215,6 @@ impl Host {
         let output = timeout(PATIENCE, output).await.unwrap().unwrap();
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
-    }
-
-    pub(crate) async fn stop(&self, alias: &str) -> Result<Operation, Status> {
-        self.stop_as(alias, &operation_id()).await
-    }
-
-    pub(crate) async fn stop_as(&self, alias: &str, id: &str) -> Result<Operation, Status> {
-        stop(self.client.clone(), alias.to_owned(), id.to_owned(), TOKEN).await
-    }
-
-    pub(crate) async fn stop_with_token(
-        &self,
-        alias: &str,
-        token: &'static str,
-    ) -> Result<Operation, Status> {
-        stop(self.client.clone(), alias.to_owned(), operation_id(), token).await
-    }
-
-    pub(crate) fn stop_in_background(&self, alias: &str, id: &str) -> JoinHandle<Result<Operation, Status>> {
-        tokio::spawn(stop(self.client.clone(), alias.to_owned(), id.to_owned(), TOKEN))
-    }
-
-    pub(crate) async fn start_process(&self, alias: &str) -> Result<Operation, Status> {
-        let request = StartProcessRequest { order: order(&operation_id()), alias: alias.to_owned() };
-        let response = self.client.clone().start_process(authorized(request, TOKEN)).await?;
-        Ok(response.into_inner().operation.unwrap())
-    }
-
-    pub(crate) async fn restart(&self, alias: &str) -> Result<Operation, Status> {
-        let request = RestartProcessRequest { order: order(&operation_id()), alias: alias.to_owned() };
-        let response = self.client.clone().restart_process(authorized(request, TOKEN)).await?;
-        Ok(response.into_inner().operation.unwrap())
-    }
-
-    pub(crate) async fn stop_all(&self) -> Result<Operation, Status> {
-        let request = StopAllProcessesRequest { order: order(&operation_id()), ..Default::default() };
-        let response = self.client.clone().stop_all_processes(authorized(request, TOKEN)).await?;
-        Ok(response.into_inner().operation.unwrap())
-    }
-
-    pub(crate) async fn start_all(&self) -> Result<Operation, Status> {
-        let request = StartAllProcessesRequest { order: order(&operation_id()) };
-        let response = self.client.clone().start_all_processes(authorized(request, TOKEN)).await?;
-        Ok(response.into_inner().operation.unwrap())
-    }
-
-    pub(crate) async fn operation(&self, id: &str) -> Result<Operation, Status> {
-        let request = GetOperationRequest { operation_id: id.to_owned() };
-        let response = self.client.clone().get_operation(authorized(request, TOKEN)).await?;
-        Ok(response.into_inner().operation.unwrap())
-    }
-
-    pub(crate) async fn process(&self, alias: &str) -> ObservedProcess {
-        let all = self.inventory().await;
-        all.into_iter().find(|process| process.alias == alias).unwrap()
-    }
-
-    pub(crate) async fn inventory(&self) -> Vec<ObservedProcess> {
-        self.try_inventory().await.unwrap()
-    }
-
-    async fn try_inventory(&self) -> Result<Vec<ObservedProcess>, Status> {
-        let request = authorized(GetInventoryRequest {}, TOKEN);
-        let response = self.client.clone().get_inventory(request).await?;
-        Ok(response.into_inner().processes)
     }
 
     /// Every living process that carries the mark of an instance of this process.
@@ -243,8 +240,16 @@ impl Host {
 
     fn program(&self) -> Command {
         let log = fs::File::options().append(true).create(true).open(self.dir.path().join("agent.log"));
-        let mut program = Command::new(env!("CARGO_BIN_EXE_belay-agent"));
-        program.arg("--config").arg(self.dir.path().join("agent.toml"));
+        let mut line = self.way.around.clone();
+        if self.way.by_nobody {
+            line.extend(["setpriv".to_owned(), "--clear-groups".to_owned()]);
+            line.extend([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
+            line.push(self.dir.path().join("belay-agent").display().to_string());
+        } else {
+            line.push(env!("CARGO_BIN_EXE_belay-agent").to_owned());
+        }
+        let mut program = Command::new(&line[0]);
+        program.args(&line[1..]).arg("--config").arg(self.dir.path().join("agent.toml"));
         program.stderr(log.unwrap());
         program
     }
@@ -329,28 +334,6 @@ pub(crate) fn operation_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-async fn stop(
-    mut client: AgentServiceClient<Channel>,
-    alias: String,
-    id: String,
-    token: &'static str,
-) -> Result<Operation, Status> {
-    let request = StopProcessRequest { order: order(&id), alias, ..Default::default() };
-    let response = client.stop_process(authorized(request, token)).await?;
-    Ok(response.into_inner().operation.unwrap())
-}
-
-fn order(id: &str) -> Option<Order> {
-    Some(Order { operation_id: id.to_owned(), epoch: 1, principal: "test".to_owned(), budget: None })
-}
-
-fn authorized<T>(message: T, token: &str) -> Request<T> {
-    let mut request = Request::new(message);
-    let value = format!("Bearer {token}").parse().unwrap();
-    request.metadata_mut().insert("authorization", value);
-    request
-}
-
 fn endpoint(address: &str) -> Endpoint {
     Endpoint::from_shared(format!("http://{address}")).unwrap().tcp_nodelay(true)
 }
@@ -364,19 +347,26 @@ fn free_address() -> String {
 /// A killed agent leaves empty cgroups, which the next one would remove.
 fn remove_cgroups(identity: &PathBuf) {
     let identity = fs::read_to_string(identity).unwrap_or_default();
-    let Some(short) = identity.get(..8) else {
-        return;
-    };
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::"));
-    let (Some(mount), Some(own)) = (mount.and_then(|line| line.split(' ').nth(1)), own) else {
-        return;
-    };
-    let base = format!("{mount}{}/belay-{short}", own.trim_end_matches('/'));
-    for group in fs::read_dir(&base).into_iter().flatten().flatten() {
-        let _ = fs::remove_dir(group.path());
+    if let (Some(short), Some(own)) = (identity.get(..8), own_cgroup()) {
+        remove_cgroup(&own.join(format!("belay-{short}")));
     }
-    let _ = fs::remove_dir(base);
+}
+
+/// The cgroup (version 2) of this program.
+pub(crate) fn own_cgroup() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?.split(' ').nth(1)?;
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(Path::new(mount).join(own.trim_start_matches('/')))
+}
+
+/// Removes a cgroup and those below it.
+pub(crate) fn remove_cgroup(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
 }

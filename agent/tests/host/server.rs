@@ -30,6 +30,7 @@ pub(crate) struct Server {
 #[derive(Clone)]
 struct Ears {
     token: String,
+    heartbeat: Duration,
     heard: watch::Sender<Heard>,
     hello: mpsc::UnboundedSender<Hello>,
     hang_up: Arc<Notify>,
@@ -44,12 +45,13 @@ struct Heard {
 
 impl Server {
     /// A server on a port of its own.
-    pub(crate) async fn start(token: &str) -> Self {
+    pub(crate) async fn start(token: &str, heartbeat: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (hello, hellos) = mpsc::unbounded_channel();
         let ears = Ears {
             token: format!("Bearer {token}"),
+            heartbeat,
             heard: watch::Sender::default(),
             hello,
             hang_up: Arc::default(),
@@ -154,10 +156,8 @@ impl Ears {
             let mut welcome = None;
             match report.unwrap() {
                 Report::Hello(hello) => {
-                    welcome = Some(Welcome {
-                        host_id: 20,
-                        heartbeat_interval: Duration::from_millis(50).try_into().ok(),
-                    });
+                    welcome =
+                        Some(Welcome { host_id: 20, heartbeat_interval: self.heartbeat.try_into().ok() });
                     let _ = self.hello.send(hello);
                 }
                 Report::ProcessesChanged(changed) => {

@@ -170,9 +170,10 @@ fn local_operation(operation: fleet::LocalOperation) -> Result<LocalOperation, E
     })?;
     let verb = match &verb[..] {
         "stop" => LocalVerb::Stop,
+        "force" => LocalVerb::ForceStop,
         "start" => LocalVerb::Start,
         "restart" => LocalVerb::Restart,
-        _ => return Err(Error::invalid("verb", "it is none of stop, start and restart")),
+        _ => return Err(Error::invalid("verb", "it is none of stop, force, start and restart")),
     };
     check_count(aliases.len())?;
     // Never a name that could be that of a user of this server.

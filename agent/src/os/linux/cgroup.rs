@@ -40,6 +40,13 @@ impl Cgroups {
         self.open(&format!("{}/{name}", self.base))
     }
 
+    /// The name of the group of an instance in which this process is.
+    pub(super) fn instance_of(&self, pid: i32) -> Option<String> {
+        let path = proc::cgroup(pid)?;
+        let inside = path.strip_prefix(&self.base)?.strip_prefix('/')?;
+        inside.split('/').next().map(str::to_owned)
+    }
+
     /// The group with this path, as `/proc/PID/cgroup` shows it.
     pub(super) fn open(&self, path: &str) -> Option<Cgroup> {
         let inside = path.strip_prefix(self.root.trim_end_matches('/'))?;

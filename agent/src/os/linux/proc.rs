@@ -1,6 +1,7 @@
 //! What `/proc` tells of one process.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
     path::PathBuf,
@@ -42,14 +43,35 @@ impl Stat {
 
     /// Every process of the host, or an error where any of them can not be read.
     pub(super) fn all() -> io::Result<Vec<Self>> {
-        let mut all = Vec::new();
-        for entry in fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
-                all.extend(Self::read(pid)?);
+        Self::all_shown_to(|_| Ok(true))
+    }
+
+    /// The same. `look` is shown each that is alive, and says whether it still was after that.
+    ///
+    /// Nobody is missed, be it one that forks and ends, and so does its child, faster than a list is read: where one ended
+    /// before it was looked at, it may have left another one behind, and the list is read again for those that came since.
+    pub(super) fn all_shown_to(mut look: impl FnMut(&Self) -> io::Result<bool>) -> io::Result<Vec<Self>> {
+        let mut all = BTreeMap::new();
+        for _ in 0..PASSES {
+            let mut ended = false;
+            for pid in pids()? {
+                if all.contains_key(&pid) {
+                    continue;
+                }
+                match Self::read(pid)? {
+                    Some(stat) if stat.alive && !look(&stat)? => ended = true,
+                    Some(stat) => {
+                        ended |= !stat.alive;
+                        all.insert(pid, stat);
+                    }
+                    None => ended = true,
+                }
+            }
+            if !ended {
+                return Ok(all.into_values().collect());
             }
         }
-        Ok(all)
+        Err(io::Error::new(io::ErrorKind::TimedOut, "processes come and go faster than they can be listed"))
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
@@ -75,6 +97,17 @@ impl Stat {
             alive,
         })
     }
+}
+
+/// How often the list of all processes is read until it holds nobody who ended before being looked at.
+const PASSES: usize = 200;
+
+fn pids() -> io::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(pids)
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::Command,
 };
 
@@ -83,6 +86,68 @@ pub(super) fn peek_zombie() -> Option<i32> {
     // SAFETY: `waitid` fills in the pid, or leaves it zero where no child has ended.
     let pid = unsafe { info.si_pid() };
     (result == 0 && pid > 0).then_some(pid)
+}
+
+/// A datagram that was received.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// How much of it is in the buffer.
+    pub length: usize,
+    /// Whether that is all of it.
+    pub whole: bool,
+    /// Who sent it, by the kernel's word; `None` where that process can not be seen from here.
+    pub sender: Option<i32>,
+    /// The descriptors that came with it.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Receives a datagram, if there is one. The socket must have `SO_PASSCRED`.
+// Not by rustix: it takes a pid for one that is never zero, and that of a sender in another PID namespace is.
+pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    // Aligned as headers must be, and large enough for credentials and some descriptors.
+    let mut control = [0_u64; 32];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all zeros is a valid `msghdr`: it is made of numbers and pointers.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: `message` points to `part` and `control`, and `part` to `buffer`; all of them outlive the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let whole = message.msg_flags & libc::MSG_TRUNC == 0;
+    let mut received = Received { length, whole, sender: None, descriptors: Vec::new() };
+    // SAFETY: the kernel has filled in `message`, whose control part is still alive.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !header.is_null() {
+        // SAFETY: a header that these macros find lies within `control`, and so does what belongs to it.
+        let (level, kind, data, size) = unsafe {
+            let size = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            ((*header).cmsg_level, (*header).cmsg_type, libc::CMSG_DATA(header), size)
+        };
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if size >= size_of::<libc::ucred>() => {
+                // SAFETY: there are as many bytes as an `ucred` has, and any bytes are one.
+                let sender = unsafe { data.cast::<libc::ucred>().read_unaligned() };
+                received.sender = (sender.pid > 0).then_some(sender.pid);
+            }
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for index in 0..size / size_of::<libc::c_int>() {
+                    // SAFETY: within the data. The kernel has just made this descriptor, for nobody else.
+                    let descriptor = unsafe {
+                        OwnedFd::from_raw_fd(data.cast::<libc::c_int>().add(index).read_unaligned())
+                    };
+                    received.descriptors.push(descriptor);
+                }
+            }
+            _ => {}
+        }
+        // SAFETY: as for the first header.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    Ok(received)
 }
 
 /// The last signal number, real-time signals included.

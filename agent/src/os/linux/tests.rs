@@ -1,5 +1,7 @@
 //! Real processes, in both tree modes.
 
+mod pid_reuse;
+
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rustix::process::{Pid, Signal as Raw, kill_process, test_kill_process};

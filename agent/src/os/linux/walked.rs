@@ -1,14 +1,19 @@
 //! A tree without a cgroup: its members are found by walking all processes of the host.
 //!
-//! A process is a member when it is known from an earlier walk, when its parent is one, when it is in the session that
-//! the main process made, or when it carries the instance's mark in its environment. The last two find what lost its
+//! A process is a member when it is known from an earlier walk, when its parent is one, when it carries the instance's
+//! mark in its environment, or when it is in the session that the main process made. The last two find what lost its
 //! parent. What wipes its environment, leaves the session and loses its parent, all between two walks, is not found: this
 //! is why cgroups are used where they can be.
+//!
+//! Numbers are used again: that of a session as well as a pid. The number of a session is taken for as long as anybody is
+//! in it. So it means the session of the main process where one who is known, or carries the mark, is in it; and for an
+//! orphan that came to this program, since whoever comes to it descends from an instance.
 
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
     time::Duration,
 };
@@ -17,9 +22,11 @@ use jiff::Timestamp;
 use tracing::error;
 
 use super::{
+    census::{self, Mark, Seen},
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
+    reap,
 };
 use crate::{
     error::Chain,
@@ -47,6 +54,8 @@ struct Walk {
     mark: Vec<u8>,
     started: Timestamp,
     known: Mutex<Known>,
+    /// Held while SIGKILL is on its way to all.
+    killing: Mutex<()>,
 }
 
 /// Which process is meant: a pid alone means nothing.
@@ -69,8 +78,15 @@ impl Walked {
     /// The tree of this main process, which may be gone.
     pub(super) fn new(main: Option<Pidfd>, pid: i32, ticks: u64, mark: Vec<u8>, started: Timestamp) -> Self {
         let first = Id { pid, ticks };
-        let known = Known { members: HashSet::from([first]), ..Known::default() };
-        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known) }))
+        let (main, members) = match main {
+            Some(main) if is_stranger(&main, &mark) => {
+                reap::release(pid);
+                (None, HashSet::new())
+            }
+            main => (main, HashSet::from([first])),
+        };
+        let known = Known { members, ..Known::default() };
+        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known), killing: Mutex::new(()) }))
     }
 }
 
@@ -109,8 +125,8 @@ impl Tree for Walked {
                     Ok(Ok(members)) if members.is_empty() => return,
                     // All of them must end; what they fork until then is found by the next walk.
                     Ok(Ok(members)) => {
-                        for member in members {
-                            match Pidfd::open_exactly(member.pid, member.ticks) {
+                        for member in members.iter().map(Id::of) {
+                            match self.0.hold(member) {
                                 Ok(Some(member)) => member.ended().await,
                                 Ok(None) => {}
                                 // There are no descriptors left to hold it, say: the next walk would fare no better.
@@ -146,6 +162,8 @@ impl Tree for Walked {
 
 impl Walk {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        // First: whom the main process leaves behind as soon as it is asked may not be found any more.
+        let members = self.members().unwrap_or_default();
         let main = self.living_main();
         if let Some(main) = main
             && self.known().asked.insert(self.first)
@@ -157,16 +175,17 @@ impl Walk {
         }
         let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
         let mut results = Results::default();
-        for member in self.members().unwrap_or_default() {
+        for member in members {
             let id = Id::of(&member);
             let outside = group.is_some_and(|group| member.group != group);
-            if outside || self.known().asked.contains(&id) {
+            // Before the signal: the rest may be asked while the group still is.
+            if outside || !self.known().asked.insert(id) {
                 continue;
             }
-            if let Some(held) = hold(id) {
+            if let Ok(Some(held)) = self.hold(id) {
                 let result = members::ask(&held, signal);
-                if matches!(result, Ok(Sent::Delivered)) {
-                    self.known().asked.insert(id);
+                if !matches!(result, Ok(Sent::Delivered)) {
+                    self.known().asked.remove(&id);
                 }
                 results.add(result);
             }
@@ -180,6 +199,12 @@ impl Walk {
 
     /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork.
     fn kill(&self) -> Result<(), SignalError> {
+        // On a host with many processes it takes longer than until it is repeated: side by side, both would take longer.
+        let _turn = match self.killing.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         for round in 1..=ROUNDS {
@@ -194,16 +219,16 @@ impl Walk {
             let ids: Vec<_> = members.iter().map(Id::of).collect();
             let mut all_frozen = true;
             for id in &ids {
-                if !frozen.contains(id)
-                    && let Some(member) = hold(*id)
-                {
-                    frozen.insert(*id);
+                if frozen.insert(*id) {
+                    // Even where it has ended by now: it may have left another one behind.
                     all_frozen = false;
-                    results.add(member.send(Signal::STOP));
+                    if let Ok(Some(member)) = self.hold(*id) {
+                        results.add(member.send(Signal::STOP));
+                    }
                 }
             }
             if all_frozen || round == ROUNDS {
-                for member in ids.into_iter().filter_map(hold) {
+                for member in ids.into_iter().filter_map(|id| self.hold(id).ok().flatten()) {
                     results.add(member.send(Signal::KILL));
                 }
                 break;
@@ -216,28 +241,30 @@ impl Walk {
     fn members(&self) -> io::Result<Vec<Stat>> {
         let mut looks = 1;
         loop {
-            let all = Stat::all().inspect_err(|error| {
+            // Whoever is seen alive with its pid after its end is another one.
+            let is_over = self.main.as_ref().is_some_and(Pidfd::has_ended);
+            let all = census::take().inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
             })?;
             let mut known = self.known();
+            if is_over && all.iter().any(|Seen { stat, .. }| stat.alive && Id::of(stat) == self.first) {
+                known.members.remove(&self.first);
+            }
             let members = self.choose(&all, &mut known);
-            if members.is_empty() && looks < LOOKS && all.iter().any(|stat| self.is_undecided(stat)) {
+            if members.is_empty() && looks < LOOKS && all.iter().any(|seen| self.is_undecided(seen)) {
                 drop(known);
                 looks += 1;
                 thread::sleep(EXEC);
                 continue;
             }
-            known.members = members.iter().map(Id::of).collect();
-            known.members.insert(self.first);
+            known.learn(&members, self.first);
             return Ok(members);
         }
     }
 
-    /// Whether it may be a member that can not be told for a moment: while a process begins another program, the kernel
-    /// shows no environment of it. Threads of the kernel never have one.
-    fn is_undecided(&self, stat: &Stat) -> bool {
-        let of_kernel = stat.pid == KERNEL || stat.parent == KERNEL;
-        stat.alive && !of_kernel && stat.ticks >= self.first.ticks && proc::environment(stat.pid).is_empty()
+    /// Whether it may be a member that can not be told for a moment.
+    fn is_undecided(&self, seen: &Seen) -> bool {
+        seen.stat.alive && seen.stat.ticks >= self.first.ticks && seen.mark == Mark::Hidden
     }
 
     fn pids(&self) -> Vec<i32> {
@@ -245,25 +272,30 @@ impl Walk {
         members.iter().map(|member| member.pid).collect()
     }
 
-    fn choose(&self, all: &[Stat], known: &mut Known) -> Vec<Stat> {
+    fn choose(&self, all: &[Seen], known: &mut Known) -> Vec<Stat> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let in_session = |stat: &Stat| stat.session == self.first.pid && stat.ticks >= self.first.ticks;
         // A process that has the main process's pid and is another one: the session's number is in use again.
         let taken = |stat: &Stat| stat.pid == self.first.pid && stat.ticks != self.first.ticks;
-        if all.iter().any(taken) || !all.iter().any(in_session) {
+        if all.iter().any(|seen| taken(&seen.stat)) || !all.iter().any(|seen| in_session(&seen.stat)) {
             known.session_is_over = true;
         }
-        let is_member = |stat: &Stat| {
-            known.members.contains(&Id::of(stat))
-                || (!known.session_is_over && in_session(stat))
-                || (stat.ticks >= self.first.ticks && proc::has_environment(stat.pid, &self.mark))
+        let is_marked = |mark: &Mark| matches!(mark, Mark::Carried(mark) if *mark == self.mark);
+        let is_ours = |Seen { stat, mark }: &Seen| {
+            known.members.contains(&Id::of(stat)) || (stat.ticks >= self.first.ticks && is_marked(mark))
         };
+        let is_same_session =
+            !known.session_is_over && all.iter().any(|seen| in_session(&seen.stat) && is_ours(seen));
+        let is_in_it = |stat: &Stat| {
+            !known.session_is_over && in_session(stat) && (is_same_session || stat.parent == own)
+        };
+        let is_member = |seen: &Seen| is_in_it(&seen.stat) || is_ours(seen);
         let mut members: Vec<Stat> = Vec::new();
         let mut others: HashMap<i32, Vec<Stat>> = HashMap::new();
-        for stat in all.iter().filter(|stat| stat.alive && stat.pid != own) {
-            match is_member(stat) {
-                true => members.push(*stat),
-                false => others.entry(stat.parent).or_default().push(*stat),
+        for seen in all.iter().filter(|seen| seen.stat.alive && seen.stat.pid != own) {
+            match is_member(seen) {
+                true => members.push(seen.stat),
+                false => others.entry(seen.stat.parent).or_default().push(seen.stat),
             }
         }
         // Children of members, and theirs.
@@ -273,6 +305,15 @@ impl Walk {
             next += 1;
         }
         members
+    }
+
+    /// A member, held and then verified. `None` where it is gone, or another process by now.
+    fn hold(&self, member: Id) -> io::Result<Option<Held<'_>>> {
+        match &self.main {
+            // Nobody else can ever be meant by this.
+            Some(main) if member == self.first => Ok(Some(Held::Main(main))),
+            _ => Ok(Pidfd::open_exactly(member.pid, member.ticks)?.map(Held::Opened)),
+        }
     }
 
     fn living_main(&self) -> Option<&Pidfd> {
@@ -288,15 +329,43 @@ impl Walk {
 const LOOKS: u32 = 10;
 const EXEC: Duration = Duration::from_millis(2);
 
-/// The parent of the kernel's own threads.
-const KERNEL: i32 = 2;
-
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
 
-/// A member, held and then verified. `None` where it is gone, or another process by now.
-fn hold(member: Id) -> Option<Pidfd> {
-    Pidfd::open_exactly(member.pid, member.ticks).ok().flatten()
+/// A member that is held.
+enum Held<'a> {
+    /// The main process, which always is.
+    Main(&'a Pidfd),
+    /// Another one, for now.
+    Opened(Pidfd),
+}
+
+impl Deref for Held<'_> {
+    type Target = Pidfd;
+
+    fn deref(&self) -> &Pidfd {
+        match self {
+            Self::Main(main) => main,
+            Self::Opened(member) => member,
+        }
+    }
+}
+
+/// Whether the process that has the pid and the tick of a main process is another one all the same. A main process leads
+/// its session for ever. What was taken for one, when all that was left of an instance was looked for, carries the mark.
+fn is_stranger(main: &Pidfd, mark: &[u8]) -> bool {
+    let follows = matches!(Stat::read(main.pid()), Ok(Some(stat)) if stat.session != stat.pid);
+    let environment = proc::environment(main.pid());
+    let is_marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark);
+    follows && !environment.is_empty() && !is_marked
+}
+
+impl Known {
+    /// Takes in who was found. The main process stays known when it has ended: its zombie is in the session.
+    fn learn(&mut self, members: &[Stat], first: Id) {
+        self.members.retain(|known| *known == first);
+        self.members.extend(members.iter().map(Id::of));
+    }
 }
 
 impl Id {
@@ -320,8 +389,9 @@ mod tests {
     #[track_caller]
     fn check(tree: &Walked, all: &[Stat], expected: &[i32]) {
         let mut known = tree.0.known();
-        let members = tree.0.choose(all, &mut known);
-        known.members = members.iter().map(Id::of).chain([tree.0.first]).collect();
+        let all: Vec<_> = all.iter().map(|stat| Seen { stat: *stat, mark: Mark::Absent }).collect();
+        let members = tree.0.choose(&all, &mut known);
+        known.learn(&members, tree.0.first);
         let pids: Vec<_> = members.iter().map(|stat| stat.pid).collect();
         assert_eq!(pids, expected);
     }
@@ -348,5 +418,23 @@ mod tests {
         check(&tree, &[reused, its_child], &[]);
         let early = stat(1_000_001, 1, 1_000_001, 20);
         check(&tree, &[early], &[]);
+    }
+
+    /// Hazard P02: the number of the session means nothing where nobody in it is known.
+    #[test]
+    fn a_session_is_the_same_while_one_who_is_known_is_in_it() {
+        let stranger = stat(1_000_005, 1, 1_000_001, 71);
+        check(&tree(), &[stranger], &[]);
+        let own = i32::try_from(std::process::id()).unwrap();
+        check(&tree(), &[Stat { parent: own, ..stranger }], &[1_000_005]);
+        // Even as a zombie.
+        let main = Stat { alive: false, ..stat(1_000_001, 1, 1_000_001, 50) };
+        let tree = tree();
+        check(&tree, &[main, stranger], &[1_000_005]);
+        let next = stat(1_000_006, 1, 1_000_001, 72);
+        check(&tree, &[stranger, next], &[1_000_005, 1_000_006]);
+        check(&tree, &[next], &[1_000_006]);
+        let last = stat(1_000_007, 1, 1_000_001, 73);
+        check(&tree, &[last], &[]);
     }
 }
