@@ -274,19 +274,24 @@ async fn a_frozen_tree_is_thawed_to_end() {
     subject.emptied().await;
 }
 
-/// Nobody gets the stop signal twice, however often it is asked for.
+/// Nobody gets the signal of a round twice, and everybody gets that of the next round.
 #[tokio::test]
-async fn nobody_is_asked_twice() {
-    let script = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.02; done";
+async fn nobody_is_asked_twice_in_a_round() {
+    let script = "trap 'echo asked' TERM; trap 'echo again' HUP; echo ready; while :; do sleep 0.02; done";
+    let hangup = Signal::try_from("SIGHUP".to_owned()).unwrap();
     in_both_modes(script, async |subject| {
         subject.says("ready").await;
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
         subject.says("asked").await;
-        subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
         subject.tree.ask(Signal::TERM, Scope::Rest).unwrap();
+        subject.tree.ask(Signal::TERM, Scope::Rest).unwrap();
+        subject.tree.ask(hangup, Scope::Group).unwrap();
+        subject.says("again").await;
+        subject.tree.ask(hangup, Scope::Rest).unwrap();
         subject.tree.kill().unwrap();
         subject.emptied().await;
-        assert_eq!(subject.said().iter().filter(|word| *word == "asked").count(), 1);
+        let count = |word: &str| subject.said().iter().filter(|said| *said == word).count();
+        assert_eq!((count("asked"), count("again")), (1, 1));
     })
     .await;
 }
