@@ -127,7 +127,7 @@ impl Pidfd {
         self.ended().await;
         let ending = self.collect();
         // Another parent has its status first, and may take its time.
-        if ending.exit == Exit::Unknown && matches!(raw::exit_code(self.fd.as_fd()), Ok(None)) {
+        if ending.exit == Exit::Unknown && self.tells_its_exit() {
             let _ = tokio::time::timeout(PARENT, self.forgotten()).await;
             return self.told();
         }
@@ -148,6 +148,11 @@ impl Pidfd {
                 self.told()
             }
         }
+    }
+
+    /// Whether the kernel will tell how it ended, and has not yet.
+    pub(super) fn tells_its_exit(&self) -> bool {
+        matches!(raw::exit_code(self.fd.as_fd()), Ok(None))
     }
 
     fn told(&self) -> Ending {
