@@ -23,6 +23,7 @@ use tracing::error;
 
 use super::{
     census::{self, Mark, Seen},
+    fds,
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// How many rounds of freezing and killing one call makes. A tree that forks faster than it is frozen loses in a few.
-const ROUNDS: usize = 100;
+pub(super) const ROUNDS: usize = 100;
 
 /// A tree without a cgroup.
 #[derive(Debug)]
@@ -60,15 +61,15 @@ struct Walk {
 
 /// Which process is meant: a pid alone means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Id {
-    pid: i32,
-    ticks: u64,
+pub(super) struct Id {
+    pub pid: i32,
+    pub ticks: u64,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     members: HashSet<Id>,
-    /// Who got the stop signal: nobody gets it twice.
+    /// Who got the signal of this round: nobody gets it twice.
     asked: HashSet<Id>,
     /// The session was seen empty: from then on its number may come to mean another one.
     session_is_over: bool,
@@ -92,11 +93,11 @@ impl Walked {
 
 impl Tree for Walked {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
-        self.0.ask(signal, scope)
+        fds::reserved(|| self.0.ask(signal, scope))
     }
 
     fn kill(&self) -> Result<(), SignalError> {
-        self.0.kill()
+        fds::reserved(|| self.0.kill())
     }
 
     fn walks(&self) -> bool {
@@ -104,7 +105,7 @@ impl Tree for Walked {
     }
 
     fn is_empty(&self) -> bool {
-        matches!(self.0.members(), Ok(members) if members.is_empty())
+        fds::reserved(|| matches!(self.0.members(), Ok(members) if members.is_empty()))
     }
 
     fn main_ended(&self) -> BoxFuture<'_, Ending> {
@@ -112,8 +113,7 @@ impl Tree for Walked {
             let Some(main) = &self.0.main else {
                 return Ending::UNKNOWN;
             };
-            main.ended().await;
-            main.collect()
+            main.ending().await
         })
     }
 
@@ -121,7 +121,7 @@ impl Tree for Walked {
         Box::pin(async {
             loop {
                 let walk = self.0.clone();
-                match tokio::task::spawn_blocking(move || walk.members()).await {
+                match tokio::task::spawn_blocking(move || fds::reserved(|| walk.members())).await {
                     Ok(Ok(members)) if members.is_empty() => return,
                     // All of them must end; what they fork until then is found by the next walk.
                     Ok(Ok(members)) => {
@@ -141,8 +141,8 @@ impl Tree for Walked {
     }
 
     fn look(&self) -> Option<Sight> {
-        let main = self.0.living_main().map(Pidfd::pid);
-        members::look(&self.0.pids(), main, self.0.started)
+        let pids = self.0.pids();
+        members::look(&pids, self.0.living_main(), members::memory(&pids), self.0.started)
     }
 
     fn members(&self) -> Vec<Leftover> {
@@ -162,6 +162,9 @@ impl Tree for Walked {
 
 impl Walk {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        if scope == Scope::Group {
+            self.known().asked.clear();
+        }
         // First: whom the main process leaves behind as soon as it is asked may not be found any more.
         let members = self.members().unwrap_or_default();
         let main = self.living_main();
@@ -326,8 +329,8 @@ impl Walk {
 }
 
 /// How often it is looked for members before there are none, and how long a look waits for an exec to end.
-const LOOKS: u32 = 10;
-const EXEC: Duration = Duration::from_millis(2);
+pub(super) const LOOKS: u32 = 10;
+pub(super) const EXEC: Duration = Duration::from_millis(2);
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -368,8 +371,13 @@ impl Known {
     }
 }
 
+/// A member, held and then verified. `None` where it is gone, or another process by now.
+pub(super) fn hold(member: Id) -> Option<Pidfd> {
+    Pidfd::open_exactly(member.pid, member.ticks).ok().flatten()
+}
+
 impl Id {
-    fn of(stat: &Stat) -> Self {
+    pub(super) fn of(stat: &Stat) -> Self {
         Self { pid: stat.pid, ticks: stat.ticks }
     }
 }
