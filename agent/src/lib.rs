@@ -10,6 +10,7 @@ mod config; // the settings, typed and checked
 mod convert; // the wire's words to the agent's and back
 mod error;
 mod folder; // the state folder: lock and identity
+mod import; // processes as supervisord and systemd declare them
 mod journal; // what survives the agent
 mod life; // the life of one process: a pure state machine
 mod notify; // systemd is told how the agent is
@@ -49,6 +50,7 @@ pub use crate::{
         SignalConfig, StopConfig, Umask,
     },
     error::{Chain, Error},
+    import::{ImportError, Imported, import},
     life::{Backoff, Restart},
     process::Alias,
     signal::Signal,
