@@ -135,10 +135,13 @@ fn check_agent(config: &Config, tracker: &Result<Tracker, String>, agent: &mut S
     match TcpListener::bind(config.listen) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => agent.warn(format!(
-            "somebody listens on {} already; if that is not this agent, see who with `ss -ltnp`, or choose another `listen`",
+            "somebody listens on {} already; if that is not this agent, see who with `ss -ltnp`, or \
+             choose another `listen`",
             config.listen
         )),
-        Err(error) => agent.error(format!("cannot listen on {}: {error}; choose another `listen`", config.listen)),
+        Err(error) => {
+            agent.error(format!("cannot listen on {}: {error}; choose another `listen`", config.listen))
+        }
     }
     for (setting, folder) in [("state", config.state.clone()), ("log", config.log_folder())] {
         check_own_folder(setting, &folder, agent);
@@ -149,7 +152,8 @@ fn check_agent(config: &Config, tracker: &Result<Tracker, String>, agent: &mut S
             agent.about.push_str("processes are tracked without cgroups, as configured");
         }
         Ok(Tracker::Walk { why }) => agent.warn(format!(
-            "processes are tracked without cgroups, as started from here: {why}; run it as root, or under systemd with `Delegate=yes`"
+            "processes are tracked without cgroups, as started from here: {why}; run it as root, or \
+             under systemd with `Delegate=yes`"
         )),
         Err(why) => agent.error(format!("processes can not be watched: {why}")),
     }
@@ -177,7 +181,8 @@ fn check_own_folder(setting: &str, folder: &Path, agent: &mut Subject) {
             if !access::agent_may_write(there) {
                 let there = there.display();
                 agent.error(format!(
-                    "`{setting}`: cannot make `{shown}` in `{there}`; make it as root, and give it to the agent's user"
+                    "`{setting}`: cannot make `{shown}` in `{there}`; make it as root, and give it \
+                     to the agent's user"
                 ));
             }
         }
@@ -292,7 +297,8 @@ fn check_ports(process: &ProcessConfig, config: &Config, who: &Who, subject: &mu
         }
         if port < first_free_port() && !who.is_root() {
             subject.warn(format!(
-                "`{setting}`: only root listens on port {port}; is it right, or has the program a right of its own?"
+                "`{setting}`: only root listens on port {port}; is it right, or has the program a \
+                 right of its own?"
             ));
         }
         let others = config.processes.iter().filter(|other| other.alias != process.alias);

@@ -33,11 +33,15 @@ impl Who {
             None => Self::agent(),
             Some(name) => {
                 let user = uzers::get_user_by_name(name).ok_or_else(|| {
-                    format!("`user`: there is no user `{name}` on this host; make it with `useradd`, or correct it")
+                    format!(
+                        "`user`: there is no user `{name}` on this host; make it with \
+                         `useradd`, or correct it"
+                    )
                 })?;
                 if user.uid() != own.as_raw() && !own.is_root() {
                     return Err(format!(
-                        "`user`: only root can become `{name}`; run the agent as root or as that user, or remove `user`"
+                        "`user`: only root can become `{name}`; run the agent as root or as that \
+                         user, or remove `user`"
                     ));
                 }
                 let groups = uzers::get_user_groups(name, user.primary_group_id()).unwrap_or_default();
@@ -48,7 +52,8 @@ impl Who {
         if let Some(name) = &process.group {
             let group = uzers::get_group_by_name(name).ok_or_else(|| {
                 format!(
-                    "`group`: there is no group `{name}` on this host; make it with `groupadd`, or correct it"
+                    "`group`: there is no group `{name}` on this host; make it with `groupadd`, or \
+                     correct it"
                 )
             })?;
             if !own.is_root() && !who.groups.contains(&group.gid()) {
@@ -92,7 +97,8 @@ impl Who {
             Ok(Format::Program) => return Ok(others_may_change(program, &meta)),
             Ok(Format::Unknown) => {
                 return Ok(Some(format!(
-                    "`{shown}` is neither a program of this system nor a script that begins with `#!`; can it be run?"
+                    "`{shown}` is neither a program of this system nor a script that begins with \
+                     `#!`; can it be run?"
                 )));
             }
             // Who runs it need not read it.
@@ -103,7 +109,8 @@ impl Who {
         }
         if !interpreter.is_file() {
             return Err(format!(
-                "`{shown}` wants to be run by `{}`, which does not exist; install that, or correct the first line",
+                "`{shown}` wants to be run by `{}`, which does not exist; install that, or correct \
+                 the first line",
                 interpreter.display()
             ));
         }
@@ -135,7 +142,8 @@ impl Who {
             if !self.may(&meta, ENTER) {
                 let (name, shown, folder) = (&self.name, path.display(), folder.display());
                 return Err(format!(
-                    "`{name}` can not reach `{shown}`: it may not enter `{folder}`; run `chmod o+x {folder}`, or put it elsewhere"
+                    "`{name}` can not reach `{shown}`: it may not enter `{folder}`; run `chmod o+x \
+                     {folder}`, or put it elsewhere"
                 ));
             }
         }

@@ -57,7 +57,8 @@ pub(super) fn read(path: &Path, text: &str, find: &dyn Fn(&str) -> Option<PathBu
                 let members = section.entries.iter().find(|(key, _)| key == "programs");
                 let members = members.map_or("", |(_, members)| members);
                 imported.notes.push(format!(
-                    "`{file}`: the group `{name}` ({members}) has no counterpart: its processes are ordered one by one, or all together"
+                    "`{file}`: the group `{name}` ({members}) has no counterpart: its processes are \
+                     ordered one by one, or all together"
                 ));
             }
             "include" => {
@@ -82,7 +83,8 @@ pub(super) fn read(path: &Path, text: &str, find: &dyn Fn(&str) -> Option<PathBu
                 let entries: Vec<_> = entries.collect();
                 if !entries.is_empty() {
                     imported.notes.push(format!(
-                        "`{file}`: [supervisord] sets for all its programs what is to be set for each process here: {}",
+                        "`{file}`: [supervisord] sets for all its programs what is to be set for \
+                         each process here: {}",
                         in_words(&entries)
                     ));
                 }
@@ -204,7 +206,10 @@ impl Program<'_> {
         let from = folder.as_deref().map_or(Path::new("/"), Path::new);
         draft.set_command(&words, from, self.find);
         if words.iter().any(|word| ["&&", "||", "|", ";", ">", "2>&1"].contains(&word.as_str())) {
-            draft.note("its arguments look like a shell line, and no shell reads them: say `/bin/sh -c` where one is meant");
+            draft.note(
+                "its arguments look like a shell line, and no shell reads them: say `/bin/sh \
+                 -c` where one is meant",
+            );
         }
         if let Some(folder) = &folder {
             draft.set_folder(folder, self.here);
@@ -217,7 +222,10 @@ impl Program<'_> {
         }
         draft.set_environment(environment);
         if take("autostart").is_some_and(|text| !is_true(&text)) {
-            draft.note("autostart = false: here it is started with the agent until it is stopped once; that wish is kept");
+            draft.note(
+                "autostart = false: here it is started with the agent until it is stopped \
+                 once; that wish is kept",
+            );
         }
         let exit_codes = take("exitcodes").unwrap_or_else(|| "0".to_owned());
         let restart =
@@ -278,7 +286,8 @@ impl Program<'_> {
             match file.as_deref() {
                 None | Some("AUTO") => {}
                 Some(file) => draft.note(format!(
-                    "{key} = {file}: here it goes to the agent's file, which `belay` and the answers name; change who reads that one"
+                    "{key} = {file}: here it goes to the agent's file, which `belay` and the \
+                     answers name; change who reads that one"
                 )),
             }
         }

@@ -1,5 +1,6 @@
 //! Reads units of systemd.
 
+mod limits;
 mod words;
 
 use std::{
@@ -9,12 +10,12 @@ use std::{
 };
 
 use humantime_serde::re::humantime;
-use toml::{Table, Value};
+use toml::Table;
 
 use self::words::{Specifiers, split};
 use super::{
     ImportError, Imported,
-    draft::{Draft, Pauses, Stop, size},
+    draft::{Draft, Pauses, Stop},
     ini::{self, Section},
     read,
 };
@@ -89,7 +90,8 @@ pub(super) fn take(units: Vec<Unit>, find: &dyn Fn(&str) -> Option<PathBuf>, imp
         let strangers: Vec<_> = unit.after.iter().filter(|name| alias_of(name).is_none()).cloned().collect();
         if !strangers.is_empty() {
             unit.draft.note(format!(
-                "no counterpart: After={}, which was not imported; where it matters, order the agent's own unit after it",
+                "no counterpart: After={}, which was not imported; where it matters, order the \
+                 agent's own unit after it",
                 strangers.join(" ")
             ));
         }
@@ -248,9 +250,14 @@ impl Reader<'_> {
         for key in ["ExecStartPre", "ExecStartPost", "ExecCondition", "ExecStopPost", "ExecReload"] {
             for command in self.service.take_list(key) {
                 self.draft.note(match key {
-                    "ExecReload" => format!("no counterpart: ExecReload={command}: there is no order to reload a process"),
+                    "ExecReload" => {
+                        format!("no counterpart: ExecReload={command}: there is no order to reload a process")
+                    }
                     "ExecStartPre" | "ExecCondition" => {
-                        format!("no counterpart: {key}={command}: do it in a script that ends with `exec` of the command")
+                        format!(
+                            "no counterpart: {key}={command}: do it in a script that ends with \
+                             `exec` of the command"
+                        )
                     }
                     _ => format!("no counterpart: {key}={command}"),
                 });
@@ -269,15 +276,20 @@ impl Reader<'_> {
         *first = rest;
         for letter in prefix.chars() {
             match letter {
-                '-' if key == "ExecStart" => self.draft.note(format!("{key}=-...: its failures do not count there; see `success_codes`")),
+                '-' if key == "ExecStart" => self
+                    .draft
+                    .note(format!("{key}=-...: its failures do not count there; see `success_codes`")),
                 '@' if words.len() > 1 => {
                     let name = words.remove(1);
                     self.draft.note(format!("{key}=@...: it can not be shown under another name, `{name}`"));
                 }
                 '+' | '!' => self.draft.note(format!(
-                    "{key}={letter}...: it ran with all rights there, whatever `User=` says; here it runs as `user`"
+                    "{key}={letter}...: it ran with all rights there, whatever `User=` says; here \
+                     it runs as `user`"
                 )),
-                '|' => self.draft.note(format!("{key}=|...: it ran in a shell there: write `/bin/sh -c` where it needs one")),
+                '|' => self.draft.note(format!(
+                    "{key}=|...: it ran in a shell there: write `/bin/sh -c` where it needs one"
+                )),
                 _ => {}
             }
         }
@@ -297,82 +309,6 @@ impl Reader<'_> {
             ));
         }
         words
-    }
-
-    fn account(&mut self) {
-        for (key, ours) in [("User", "user"), ("Group", "group")] {
-            if let Some(name) = self.take(key) {
-                self.draft.set_account(ours, &name);
-            }
-        }
-        if let Some(umask) = self.take("UMask") {
-            self.draft.set_umask(&umask);
-        }
-        for (key, ours) in [("Nice", "nice"), ("OOMScoreAdjust", "oom_score_adj")] {
-            match self.take(key).map(|text| (text.parse::<i64>(), text)) {
-                None => {}
-                Some((Ok(number), _)) => self.draft.set(ours, number),
-                Some((Err(_), text)) => self.draft.note(format!("{key}={text}: this is not understood")),
-            }
-        }
-    }
-
-    fn limits(&mut self) {
-        let mut rlimits = Table::new();
-        for (key, ours, unit) in RLIMITS {
-            let Some(text) = self.take(key) else {
-                continue;
-            };
-            let hard = text.split_once(':').map_or(&*text, |(_, hard)| hard);
-            if hard != text {
-                self.draft.note(format!("{key}={text}: here there is one limit, not a soft and a hard one"));
-            }
-            let limit = match (hard, unit) {
-                ("infinity", _) => Some(Value::from("unlimited")),
-                (hard, CountedIn::Bytes) => {
-                    bytes(hard).and_then(|bytes| i64::try_from(bytes).ok()).map(Value::from)
-                }
-                (hard, CountedIn::Seconds) => {
-                    time(hard).flatten().and_then(|time| i64::try_from(time.as_secs()).ok()).map(Value::from)
-                }
-                (hard, CountedIn::Count) => {
-                    hard.parse::<i64>().ok().filter(|count| *count >= 0).map(Value::from)
-                }
-            };
-            match limit {
-                Some(limit) => _ = rlimits.insert((*ours).to_owned(), limit),
-                None => self.draft.note(format!("{key}={text}: this is not understood")),
-            }
-        }
-        if !rlimits.is_empty() {
-            self.draft.set("rlimits", rlimits);
-        }
-        let mut cgroup = Table::new();
-        if let Some(text) = self.take("CPUQuota") {
-            match text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok()) {
-                Some(percent) if percent >= 1.0 => {
-                    cgroup.insert("cpus".to_owned(), Value::Float(percent / 100.0));
-                }
-                _ => self.draft.note(format!("CPUQuota={text}: this is not understood")),
-            }
-        }
-        if let Some(text) = self.take("MemoryMax").or_else(|| self.take("MemoryLimit")) {
-            match bytes(&text) {
-                Some(bytes) if bytes >= 1 << 20 => _ = cgroup.insert("memory".to_owned(), size(bytes).into()),
-                _ if text == "infinity" => {}
-                _ => self.draft.note(format!("MemoryMax={text}: write a size in `cgroup.memory`")),
-            }
-        }
-        if let Some(text) = self.take("TasksMax") {
-            match text.parse::<u32>() {
-                Ok(tasks) if tasks > 0 => _ = cgroup.insert("pids".to_owned(), i64::from(tasks).into()),
-                _ if text == "infinity" => {}
-                _ => self.draft.note(format!("TasksMax={text}: write a number in `cgroup.pids`")),
-            }
-        }
-        if !cgroup.is_empty() {
-            self.draft.set("cgroup", cgroup);
-        }
     }
 
     fn restart(&mut self) {
@@ -401,7 +337,8 @@ impl Reader<'_> {
         let unlimited = interval.as_deref().and_then(time).flatten().is_some_and(|time| time.is_zero());
         if let Some(interval) = interval.filter(|_| !unlimited) {
             self.draft.note(format!(
-                "StartLimitIntervalSec={interval}: here it has failed after so many endings in a row (`backoff.give_up_after`), each within `backoff.healthy`"
+                "StartLimitIntervalSec={interval}: here it has failed after so many endings in a \
+                 row (`backoff.give_up_after`), each within `backoff.healthy`"
             ));
         }
         let give_up_after = match (unlimited, burst.map(|text| text.parse())) {
@@ -444,7 +381,10 @@ impl Reader<'_> {
         let mut before = None;
         if let Some(line) = first {
             if line.contains("$MAINPID") || line.contains("${MAINPID}") {
-                self.draft.note(format!("no counterpart: ExecStop={line}: no pid is told; is it only a signal, as in `stop.signal`?"));
+                self.draft.note(format!(
+                    "no counterpart: ExecStop={line}: no pid is told; is it \
+                     only a signal, as in `stop.signal`?"
+                ));
             } else {
                 let mut words = self.words("ExecStop", &line);
                 if let Some(program) = words.first_mut() {
@@ -492,19 +432,26 @@ impl Reader<'_> {
                 self.ready(timeout.flatten().unwrap_or(DEFAULT_TIMEOUT));
             }
             "forking" => self.draft.note(
-                "Type=forking: let it stay in the foreground (often a flag such as `--nodaemon` or `-f`): then its exit is seen. As it is, it runs as long as anything of it is alive",
+                "Type=forking: let it stay in the foreground (often a flag such as `--nodaemon` or \
+                 `-f`): then its exit is seen. As it is, it runs as long as anything of it is alive",
             ),
             "oneshot" => self.draft.note(
-                "Type=oneshot: it ends by itself, and then shows as stopped; is it a process to look after at all?",
+                "Type=oneshot: it ends by itself, and then shows as stopped; is it a process to \
+                 look after at all?",
             ),
-            "dbus" => self.draft.note("Type=dbus: there is no bus here; say in `ready` what shows that it is ready"),
+            "dbus" => {
+                self.draft.note("Type=dbus: there is no bus here; say in `ready` what shows that it is ready")
+            }
             kind => self.draft.note(format!("Type={kind}: this is not understood")),
         }
         if let Some(file) = self.take("PIDFile") {
             self.draft.note(format!("PIDFile={file} is not needed: a pid in a file is never a target here"));
         }
         if let Some(watchdog) = self.take("WatchdogSec") {
-            self.draft.note(format!("WatchdogSec={watchdog}: `WATCHDOG=1` is not listened to; say in `live` what shows that it works"));
+            self.draft.note(format!(
+                "WatchdogSec={watchdog}: `WATCHDOG=1` is not listened to; say \
+                 in `live` what shows that it works"
+            ));
         }
     }
 
@@ -571,25 +518,6 @@ impl Reader<'_> {
     }
 }
 
-/// What a limit is counted in.
-enum CountedIn {
-    Bytes,
-    Seconds,
-    Count,
-}
-
-const RLIMITS: &[(&str, &str, CountedIn)] = &[
-    ("LimitAS", "as", CountedIn::Bytes),
-    ("LimitCORE", "core", CountedIn::Bytes),
-    ("LimitCPU", "cpu", CountedIn::Seconds),
-    ("LimitDATA", "data", CountedIn::Bytes),
-    ("LimitFSIZE", "fsize", CountedIn::Bytes),
-    ("LimitMEMLOCK", "memlock", CountedIn::Bytes),
-    ("LimitNOFILE", "nofile", CountedIn::Count),
-    ("LimitNPROC", "nproc", CountedIn::Count),
-    ("LimitSTACK", "stack", CountedIn::Bytes),
-];
-
 /// How the keys begin that confine a process.
 const SANDBOX: &[&str] = &[
     "AmbientCapabilities",
@@ -626,12 +554,4 @@ fn time(text: &str) -> Option<Option<Duration>> {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok().map(Some),
         Err(_) => humantime::parse_duration(text).ok().map(Some),
     }
-}
-
-/// Reads `512M`, in which a megabyte is 1024 times 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let units = [('K', 1_u64 << 10), ('M', 1 << 20), ('G', 1 << 30), ('T', 1 << 40)];
-    let unit = units.iter().find_map(|(letter, factor)| Some((text.strip_suffix(*letter)?, *factor)));
-    let (number, factor) = unit.unwrap_or((text, 1));
-    number.trim().parse::<u64>().ok()?.checked_mul(factor)
 }
