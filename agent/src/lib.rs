@@ -6,10 +6,12 @@
 
 mod api; // gRPC in: decode, call, encode
 mod auth; // the fleet's token, both ways
+mod check; // what would fail on this host, before it is started
 mod config; // the settings, typed and checked
 mod convert; // the wire's words to the agent's and back
 mod error;
 mod folder; // the state folder: lock and identity
+mod import; // processes as supervisord and systemd declare them
 mod journal; // what survives the agent
 mod life; // the life of one process: a pure state machine
 mod notify; // systemd is told how the agent is
@@ -44,12 +46,14 @@ use crate::{
     supervisor::{Declared, Supervisor},
 };
 pub use crate::{
+    check::{Findings, check},
     config::{
         CgroupLimits, CgroupUse, Config, ConfigError, HookConfig, Kill, LiveCheck, LiveConfig, Nice,
         OomScore, OutputConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
         SignalConfig, StopConfig, Umask,
     },
     error::{Chain, Error},
+    import::{ImportError, Imported, import},
     life::{Backoff, Restart},
     process::Alias,
     signal::Signal,
@@ -69,11 +73,13 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Loads a configuration, listens where it says, and runs until SIGTERM or ctrl-c.
 pub async fn start(config: &Path) -> Result<(), Error> {
+    // First of all: as the first process of a container nothing else ends it by SIGTERM.
+    let asked_to_end = asked_to_end()?;
     let config = Config::load(config)?;
     config.validate()?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    run_under(&ServiceManager::of_environment(), listener, config, asked_to_end()).await
+    run_under(&ServiceManager::of_environment(), listener, config, asked_to_end).await
 }
 
 /// Runs the agent until `shutdown`. Its processes live on: the next start takes them back.
@@ -196,19 +202,15 @@ async fn serve(
     }
 }
 
-async fn asked_to_end() {
+/// Listens for SIGTERM and ctrl-c from now on.
+fn asked_to_end() -> Result<impl Future<Output = ()>, Error> {
     use tokio::signal::unix::{SignalKind, signal};
-    let ctrl_c = tokio::signal::ctrl_c();
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = ctrl_c => {}
-            }
+    let listen = |kind| signal(kind).map_err(|source| Error::System { what: "listen for signals", source });
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        Err(error) => {
-            warn!(error = %Chain(&error), "SIGTERM can not be caught.");
-            let _ = ctrl_c.await;
-        }
-    }
+    })
 }
