@@ -71,11 +71,11 @@ impl Pidfd {
     /// Leaves its status, where it is a child of this program, to this.
     pub(super) fn hold(self) -> Self {
         reap::hold(self.pid);
-        self.is_held()
+        self.holding()
     }
 
     /// Takes over the hold of [`reap::making`].
-    pub(super) fn is_held(self) -> Self {
+    pub(super) fn holding(self) -> Self {
         self.held.store(true, Ordering::Relaxed);
         self
     }
@@ -125,27 +125,39 @@ impl Pidfd {
     /// Ends when all its threads have, and tells how. It has ended then, even where nobody can tell how.
     pub(super) async fn ending(&self) -> Ending {
         self.ended().await;
-        let ending = self.collect();
-        // Another parent has its status first, and may take its time.
-        if ending.exit == Exit::Unknown && self.tells_its_exit() {
-            let _ = tokio::time::timeout(PARENT, self.forgotten()).await;
-            return self.told();
+        let mut polls = 0;
+        loop {
+            match self.status() {
+                Some(ending) => return ending,
+                None if polls == POLLS_OF_OTHERS => {
+                    self.let_go();
+                    return Ending::UNKNOWN;
+                }
+                None => {}
+            }
+            polls += 1;
+            tokio::time::sleep(POLL_OF_OTHERS).await;
         }
-        ending
     }
 
-    /// How a process has ended: its status, if it was a child of this program, which the kernel then forgets; or what the
-    /// kernel tells of it after another parent has waited for it.
+    /// How a process has ended, as far as it can be told at once.
     pub(super) fn collect(&self) -> Ending {
+        self.status().unwrap_or(Ending::UNKNOWN)
+    }
+
+    /// The status of a child of this program, which the kernel then forgets; or what the kernel tells of it after another
+    /// parent has waited for it. `None` where that parent has not, or where a tracer has to see it first.
+    fn status(&self) -> Option<Ending> {
         match reap::take(|| raw::wait(self.fd.as_fd())) {
+            Ok(None) => None,
             Ok(Some(waited)) => {
                 self.let_go();
-                waited.into()
+                Some(waited.into())
             }
-            Ok(None) => Ending::UNKNOWN,
+            Err(_) if self.tells_its_exit() => None,
             Err(_) => {
                 self.let_go();
-                self.told()
+                Some(self.told())
             }
         }
     }
@@ -165,18 +177,6 @@ impl Pidfd {
             signal => Exit::Signal(Signal::from_raw(signal)),
         };
         Ending { exit, core_dumped: code & 0x80 != 0, ..Ending::UNKNOWN }
-    }
-
-    /// Ends when its parent has waited for it.
-    async fn forgotten(&self) -> io::Result<()> {
-        let watched = raw::watch(self.fd.as_fd().try_clone_to_owned()?, Interest::READABLE)?;
-        loop {
-            let mut ready = watched.readable().await?;
-            if ready.ready().is_read_closed() {
-                return Ok(());
-            }
-            ready.clear_ready();
-        }
     }
 
     /// The number of its real user, while it lives.
@@ -203,8 +203,9 @@ impl From<Waited> for Ending {
     }
 }
 
-/// How long another parent may take to wait for its child.
-const PARENT: Duration = Duration::from_millis(200);
+/// How long others may take to see that a process has ended.
+const POLLS_OF_OTHERS: u32 = 50;
+const POLL_OF_OTHERS: Duration = Duration::from_millis(4);
 
 /// Waits without events: for a program that has run out of descriptors.
 pub(super) async fn poll_until(done: impl Fn() -> bool) {

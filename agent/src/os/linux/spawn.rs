@@ -153,7 +153,7 @@ fn spawn(command: &mut Command) -> Result<io::Result<(Pidfd, Stat)>, StartError>
     let pid = pid_of(&child);
     // Nobody else waits for it, so its pid is its own until it is held.
     match (Pidfd::open(pid), Stat::read(pid)) {
-        (Ok(Some(main)), Ok(Some(stat))) => Ok(Ok((main.is_held(), stat))),
+        (Ok(Some(main)), Ok(Some(stat))) => Ok(Ok((main.holding(), stat))),
         _ => {
             let _ = child.kill();
             let _ = child.wait();

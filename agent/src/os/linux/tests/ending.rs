@@ -154,13 +154,16 @@ async fn the_exit_of_somebody_elses_child_is_known() {
         // A parent that never waits.
         ("exec sleep 1000", false, "unknown exit"),
     ] {
-        let foreign = Foreign::start(&linux, parent);
+        let mut foreign = Foreign::start(&linux, parent);
         let Adoption::Alive(tree) = linux.adopt(&foreign.instance) else {
             panic!("it is alive");
         };
         match killed {
             true => tree.kill().unwrap(),
             false => foreign.may_exit(),
+        }
+        if parent == "wait" {
+            foreign.parent.wait().unwrap();
         }
         let ending = timeout(PATIENCE, tree.main_ended()).await.unwrap();
         assert_eq!(ending.exit.to_string(), expected);

@@ -178,9 +178,10 @@ async fn a_traced_process_is_killed() {
         })
         .await;
         subject.tree.kill().unwrap();
+        // It sees the end first.
+        tracer.wait().unwrap();
         assert_eq!(subject.main_ended().await, Exit::Signal(Signal::KILL));
         subject.emptied().await;
-        tracer.wait().unwrap();
     })
     .await;
 }
