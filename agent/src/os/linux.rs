@@ -10,6 +10,7 @@ mod pidfd;
 mod proc;
 mod raw;
 mod reap;
+mod snapshot;
 mod spawn;
 mod walked;
 

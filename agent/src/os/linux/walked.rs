@@ -15,7 +15,7 @@ use std::{
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ use super::{
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
     reap,
+    snapshot::Snapshot,
 };
 use crate::{
     error::Chain,
@@ -53,6 +54,8 @@ struct Walk {
     mark: Vec<u8>,
     started: Timestamp,
     known: Mutex<Known>,
+    /// When this began to know of it. An older look at the host may not show it.
+    made: Instant,
     /// Held while SIGKILL is on its way to all.
     killing: Mutex<()>,
 }
@@ -69,6 +72,8 @@ struct Known {
     members: HashSet<Id>,
     /// Who got the stop signal: nobody gets it twice.
     asked: HashSet<Id>,
+    /// The look at the host that told this.
+    learnt: Option<Instant>,
     /// The session was seen empty: from then on its number may come to mean another one.
     session_is_over: bool,
 }
@@ -85,7 +90,15 @@ impl Walked {
             main => (main, HashSet::from([first])),
         };
         let known = Known { members, ..Known::default() };
-        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known), killing: Mutex::new(()) }))
+        Self(Arc::new(Walk {
+            main,
+            first,
+            mark,
+            started,
+            known: Mutex::new(known),
+            made: Instant::now(),
+            killing: Mutex::new(()),
+        }))
     }
 }
 
@@ -103,7 +116,7 @@ impl Tree for Walked {
     }
 
     fn is_empty(&self) -> bool {
-        matches!(self.0.members(), Ok(members) if members.is_empty())
+        self.0.living_main().is_none() && matches!(self.0.members(), Ok(members) if members.is_empty())
     }
 
     fn main_exit(&self) -> BoxFuture<'_, Exit> {
@@ -141,11 +154,11 @@ impl Tree for Walked {
 
     fn look(&self) -> Option<Sight> {
         let main = self.0.living_main().map(Pidfd::pid);
-        members::look(&self.0.pids(), main, self.0.started)
+        members::look(&self.0.pids(LOOK_AGE), main, self.0.started)
     }
 
     fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.0.pids())
+        members::tell(&self.0.pids(Duration::ZERO))
     }
 
     fn release(&self) {}
@@ -225,44 +238,70 @@ impl Walk {
         results.finish()
     }
 
-    /// All living members. Where none is found, and one may be hidden by its exec, it is looked again.
+    /// All living members.
     fn members(&self) -> io::Result<Vec<Stat>> {
+        self.members_since(Instant::now())
+    }
+
+    /// All members that lived at this moment or later. Where none is found, and one may be hidden by its exec, it is looked
+    /// again.
+    fn members_since(&self, mut moment: Instant) -> io::Result<Vec<Stat>> {
         let mut looks = 1;
         loop {
             // Whoever is seen alive with its pid after its end is another one.
             let is_over = self.main.as_ref().is_some_and(Pidfd::has_ended);
-            let all = Stat::all().inspect_err(|error| {
+            if is_over {
+                moment = Instant::now();
+            }
+            let snapshot = Snapshot::since(moment).inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
             })?;
+            let all = &snapshot.all;
             let mut known = self.known();
+            let is_old = known.learnt.is_some_and(|learnt| learnt > snapshot.began);
+            let shows_it = snapshot.began > self.made || all.iter().any(|stat| Id::of(stat) == self.first);
+            if is_old || !shows_it {
+                drop(known);
+                moment = Instant::now();
+                continue;
+            }
             if is_over && all.iter().any(|stat| stat.alive && Id::of(stat) == self.first) {
                 known.members.remove(&self.first);
             }
-            let members = self.choose(&all, &mut known);
-            if members.is_empty() && looks < LOOKS && all.iter().any(|stat| self.is_undecided(stat)) {
+            let members = self.choose(&snapshot, &mut known);
+            if members.is_empty()
+                && looks < LOOKS
+                && all.iter().any(|stat| self.is_undecided(stat, &snapshot))
+            {
                 drop(known);
                 looks += 1;
                 thread::sleep(EXEC);
+                moment = Instant::now();
                 continue;
             }
             known.learn(&members, self.first);
+            known.learnt = Some(snapshot.began);
             return Ok(members);
         }
     }
 
     /// Whether it may be a member that can not be told for a moment: while a process begins another program, the kernel
     /// shows no environment of it. Threads of the kernel never have one.
-    fn is_undecided(&self, stat: &Stat) -> bool {
+    fn is_undecided(&self, stat: &Stat, snapshot: &Snapshot) -> bool {
         let of_kernel = stat.pid == KERNEL || stat.parent == KERNEL;
-        stat.alive && !of_kernel && stat.ticks >= self.first.ticks && proc::environment(stat.pid).is_empty()
+        stat.alive && !of_kernel && stat.ticks >= self.first.ticks && snapshot.is_hidden(stat.pid)
     }
 
-    fn pids(&self) -> Vec<i32> {
-        let members = self.members().unwrap_or_default();
+    /// The pids of all members, as they were no longer ago than this.
+    fn pids(&self, age: Duration) -> Vec<i32> {
+        let now = Instant::now();
+        let moment = now.checked_sub(age).unwrap_or(now);
+        let members = self.members_since(moment).unwrap_or_default();
         members.iter().map(|member| member.pid).collect()
     }
 
-    fn choose(&self, all: &[Stat], known: &mut Known) -> Vec<Stat> {
+    fn choose(&self, snapshot: &Snapshot, known: &mut Known) -> Vec<Stat> {
+        let all = &snapshot.all;
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let in_session = |stat: &Stat| stat.session == self.first.pid && stat.ticks >= self.first.ticks;
         // A process that has the main process's pid and is another one: the session's number is in use again.
@@ -272,7 +311,7 @@ impl Walk {
         }
         let is_ours = |stat: &Stat| {
             known.members.contains(&Id::of(stat))
-                || (stat.ticks >= self.first.ticks && proc::has_environment(stat.pid, &self.mark))
+                || (stat.ticks >= self.first.ticks && snapshot.is_marked(stat.pid, &self.mark))
         };
         let is_same_session =
             !known.session_is_over && all.iter().any(|stat| in_session(stat) && is_ours(stat));
@@ -321,6 +360,9 @@ const EXEC: Duration = Duration::from_millis(2);
 
 /// The parent of the kernel's own threads.
 const KERNEL: i32 = 2;
+
+/// How old what is told of a living tree may be: all trees of a host are mostly looked at together.
+const LOOK_AGE: Duration = Duration::from_millis(500);
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -382,7 +424,7 @@ mod tests {
     #[track_caller]
     fn check(tree: &Walked, all: &[Stat], expected: &[i32]) {
         let mut known = tree.0.known();
-        let members = tree.0.choose(all, &mut known);
+        let members = tree.0.choose(&Snapshot::of(all), &mut known);
         known.learn(&members, tree.0.first);
         let pids: Vec<_> = members.iter().map(|stat| stat.pid).collect();
         assert_eq!(pids, expected);
