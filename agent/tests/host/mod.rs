@@ -38,8 +38,8 @@ pub(crate) struct Way {
     pub settings: String,
     /// A command line that runs the program behind it.
     pub around: Vec<String>,
-    /// Whether it is run by [`NOBODY`], in a folder of its own.
-    pub by_nobody: bool,
+    /// Who runs it, in a folder of their own; by default whoever runs the test.
+    pub user: Option<u32>,
     /// How often it reports; often by default.
     pub heartbeat: Option<Duration>,
 }
@@ -94,12 +94,12 @@ impl Host {
         };
         write("agent.toml", &config);
         write("token", TOKEN);
-        if way.by_nobody {
-            // Where the program was built, nobody may look.
+        if let Some(user) = way.user {
+            // Where the program was built, they may not look.
             fs::copy(env!("CARGO_BIN_EXE_belay-agent"), dir.path().join("belay-agent")).unwrap();
             let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
             for path in entries.chain([dir.path().to_owned()]) {
-                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+                chown(path, Some(user), Some(user)).unwrap();
             }
         }
         let client = AgentServiceClient::new(endpoint(&address).connect_lazy());
@@ -214,9 +214,9 @@ impl Host {
     fn program(&self) -> Command {
         let log = fs::File::options().append(true).create(true).open(self.dir.path().join("agent.log"));
         let mut line = self.way.around.clone();
-        if self.way.by_nobody {
+        if let Some(user) = self.way.user {
             line.extend(["setpriv".to_owned(), "--clear-groups".to_owned()]);
-            line.extend([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
+            line.extend([format!("--reuid={user}"), format!("--regid={user}")]);
             line.push(self.dir.path().join("belay-agent").display().to_string());
         } else {
             line.push(env!("CARGO_BIN_EXE_belay-agent").to_owned());

@@ -45,7 +45,7 @@ impl Stat {
     }
 
     fn read_by<T>(pid: i32, parse: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
-        match fs::read(format!("/proc/{pid}/stat")) {
+        match read_whole(&format!("/proc/{pid}/stat")) {
             Ok(line) if line.is_empty() => Ok(None),
             Ok(line) => parse(&line).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
             Err(error) if is_gone(&error) => Ok(None),
@@ -181,7 +181,14 @@ pub(super) fn has_environment(pid: i32, entry: &[u8]) -> bool {
 
 /// The environment with which a process was started, its entries ended by zeros; empty where it can not be read.
 pub(super) fn environment(pid: i32) -> Vec<u8> {
-    fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+    read_whole(&format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
+/// Reads a file that says that it is empty, as all of `/proc` do, with hardly more than one call.
+fn read_whole(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4096);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// When a process began, as a date.

@@ -15,14 +15,14 @@ use std::{
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tracing::error;
 
 use super::{
-    census::{self, Mark, Seen},
+    census::{Census, Mark, Seen},
     fds,
     members::{self, Results},
     pidfd::{Pidfd, Sent},
@@ -55,6 +55,8 @@ struct Walk {
     mark: Vec<u8>,
     started: Timestamp,
     known: Mutex<Known>,
+    /// When this began to know of it. An older look at the host may not show it.
+    made: Instant,
     /// Held while SIGKILL is on its way to all.
     killing: Mutex<()>,
 }
@@ -71,6 +73,8 @@ struct Known {
     members: HashSet<Id>,
     /// Who got the signal of this round: nobody gets it twice.
     asked: HashSet<Id>,
+    /// The look at the host that told this.
+    learnt: Option<Instant>,
     /// The session was seen empty: from then on its number may come to mean another one.
     session_is_over: bool,
 }
@@ -87,7 +91,15 @@ impl Walked {
             main => (main, HashSet::from([first])),
         };
         let known = Known { members, ..Known::default() };
-        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known), killing: Mutex::new(()) }))
+        Self(Arc::new(Walk {
+            main,
+            first,
+            mark,
+            started,
+            known: Mutex::new(known),
+            made: Instant::now(),
+            killing: Mutex::new(()),
+        }))
     }
 }
 
@@ -105,7 +117,9 @@ impl Tree for Walked {
     }
 
     fn is_empty(&self) -> bool {
-        fds::reserved(|| matches!(self.0.members(), Ok(members) if members.is_empty()))
+        fds::reserved(|| {
+            self.0.living_main().is_none() && matches!(self.0.members(), Ok(members) if members.is_empty())
+        })
     }
 
     fn main_ended(&self) -> BoxFuture<'_, Ending> {
@@ -141,12 +155,12 @@ impl Tree for Walked {
     }
 
     fn look(&self) -> Option<Sight> {
-        let pids = self.0.pids();
+        let pids = self.0.pids(LOOK_AGE);
         members::look(&pids, self.0.living_main(), members::memory(&pids), self.0.started)
     }
 
     fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.0.pids())
+        members::tell(&self.0.pids(Duration::ZERO))
     }
 
     fn accounts(&self) -> Accounts {
@@ -240,27 +254,47 @@ impl Walk {
         results.finish()
     }
 
-    /// All living members. Where none is found, and one may be hidden by its exec, it is looked again.
+    /// All living members.
     fn members(&self) -> io::Result<Vec<Stat>> {
+        self.members_since(Instant::now())
+    }
+
+    /// All members that lived at this moment or later. Where none is found, and one may be hidden by its exec, it is looked
+    /// again.
+    fn members_since(&self, mut moment: Instant) -> io::Result<Vec<Stat>> {
         let mut looks = 1;
         loop {
             // Whoever is seen alive with its pid after its end is another one.
             let is_over = self.main.as_ref().is_some_and(Pidfd::has_ended);
-            let all = census::take().inspect_err(|error| {
+            if is_over {
+                moment = Instant::now();
+            }
+            let census = Census::since(moment).inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
             })?;
+            let all = &census.all;
             let mut known = self.known();
+            let is_old = known.learnt.is_some_and(|learnt| learnt > census.began);
+            let shows_it =
+                census.began > self.made || all.iter().any(|seen| Id::of(&seen.stat) == self.first);
+            if is_old || !shows_it {
+                drop(known);
+                moment = Instant::now();
+                continue;
+            }
             if is_over && all.iter().any(|Seen { stat, .. }| stat.alive && Id::of(stat) == self.first) {
                 known.members.remove(&self.first);
             }
-            let members = self.choose(&all, &mut known);
+            let members = self.choose(all, &mut known);
             if members.is_empty() && looks < LOOKS && all.iter().any(|seen| self.is_undecided(seen)) {
                 drop(known);
                 looks += 1;
                 thread::sleep(EXEC);
+                moment = Instant::now();
                 continue;
             }
             known.learn(&members, self.first);
+            known.learnt = Some(census.began);
             return Ok(members);
         }
     }
@@ -270,8 +304,11 @@ impl Walk {
         seen.stat.alive && seen.stat.ticks >= self.first.ticks && seen.mark == Mark::Hidden
     }
 
-    fn pids(&self) -> Vec<i32> {
-        let members = self.members().unwrap_or_default();
+    /// The pids of all members, as they were no longer ago than this.
+    fn pids(&self, age: Duration) -> Vec<i32> {
+        let now = Instant::now();
+        let moment = now.checked_sub(age).unwrap_or(now);
+        let members = self.members_since(moment).unwrap_or_default();
         members.iter().map(|member| member.pid).collect()
     }
 
@@ -331,6 +368,9 @@ impl Walk {
 /// How often it is looked for members before there are none, and how long a look waits for an exec to end.
 pub(super) const LOOKS: u32 = 10;
 pub(super) const EXEC: Duration = Duration::from_millis(2);
+
+/// How old what is told of a living tree may be: all trees of a host are mostly looked at together.
+const LOOK_AGE: Duration = Duration::from_millis(500);
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);

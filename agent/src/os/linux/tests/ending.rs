@@ -105,7 +105,8 @@ impl Foreign {
     fn start(linux: &Linux, parent: &str) -> Self {
         use std::io::BufRead;
         let dir = tempfile::tempdir().unwrap();
-        let script = format!("setsid sh -c 'while [ ! -e go ]; do sleep 0.01; done; exit 7' & echo $!; {parent}");
+        let script =
+            format!("setsid sh -c 'while [ ! -e go ]; do sleep 0.01; done; exit 7' & echo $!; {parent}");
         let mut parent = std::process::Command::new("/bin/sh")
             .args(["-c", &script])
             .current_dir(dir.path())
