@@ -27,8 +27,8 @@ pub(super) struct Snapshot {
 /// What the environment of a process says.
 #[derive(Debug)]
 struct Environment {
-    /// Whether there is none, or none that may be seen.
-    is_hidden: bool,
+    /// Whether nothing is in it, though it may be seen.
+    is_empty: bool,
     /// The entries that mark it as one of an instance.
     marks: Vec<Vec<u8>>,
 }
@@ -60,9 +60,9 @@ impl Snapshot {
         self.environment(pid).marks.iter().any(|carried| carried == mark)
     }
 
-    /// Whether no environment of a process is to be seen.
-    pub(super) fn is_hidden(&self, pid: i32) -> bool {
-        self.environment(pid).is_hidden
+    /// Whether nothing is in the environment of a process, though it may be seen.
+    pub(super) fn is_bare(&self, pid: i32) -> bool {
+        self.environment(pid).is_empty
     }
 
     fn environment(&self, pid: i32) -> Arc<Environment> {
@@ -71,11 +71,13 @@ impl Snapshot {
             return known.clone();
         }
         // Not while others wait: what `/proc` shows of a stuck process may itself get stuck.
-        let bytes = proc::environment(pid);
+        let read = proc::try_environment(pid);
+        let is_empty = read.as_ref().is_ok_and(Vec::is_empty);
+        let bytes = read.unwrap_or_default();
         let entries = bytes.split(|byte| *byte == 0);
         let marks = entries
             .filter(|entry| entry.strip_prefix(MARK.as_bytes()).is_some_and(|value| value.starts_with(b"=")));
-        let read = Environment { is_hidden: bytes.is_empty(), marks: marks.map(<[u8]>::to_vec).collect() };
+        let read = Environment { is_empty, marks: marks.map(<[u8]>::to_vec).collect() };
         environments().entry(pid).or_insert(Arc::new(read)).clone()
     }
 }
@@ -92,7 +94,7 @@ mod tests {
         assert!(other.began >= moment);
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(first.all.iter().any(|stat| stat.pid == own));
-        assert!(!first.is_marked(own, b"BELAY_INSTANCE=1") && !first.is_hidden(own));
+        assert!(!first.is_marked(own, b"BELAY_INSTANCE=1") && !first.is_bare(own));
         let later = Instant::now();
         assert!(Snapshot::since(later).unwrap().began >= later);
     }

@@ -72,6 +72,8 @@ struct Known {
     members: HashSet<Id>,
     /// Who got the stop signal: nobody gets it twice.
     asked: HashSet<Id>,
+    /// Who has an empty environment, and is not about to have another one.
+    bare: HashSet<Id>,
     /// The look at the host that told this.
     learnt: Option<Instant>,
     /// The session was seen empty: from then on its number may come to mean another one.
@@ -269,15 +271,18 @@ impl Walk {
                 known.members.remove(&self.first);
             }
             let members = self.choose(&snapshot, &mut known);
-            if members.is_empty()
-                && looks < LOOKS
-                && all.iter().any(|stat| self.is_undecided(stat, &snapshot))
-            {
-                drop(known);
-                looks += 1;
-                thread::sleep(EXEC);
-                moment = Instant::now();
-                continue;
+            if members.is_empty() {
+                let undecided = all.iter().filter(|stat| self.is_undecided(stat, &snapshot));
+                let undecided: HashSet<_> = undecided.map(Id::of).collect();
+                if looks < LOOKS && !undecided.is_subset(&known.bare) {
+                    drop(known);
+                    looks += 1;
+                    thread::sleep(EXEC);
+                    moment = Instant::now();
+                    continue;
+                }
+                // No exec takes that long. The next look does not wait for them.
+                known.bare = undecided;
             }
             known.learn(&members, self.first);
             known.learnt = Some(snapshot.began);
@@ -286,10 +291,10 @@ impl Walk {
     }
 
     /// Whether it may be a member that can not be told for a moment: while a process begins another program, the kernel
-    /// shows no environment of it. Threads of the kernel never have one.
+    /// shows an empty environment of it. Threads of the kernel never have another one.
     fn is_undecided(&self, stat: &Stat, snapshot: &Snapshot) -> bool {
         let of_kernel = stat.pid == KERNEL || stat.parent == KERNEL;
-        stat.alive && !of_kernel && stat.ticks >= self.first.ticks && snapshot.is_hidden(stat.pid)
+        stat.alive && !of_kernel && stat.ticks >= self.first.ticks && snapshot.is_bare(stat.pid)
     }
 
     /// The pids of all members, as they were no longer ago than this.
