@@ -79,7 +79,10 @@ fn mark_of(stat: &Stat) -> Mark {
     if stat.pid == KERNEL || stat.parent == KERNEL {
         return Mark::Absent;
     }
-    let environment = proc::environment(stat.pid);
+    // What may not be read is not about to begin another program.
+    let Ok(environment) = proc::try_environment(stat.pid) else {
+        return Mark::Absent;
+    };
     let is_mark =
         |entry: &&[u8]| entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
     match environment.split(|byte| *byte == 0).find(is_mark) {

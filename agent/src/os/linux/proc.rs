@@ -181,7 +181,12 @@ pub(super) fn has_environment(pid: i32, entry: &[u8]) -> bool {
 
 /// The environment with which a process was started, its entries ended by zeros; empty where it can not be read.
 pub(super) fn environment(pid: i32) -> Vec<u8> {
-    read_whole(&format!("/proc/{pid}/environ")).unwrap_or_default()
+    try_environment(pid).unwrap_or_default()
+}
+
+/// The same, or why it can not be read.
+pub(super) fn try_environment(pid: i32) -> io::Result<Vec<u8>> {
+    read_whole(&format!("/proc/{pid}/environ"))
 }
 
 /// Reads a file that says that it is empty, as all of `/proc` do, with hardly more than one call.

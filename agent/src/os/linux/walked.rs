@@ -73,6 +73,8 @@ struct Known {
     members: HashSet<Id>,
     /// Who got the signal of this round: nobody gets it twice.
     asked: HashSet<Id>,
+    /// Who has an empty environment, and is not about to have another one.
+    bare: HashSet<Id>,
     /// The look at the host that told this.
     learnt: Option<Instant>,
     /// The session was seen empty: from then on its number may come to mean another one.
@@ -286,12 +288,18 @@ impl Walk {
                 known.members.remove(&self.first);
             }
             let members = self.choose(all, &mut known);
-            if members.is_empty() && looks < LOOKS && all.iter().any(|seen| self.is_undecided(seen)) {
-                drop(known);
-                looks += 1;
-                thread::sleep(EXEC);
-                moment = Instant::now();
-                continue;
+            if members.is_empty() {
+                let undecided = all.iter().filter(|seen| self.is_undecided(seen));
+                let undecided: HashSet<_> = undecided.map(|seen| Id::of(&seen.stat)).collect();
+                if looks < LOOKS && !undecided.is_subset(&known.bare) {
+                    drop(known);
+                    looks += 1;
+                    thread::sleep(EXEC);
+                    moment = Instant::now();
+                    continue;
+                }
+                // No exec takes that long. The next look does not wait for them.
+                known.bare = undecided;
             }
             known.learn(&members, self.first);
             known.learnt = Some(census.began);
