@@ -14,6 +14,7 @@ mod journal; // what survives the agent
 mod life; // the life of one process: a pure state machine
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
+mod output; // the output of processes: kept within its bound, read, followed
 mod process; // what is said of a process
 mod report; // the stream to the server
 mod signal; // signals by name
@@ -36,6 +37,7 @@ use crate::{
     folder::StateFolder,
     journal::Journal,
     os::linux::Linux,
+    output::Outputs,
     report::Reporting,
     supervisor::{Declared, Supervisor},
 };
@@ -89,6 +91,8 @@ pub async fn run(
     let (journal, memory) = Journal::open(folder.path());
     let declared = Declared { processes: config.processes.clone(), log: config.log_folder() };
     let boot_id = os::Os::boot_id(&*linux).to_owned();
+    let outputs = Outputs::spawn(config.log_folder());
+    config.processes.iter().for_each(|process| outputs.watch(process));
     let (supervisor, owner) = Supervisor::spawn(linux, declared, journal, memory);
     let reporting = Reporting {
         server: config.server.clone(),
@@ -105,8 +109,13 @@ pub async fn run(
     };
     let reporter = AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting)));
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
-    let api = Api::new(supervisor.clone(), identity, incarnation);
+    let api = Api::new(supervisor.clone(), outputs.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
+    let shutdown = async {
+        shutdown.await;
+        // Those who follow a log would hold up the end.
+        outputs.close();
+    };
     let served = serve(listener, api, gatekeeper, shutdown).await;
     drop(reporter);
     supervisor.close().await;

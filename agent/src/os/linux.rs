@@ -13,6 +13,8 @@ mod reap;
 mod spawn;
 mod walked;
 
+pub(crate) use self::raw::watch;
+
 #[cfg(test)]
 mod tests;
 

@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -23,7 +22,10 @@ use super::{
     raw::{self, Entry, UserIds},
     reap,
 };
-use crate::os::{Instance, Launch, Os, StartError, Started, Tree};
+use crate::{
+    os::{Instance, Launch, Os, StartError, Started, Tree},
+    output::open_for_process,
+};
 
 /// Variables of the agent's own environment that its processes get too. Nothing else of it does.
 const INHERITED: &[&str] = &["PATH", "LANG", "LC_ALL", "TZ"];
@@ -113,14 +115,8 @@ fn identify(
     (instance, tree)
 }
 
-/// Opened by the agent and written by the process itself: no pipe that could break or fill when the agent is away.
 fn open_log(launch: &Launch) -> Result<File, StartError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(&launch.log)
-        .map_err(|source| log_error(launch, source))
+    open_for_process(&launch.log).map_err(|source| log_error(launch, source))
 }
 
 fn log_error(launch: &Launch, source: io::Error) -> StartError {
