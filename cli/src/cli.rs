@@ -139,6 +139,9 @@ mod tests {
         check("belay agent --config a.toml", true);
         check("belay agent stop --host web --no-wait --reason why", true);
         check("belay process why obstat2", true);
+        check("belay process stop --force obstat2", true);
+        check("belay process restart --force obstat2", false);
+        check("belay agent stop --force", false);
         check("belay user add alice --role host_manager --role TASK_VIEWER --password-stdin", true);
         check("belay --timeout 90s task watch 7", true);
     }

@@ -11,8 +11,8 @@ Exit codes:
   0  done
   1  failed, and nothing more will happen
   2  wrong usage or invalid input: nothing was ordered
-  3  not found: no such host, process, task or user
-  4  not allowed: no credentials, wrong ones, or a role is missing
+  3  not found: no such host, process, task, user or log file
+  4  not allowed: no credentials, wrong ones, a role is missing, or the log file is not offered
   5  conflict: the host is busy, the process is not operable, the name is taken
   6  not reachable, or not proven: the outcome is not known";
 
@@ -40,13 +40,14 @@ impl Exit {
     pub(crate) const fn of_reason(reason: Reason) -> Self {
         match reason {
             Reason::InvalidArgument | Reason::UnsupportedMediaType | Reason::BodyTooLarge => Self::Usage,
-            Reason::Unauthenticated | Reason::PermissionDenied => Self::NotAllowed,
+            Reason::Unauthenticated | Reason::PermissionDenied | Reason::LogNotOffered => Self::NotAllowed,
             Reason::HostUnknown
             | Reason::ProcessUnknown
             | Reason::TaskUnknown
             | Reason::SubtaskUnknown
             | Reason::UserUnknown
-            | Reason::OperationUnknown => Self::NotFound,
+            | Reason::OperationUnknown
+            | Reason::LogUnknown => Self::NotFound,
             Reason::UserExists
             | Reason::LastAdmin
             | Reason::AgentBusy
@@ -62,6 +63,7 @@ impl Exit {
             | Reason::NotProven
             | Reason::TimedOut => Self::Unknown,
             Reason::Leftovers
+            | Reason::SignalRefused
             | Reason::StartFailed
             | Reason::RouteUnknown
             | Reason::MethodNotAllowed
@@ -113,7 +115,10 @@ mod tests {
         check(Reason::ProcessNotOperable, 5);
         check(Reason::AgentUnreachable, 6);
         check(Reason::NotProven, 6);
+        check(Reason::LogUnknown, 3);
+        check(Reason::LogNotOffered, 4);
         check(Reason::Leftovers, 1);
+        check(Reason::SignalRefused, 1);
         check(Reason::Internal, 1);
     }
 

@@ -21,18 +21,21 @@ pub(crate) struct Row {
 
 /// The line of a reason.
 ///
-/// 409 is a conflict with how things stand, which the caller can resolve. `LEFTOVERS` and `START_FAILED` are 500: the
-/// request was right and was carried out, its effect failed on the host, and repeating it unchanged will not do.
+/// 409 is a conflict with how things stand, which the caller can resolve. `LEFTOVERS`, `SIGNAL_REFUSED` and
+/// `START_FAILED` are 500: the request was right and was carried out, its effect failed on the host, and repeating it
+/// unchanged will not do.
 pub(crate) fn row(reason: Reason) -> Row {
     use StatusCode as Http;
     let (status, code, error_code) = match reason {
         Reason::InvalidArgument => (Http::BAD_REQUEST, 1001, "COM10001"),
         Reason::Unauthenticated => (Http::UNAUTHORIZED, 0, "IAM10000"),
-        Reason::PermissionDenied => (Http::FORBIDDEN, 0, "IAM11000"),
+        Reason::PermissionDenied | Reason::LogNotOffered => (Http::FORBIDDEN, 0, "IAM11000"),
         Reason::HostUnknown => (Http::NOT_FOUND, 7005, "CMP07005"),
         Reason::ProcessUnknown => (Http::NOT_FOUND, 0, "CMP07054"),
         Reason::TaskUnknown | Reason::SubtaskUnknown => (Http::NOT_FOUND, 4001, "TSK10001"),
-        Reason::UserUnknown | Reason::OperationUnknown => (Http::NOT_FOUND, 1002, "COM10002"),
+        Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown => {
+            (Http::NOT_FOUND, 1002, "COM10002")
+        }
         Reason::RouteUnknown => (Http::NOT_FOUND, 1003, "COM10003"),
         Reason::MethodNotAllowed => (Http::METHOD_NOT_ALLOWED, 1008, "COM10008"),
         Reason::UnsupportedMediaType => (Http::UNSUPPORTED_MEDIA_TYPE, 1003, "COM10003"),
@@ -44,7 +47,9 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::AgentUnreachable | Reason::WrongAgent => (Http::SERVICE_UNAVAILABLE, 0, "CMP10001"),
         // Not known is not failed, so no code that says "failed".
         Reason::NotProven => (Http::GATEWAY_TIMEOUT, 0, "COM10999"),
-        Reason::Leftovers | Reason::StartFailed => (Http::INTERNAL_SERVER_ERROR, 0, "CMP10002"),
+        Reason::Leftovers | Reason::SignalRefused | Reason::StartFailed => {
+            (Http::INTERNAL_SERVER_ERROR, 0, "CMP10002")
+        }
         Reason::Superseded | Reason::StaleEpoch => (Http::CONFLICT, 1005, "COM10005"),
         Reason::TimedOut => (Http::GATEWAY_TIMEOUT, 0, "TSK10012"),
         Reason::Overloaded => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
@@ -195,6 +200,9 @@ mod tests {
         AGENT_UNREACHABLE      503 CMP10001 0
         NOT_PROVEN             504 COM10999 0
         LEFTOVERS              500 CMP10002 0
+        SIGNAL_REFUSED         500 CMP10002 0
+        LOG_NOT_OFFERED        403 IAM11000 0
+        LOG_UNKNOWN            404 COM10002 1002
         START_FAILED           500 CMP10002 0
         SUPERSEDED             409 COM10005 1005
         TIMED_OUT              504 TSK10012 0

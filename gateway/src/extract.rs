@@ -5,7 +5,7 @@ mod body;
 mod path;
 mod query;
 
-pub(crate) use body::{CreateTokenBody, CreateUserBody, Json, OrderBody, PasswordBody};
+pub(crate) use body::{CreateTokenBody, CreateUserBody, Json, OrderBody, PasswordBody, StopBody};
 pub(crate) use path::{HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
 pub(crate) use query::Query;
 

@@ -18,7 +18,7 @@ mod user;
 
 pub use agent::HostAgent;
 pub use audit::AuditRecord;
-pub use detail::{AgentProcessDetail, ExitReport, Leftover};
+pub use detail::{AgentProcessDetail, ExitReport, Leftover, Rung};
 pub use host::{Host, HostService};
 pub use page::{Listed, Page, Paged};
 pub use process::AgentProcess;

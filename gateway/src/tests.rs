@@ -41,6 +41,22 @@ async fn an_order_is_one_call_with_credentials_trace_and_deadline() {
 }
 
 #[tokio::test]
+async fn a_stop_may_be_forced_and_nothing_else() {
+    let gateway = Running::start().await;
+    let process = v1::AgentProcess { id: 185, host_id: 20, status: 2, ..v1::AgentProcess::default() };
+    gateway.fake.reply(v1::StopAgentProcessResponse { process: Some(process) });
+    let answer = gateway.send("POST", STOP, &[JSON], br#"{"force": true}"#).await;
+    assert_eq!((answer.status, &answer.body["data"]["status"]), (200, &"STOPPED".into()));
+    let [seen] = &gateway.fake.take_seen()[..] else { panic!("one call") };
+    assert!(seen.message.contains("force: true"), "{}", seen.message);
+
+    for other in [STOP.replace("/stop", "/start"), "/api/v2/compute/hosts/20/agent/stop".to_owned()] {
+        let answer = gateway.send("POST", &other, &[JSON], br#"{"force": true}"#).await;
+        assert_eq!((answer.status, answer.reason()), (400, "INVALID_ARGUMENT"), "{other}");
+    }
+}
+
+#[tokio::test]
 async fn without_credentials_the_server_is_asked_all_the_same() {
     let gateway = Running::start().await;
     gateway.fake.fail(Problem::new(Reason::Unauthenticated, "no credentials"));

@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
+    api::LARGEST_OF_AGENT,
     convert::{Operation, OperationState, observed},
     error::Error,
     fleet::{Fleet, Reachable},
@@ -43,8 +44,10 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// What an agent is ordered to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// Stop the process of this alias.
+    /// Stop the process of this alias, as its settings say.
     Stop(String),
+    /// Kill it at once, also where a stop of it is under way.
+    ForceStop(String),
     /// Start it.
     Start(String),
     /// Stop it, then start it.
@@ -60,14 +63,14 @@ impl Verb {
     pub(crate) fn starts(&self) -> bool {
         match self {
             Self::Start(_) | Self::Restart(_) | Self::StartAll => true,
-            Self::Stop(_) | Self::StopAll => false,
+            Self::Stop(_) | Self::ForceStop(_) | Self::StopAll => false,
         }
     }
 
     /// The RPC's name at the agent.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Stop(_) => "StopProcess",
+            Self::Stop(_) | Self::ForceStop(_) => "StopProcess",
             Self::Start(_) => "StartProcess",
             Self::Restart(_) => "RestartProcess",
             Self::StopAll => "StopAllProcesses",
@@ -197,7 +200,15 @@ impl Agents {
         let trace = Some(order.trace);
         let operation = match order.verb.clone() {
             Verb::Stop(alias) => {
-                let request = self.request(&agent, pb::StopProcessRequest { order: wire, alias }, trace);
+                let mode = pb::StopMode::Unspecified.into();
+                let request =
+                    self.request(&agent, pb::StopProcessRequest { order: wire, alias, mode }, trace);
+                bounded(deadline, client.stop_process(request)).await?.operation
+            }
+            Verb::ForceStop(alias) => {
+                let mode = pb::StopMode::Force.into();
+                let request =
+                    self.request(&agent, pb::StopProcessRequest { order: wire, alias, mode }, trace);
                 bounded(deadline, client.stop_process(request)).await?.operation
             }
             Verb::Start(alias) => {
@@ -209,7 +220,8 @@ impl Agents {
                 bounded(deadline, client.restart_process(request)).await?.operation
             }
             Verb::StopAll => {
-                let request = self.request(&agent, pb::StopAllProcessesRequest { order: wire }, trace);
+                let mode = pb::StopMode::Unspecified.into();
+                let request = self.request(&agent, pb::StopAllProcessesRequest { order: wire, mode }, trace);
                 bounded(deadline, client.stop_all_processes(request)).await?.operation
             }
             Verb::StartAll => {
@@ -238,7 +250,7 @@ impl Agents {
                 channel
             }
         };
-        Ok(AgentServiceClient::new(channel))
+        Ok(AgentServiceClient::new(channel).max_decoding_message_size(LARGEST_OF_AGENT))
     }
 
     /// Forgets the connection to an address that an agent has left.

@@ -20,6 +20,9 @@ use crate::{access::Caller, app::App, error::Error};
 /// A larger request is refused before it is read.
 pub(crate) const LARGEST_REQUEST: usize = 1024 * 1024;
 
+/// A larger message of an agent is refused. One message has every process, each with its last output.
+pub(crate) const LARGEST_OF_AGENT: usize = 32 * 1024 * 1024;
+
 /// The public API.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {

@@ -8,10 +8,10 @@ mod outward;
 pub(crate) use {
     inward::{
         Operation, OperationState, Page, Report, host_id, host_order, observed, page, process_id,
-        process_order, report, role, subtask_id, task_filter, task_id,
+        process_order, report, role, stop_mode, subtask_id, task_filter, task_id,
     },
     outward::{
-        agent_to_wire, audit_to_wire, host_to_wire, page_to_wire, process_to_wire, task_to_wire, time,
-        user_to_wire,
+        agent_to_wire, audit_to_wire, host_to_wire, page_to_wire, process_in_list, process_to_wire,
+        task_to_wire, time, user_to_wire,
     },
 };

@@ -110,6 +110,8 @@ pub enum Error {
         host: HostId,
         /// The task.
         task: TaskId,
+        /// The alias of the process whose forced stop was refused, where it was one.
+        forced: Option<String>,
     },
     /// A base process.
     #[error("`{alias}` ({process}) is a base process of host {host} and can not be ordered alone")]
@@ -213,9 +215,15 @@ impl From<&Error> for Problem {
             Error::LastAdmin(name) => told(Reason::LastAdmin)
                 .target(format!("users/{name}"))
                 .hint("add another user with the role ADMIN first"),
-            Error::HostHeld { host, task } => told(Reason::AgentBusy)
+            Error::HostHeld { host, task, forced } => told(Reason::AgentBusy)
                 .target(format!("hosts/{host}"))
-                .hint(format!("wait for it with `belay task watch {task}`, then order again"))
+                .hint(match forced {
+                    None => format!("wait for it with `belay task watch {task}`, then order again"),
+                    Some(alias) => format!(
+                        "wait for it with `belay task watch {task}`, then order again; or force it on the host \
+                         itself: `belay-agent ctl force {alias}`"
+                    ),
+                })
                 .retry_after(Duration::from_secs(5)),
             Error::NotOperable { host, process, .. } => told(Reason::ProcessNotOperable)
                 .target(target(*host, *process))
@@ -301,5 +309,28 @@ impl fmt::Display for Silence {
             Some(age) => write!(f, "its last report is {}s old", age.as_secs()),
             None => write!(f, "it has not reported since the server started"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(forced: Option<&str>, expected: &str) {
+        let host = HostId::try_from(20).expect("an id");
+        let task = TaskId::try_from(7).expect("an id");
+        let problem = Problem::from(&Error::HostHeld { host, task, forced: forced.map(str::to_owned) });
+        assert_eq!((problem.reason, &problem.hint[..]), (Reason::AgentBusy, expected));
+    }
+
+    #[test]
+    fn whoever_meets_a_task_is_told_the_way_out() {
+        check(None, "wait for it with `belay task watch 7`, then order again");
+        check(
+            Some("obstat2"),
+            "wait for it with `belay task watch 7`, then order again; or force it on the host itself: \
+             `belay-agent ctl force obstat2`",
+        );
     }
 }

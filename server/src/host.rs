@@ -32,6 +32,9 @@ pub(crate) struct Facts {
     pub(crate) architecture: String,
     pub(crate) install_home: String,
     pub(crate) log_home: String,
+    /// How it keeps track of processes: `cgroup`, or `walk` with why that is so.
+    pub(crate) tracker: String,
+    pub(crate) tracker_reason: String,
 }
 
 impl Facts {
@@ -97,6 +100,8 @@ mod tests {
             architecture: String::new(),
             install_home: String::new(),
             log_home: String::new(),
+            tracker: String::new(),
+            tracker_reason: String::new(),
         };
         assert_eq!(facts("10.0.0.5:9441").inner_ip_address(), "10.0.0.5");
         assert_eq!(facts("[::1]:9441").inner_ip_address(), "::1");

@@ -15,14 +15,16 @@ use crate::{
     convert::{Operation, OperationState},
     error::{Chain, Error},
     host::AgentState,
-    process::{Process, target},
+    process::{Observed, Process, target},
     store::{AuditEntry, NewOperation, OperationOutcome, StoreError},
 };
 
 /// How long a stop may take where the agent has not said.
 const UNKNOWN_STOP_BUDGET: Duration = Duration::from_secs(20);
-/// How long a start may take.
-const START_BUDGET: Duration = Duration::from_secs(10);
+/// How long a forced stop may take: to kill, to prove it and to answer.
+const FORCED_STOP_BUDGET: Duration = Duration::from_secs(6);
+/// How long a start may take. An agent answers when the process is ready, for which it has a minute by default.
+const START_BUDGET: Duration = Duration::from_secs(70);
 /// What the way to the agent and back may take on top.
 const MARGIN: Duration = Duration::from_secs(2);
 /// How long an agent that does not answer is asked again while the caller waits.
@@ -96,15 +98,18 @@ async fn accept(
         .then_some(AgentState::Available);
     match app.store.accept(intent, agent_state, audit.clone()).await {
         Ok(()) => {}
-        Err(StoreError::Held(task)) => return Err(app.refused(audit, Error::HostHeld { host, task }).await),
+        Err(StoreError::Held(task)) => {
+            let forced = matches!(order.verb, Verb::ForceStop(_)).then_some(known.alias);
+            return Err(app.refused(audit, Error::HostHeld { host, task, forced }).await);
+        }
         Err(error) => return Err(Error::Store(error)),
     }
-    info!(%host, %process, operation = %order.id, verb = order.verb.name(), "Order accepted.");
+    info!(%host, %process, operation = %order.id, action, "Order accepted.");
     if let Some(state) = agent_state {
         app.fleet.set_agent_state(host, state, audit.time);
     }
 
-    let budget = budget(&known, &order.verb);
+    let budget = budget(known.observed.as_ref(), &order.verb);
     let work = app.to_the_end(send(app.clone(), host, process, order, budget));
     match timeout(budget + MARGIN, work).await {
         Ok(result) => result,
@@ -120,11 +125,15 @@ fn check(app: &App, host: HostId, process: ProcessId) -> Result<Process, Error> 
 }
 
 /// The longest that the agent takes.
-fn budget(process: &Process, verb: &Verb) -> Duration {
-    let told = process.observed.as_ref().and_then(|observed| Duration::try_from(observed.stop_budget).ok());
+fn budget(observed: Option<&Observed>, verb: &Verb) -> Duration {
+    let told = observed.and_then(|observed| Duration::try_from(observed.stop_budget).ok());
     let stop = told.filter(|budget| !budget.is_zero()).unwrap_or(UNKNOWN_STOP_BUDGET);
-    // A start waits for a stop that is under way.
-    if verb.starts() { stop + START_BUDGET } else { stop }
+    match verb {
+        Verb::Stop(_) | Verb::StopAll => stop,
+        Verb::ForceStop(_) => FORCED_STOP_BUDGET,
+        // A start waits for a stop that is under way.
+        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll => stop + START_BUDGET,
+    }
 }
 
 async fn send(
@@ -240,4 +249,42 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::process::Phase;
+
+    #[track_caller]
+    fn check(stop_budget: i64, verb: fn(String) -> Verb, expected: Duration) {
+        let observed = Observed {
+            revision: 1,
+            phase: Phase::Running,
+            desired_running: true,
+            alive: None,
+            last_active_time: None,
+            generation: 1,
+            last_exit: None,
+            leftovers: Vec::new(),
+            stop_budget: SignedDuration::from_secs(stop_budget),
+            trouble: String::new(),
+            next_start_time: None,
+            endings: 0,
+            grouped: false,
+            not_applied: Vec::new(),
+        };
+        assert_eq!(budget(Some(&observed), &verb("obstat2".into())), expected);
+    }
+
+    #[test]
+    fn a_forced_stop_needs_only_the_time_of_its_proof() {
+        check(606, Verb::Stop, Duration::from_secs(606));
+        check(606, Verb::ForceStop, FORCED_STOP_BUDGET);
+        check(606, Verb::Start, Duration::from_secs(606) + START_BUDGET);
+        check(0, Verb::Stop, UNKNOWN_STOP_BUDGET);
+        check(0, Verb::ForceStop, FORCED_STOP_BUDGET);
+    }
 }

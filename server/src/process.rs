@@ -41,6 +41,22 @@ pub(crate) struct Observed {
     pub(crate) leftovers: Vec<Leftover>,
     /// The longest that a stop takes, proof included.
     pub(crate) stop_budget: SignedDuration,
+    // What follows is missing in observations that an older server wrote down.
+    /// Why it is not running although it is wanted, or why it failed.
+    #[serde(default)]
+    pub(crate) trouble: String,
+    /// When it is started again, where it is in back-off.
+    #[serde(default)]
+    pub(crate) next_start_time: Option<Timestamp>,
+    /// How often in a row it ended without a healthy spell in between.
+    #[serde(default)]
+    pub(crate) endings: u32,
+    /// Whether a cgroup of its own keeps its processes together.
+    #[serde(default)]
+    pub(crate) grouped: bool,
+    /// Settings that could not be applied, each with the reason.
+    #[serde(default)]
+    pub(crate) not_applied: Vec<String>,
 }
 
 /// What only a living process has.
@@ -56,6 +72,8 @@ pub(crate) struct Alive {
 /// Where a process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
+    /// Not ready yet. Something of it is alive, or is about to be.
+    Starting,
     Running,
     Stopping,
     Backoff,
@@ -73,6 +91,31 @@ pub(crate) struct ExitReport {
     pub(crate) stop_duration: Option<SignedDuration>,
     pub(crate) finish_time: Option<Timestamp>,
     pub(crate) note: String,
+    // What follows is missing in observations that an older server wrote down.
+    #[serde(default)]
+    pub(crate) core_dumped: bool,
+    /// Whether the kernel killed it for want of memory.
+    #[serde(default)]
+    pub(crate) oom_killed: bool,
+    /// What a stop went through, in order.
+    #[serde(default)]
+    pub(crate) rungs: Vec<Rung>,
+    #[serde(default)]
+    pub(crate) cpu_time: Option<SignedDuration>,
+    /// The most memory that it had at a time, in bytes.
+    #[serde(default)]
+    pub(crate) peak_memory: Option<u64>,
+    /// The last lines of its output. Not written back: output may hold anything, and its place is the host.
+    #[serde(skip)]
+    pub(crate) last_output: Vec<String>,
+}
+
+/// One rung of the ladder of a stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rung {
+    /// `hook`, `delay`, or the signal.
+    pub(crate) step: String,
+    pub(crate) duration: SignedDuration,
 }
 
 /// What is still alive after a stop.

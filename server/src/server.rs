@@ -134,7 +134,7 @@ pub async fn run(
 
     let gate = Gate::new(app.verifier.clone(), store, &fleet_token);
     let reports =
-        FleetServiceServer::new(Reports::new(app.clone())).max_decoding_message_size(api::LARGEST_REQUEST);
+        FleetServiceServer::new(Reports::new(app.clone())).max_decoding_message_size(api::LARGEST_OF_AGENT);
     let routes = api::routes(&app).add_service(reports).add_service(health_service);
     let routes = reflection(routes)?;
     let begin_drain = {

@@ -18,9 +18,26 @@ use crate::{
     },
 };
 
-/// Stops one process, and answers when it is proven gone.
-pub(crate) async fn stop(app: &Arc<App>, caller: &Caller, order: ProcessOrder) -> Result<Process, Error> {
-    order_process(app, caller, order, "StopAgentProcess", Verb::Stop).await
+/// How one process is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopMode {
+    /// As its own settings say: it is asked first.
+    Asked,
+    /// Killed at once, also where a stop of it is under way.
+    Forced,
+}
+
+/// Stops one process, and answers when it is proven gone. The audit trail tells a forced stop by its name.
+pub(crate) async fn stop(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: ProcessOrder,
+    mode: StopMode,
+) -> Result<Process, Error> {
+    match mode {
+        StopMode::Asked => order_process(app, caller, order, "StopAgentProcess", Verb::Stop).await,
+        StopMode::Forced => order_process(app, caller, order, "ForceStopAgentProcess", Verb::ForceStop).await,
+    }
 }
 
 /// Stops all processes of a host, by a durable task.

@@ -2,6 +2,7 @@
 
 mod access;
 mod cli;
+mod force;
 mod grpcurl;
 mod recovery;
 mod refusals;

@@ -184,8 +184,11 @@ async fn the_same_over_grpc() {
     let host_id = fleet.host_id(0).await;
     let wire = fleet.wire();
     let id = |process: serde_json::Value| process["id"].as_i64().expect("an id");
-    let stop =
-        |agent_process_id| StopAgentProcessRequest { host_id, agent_process_id, reason: String::new() };
+    let stop = |agent_process_id| StopAgentProcessRequest {
+        host_id,
+        agent_process_id,
+        ..StopAgentProcessRequest::default()
+    };
     let worker = id(fleet.process(0, "obstat2").await);
     let stopped = wire.processes().stop_agent_process(stop(worker)).await.expect("stopped").into_inner();
     let process = stopped.process.expect("a process");

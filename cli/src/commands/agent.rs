@@ -133,6 +133,7 @@ fn detail(host: &str, agent: &HostAgent) -> String {
         ("last report", words::time(agent.last_available_time.as_ref())),
         ("program", agent.install_home.clone()),
         ("logs", agent.log_home.clone()),
+        ("processes", words::tracking(agent)),
     ]);
     format!("{about}\n{}", process::table(&agent.processes))
 }

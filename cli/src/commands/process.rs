@@ -6,13 +6,14 @@ use belay_proto::v1::{
     StartAgentProcessRequest, StopAgentProcessRequest,
 };
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
 use super::Context;
 use crate::{
     client::Client,
     failure::Failure,
     names,
-    output::{Format, Table, fields, write},
+    output::{Format, Table, fields, plain, write},
     progress::Progress,
     words,
 };
@@ -45,14 +46,25 @@ pub(crate) enum Command {
     },
     /// Stop processes, and prove that all of each is gone.
     #[command(after_help = "Examples:\n  belay process stop obstat2\n  \
-                      belay process stop --host web-1 'ob_*' --reason \"disk is full\"")]
-    Stop(OrderArgs),
+                      belay process stop --host web-1 'ob_*' --reason \"disk is full\"\n  \
+                      belay process stop --force obstat2")]
+    Stop(StopArgs),
     /// Start processes.
     #[command(after_help = "Example:\n  belay process start --host web-1 obstat2 ob_cleaner")]
     Start(OrderArgs),
     /// Stop processes, prove that all of each is gone, and start them again.
     #[command(after_help = "Example:\n  belay process restart obstat2 --reason \"new settings\"")]
     Restart(OrderArgs),
+}
+
+/// Which processes, why, and how.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    /// Kill them at once, without asking; also where a stop is under way.
+    #[arg(long)]
+    force: bool,
 }
 
 /// Which processes, and why.
@@ -75,7 +87,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
     match command {
         Command::List { host } => list(host.as_deref(), context).await,
         Command::Get { host, process, check } => get(host.as_deref(), process, check, context).await,
-        Command::Stop(args) => order(Verb::Stop, args, context).await,
+        Command::Stop(StopArgs { order: args, force }) => order(Verb::Stop { force }, args, context).await,
         Command::Start(args) => order(Verb::Start, args, context).await,
         Command::Restart(args) => order(Verb::Restart, args, context).await,
     }
@@ -104,7 +116,7 @@ pub(crate) fn table(processes: &[AgentProcess]) -> String {
 
 #[derive(Debug, Clone, Copy)]
 enum Verb {
-    Stop,
+    Stop { force: bool },
     Start,
     Restart,
 }
@@ -112,7 +124,8 @@ enum Verb {
 impl Verb {
     fn going_on(self) -> &'static str {
         match self {
-            Self::Stop => "stopping",
+            Self::Stop { force: false } => "stopping",
+            Self::Stop { force: true } => "killing",
             Self::Start => "starting",
             Self::Restart => "restarting",
         }
@@ -127,8 +140,8 @@ impl Verb {
         reason: String,
     ) -> Result<AgentProcess, Failure> {
         let process = match self {
-            Self::Stop => {
-                let request = StopAgentProcessRequest { host_id, agent_process_id, reason };
+            Self::Stop { force } => {
+                let request = StopAgentProcessRequest { host_id, agent_process_id, reason, force };
                 client.stop_agent_process(request).await?.process
             }
             Self::Start => {
@@ -187,17 +200,21 @@ fn detail(host: &Host, process: &AgentProcess) -> String {
         .iter()
         .map(|leftover| format!("pid {}: {}", leftover.pid, leftover.command))
         .collect();
+    let last_exit = process.last_exit.as_ref();
     let observed = match &process.observed_age {
         Some(age) => format!("{} ago", words::duration(Some(age))),
         None => "not since the server started".to_owned(),
     };
-    fields([
+    let about = fields([
         ("process", format!("{} ({}) on host {}", process.alias, process.id, names::host_words(host))),
         ("why", words::why(process)),
         (
             "status",
             format!("{}, phase {}", words::process_status(process.status), words::phase(process.phase)),
         ),
+        ("trouble", process.trouble.clone()),
+        ("endings", words::endings(process)),
+        ("next start", words::until(process.next_start_time.as_ref(), Timestamp::now())),
         ("wanted", if process.desired_running { "running" } else { "stopped" }.to_owned()),
         ("observed", observed),
         ("pid", if process.pid == 0 { String::new() } else { process.pid.to_string() }),
@@ -208,8 +225,12 @@ fn detail(host: &Host, process: &AgentProcess) -> String {
         ("user", process.user.clone().unwrap_or_default()),
         ("command", process.start_command.clone().unwrap_or_default()),
         ("ports", process.ports.clone().unwrap_or_default()),
+        ("tracked", if process.pid == 0 { "" } else { words::tracked(process) }.to_owned()),
+        ("not applied", process.not_applied.join("; ")),
         ("instances", process.generation.to_string()),
-        ("last exit", process.last_exit.as_ref().map(words::exit).unwrap_or_default()),
+        ("last exit", last_exit.map(words::exit).unwrap_or_default()),
+        ("its stop", last_exit.map(words::ladder).unwrap_or_default()),
+        ("it used", last_exit.map(words::used).unwrap_or_default()),
         ("leftovers", leftovers.join("; ")),
         ("last alive", words::time(process.last_active_time.as_ref())),
         ("logs", process.log_file_pattern.clone()),
@@ -217,7 +238,14 @@ fn detail(host: &Host, process: &AgentProcess) -> String {
             "operable",
             if process.operable { "yes" } else { "no: only the agent as a whole stops it" }.to_owned(),
         ),
-    ])
+    ]);
+    let output: String = last_exit
+        .map(|exit| exit.last_output.iter().map(|line| format!("  {}\n", plain(line))).collect())
+        .unwrap_or_default();
+    match &output[..] {
+        "" => about,
+        lines => format!("{about}\nlast output before that exit:\n{lines}"),
+    }
 }
 
 /// Orders each process in turn. A failure does not keep the others from being ordered; the exit code is the first one's.
@@ -259,5 +287,52 @@ fn print(processes: Vec<AgentProcess>, context: &Context) -> Result<(), Failure>
         Format::Json => processes.into_iter().try_for_each(|process| {
             context.answer(|zone| json::AgentProcess::new(process, zone), String::new)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use belay_proto::v1::{ExitReport, Rung};
+    use prost_types::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_process_in_trouble_tells_all_of_it() {
+        let seconds = |seconds| Some(Duration { seconds, nanos: 0 });
+        let rung = |step: &str, duration| Rung { step: step.to_owned(), duration };
+        let process = AgentProcess {
+            alias: "obstat2".to_owned(),
+            phase: 3,
+            desired_running: true,
+            trouble: "it exited with 3 before it was ready".to_owned(),
+            endings: 4,
+            next_start_time: Some(prost_types::Timestamp { seconds: i64::from(u32::MAX), nanos: 0 }),
+            not_applied: vec!["nice = -5: not permitted".to_owned()],
+            last_exit: Some(ExitReport {
+                pid: 7,
+                exit_code: Some(3),
+                rungs: vec![rung("SIGTERM", seconds(30)), rung("SIGKILL", None)],
+                cpu_time: seconds(2),
+                last_output: vec!["no such file: \u{1b}[2J".to_owned(), "giving up".to_owned()],
+                ..ExitReport::default()
+            }),
+            ..AgentProcess::default()
+        };
+        let text = detail(&Host::default(), &process);
+        for line in [
+            "trouble      it exited with 3 before it was ready\n",
+            "endings      4 in a row without a healthy spell\n",
+            "next start   in ",
+            "not applied  nice = -5: not permitted\n",
+            "last exit    pid 7 exited with 3\n",
+            "its stop     SIGTERM 30s, then SIGKILL\n",
+            "it used      2s of CPU time\n",
+            "\nlast output before that exit:\n  no such file: \u{fffd}[2J\n  giving up\n",
+        ] {
+            assert!(text.contains(line), "`{line}` is not in:\n{text}");
+        }
+        let quiet = detail(&Host::default(), &AgentProcess::default());
+        assert!(!quiet.contains("last output"), "{quiet}");
     }
 }

@@ -33,6 +33,28 @@ impl OrderBody {
     }
 }
 
+/// The optional body of a stop of one process.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StopBody {
+    /// Why, for the audit trail.
+    reason: Option<String>,
+    /// Whether to kill it at once, without asking.
+    force: Option<bool>,
+}
+
+impl StopBody {
+    /// Whether to kill it at once. Only where it is said.
+    pub(crate) fn force(&self) -> bool {
+        self.force.unwrap_or(false)
+    }
+
+    /// Why; empty where it is not said.
+    pub(crate) fn reason(self) -> String {
+        self.reason.unwrap_or_default()
+    }
+}
+
 /// The user to add. No `Debug`: it holds a password.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,6 +209,21 @@ mod tests {
             assert_eq!(body.reason(), "upgrade");
         }
         assert_eq!(order(Some("application/json"), br#"{"reason":null}"#), Ok(OrderBody::default()));
+    }
+
+    #[test]
+    fn a_stop_is_forced_only_where_that_is_said() {
+        for (body, force) in [
+            (&b"{}"[..], false),
+            (br#"{"force": null}"#, false),
+            (br#"{"force": false, "reason": "a"}"#, false),
+            (br#"{"force": true}"#, true),
+        ] {
+            assert_eq!(parse::<StopBody>(body).map(|body| body.force()), Ok(force));
+        }
+        for body in [&br#"{"force": "true"}"#[..], br#"{"force": 1}"#, br#"{"Force": true}"#] {
+            assert!(parse::<StopBody>(body).is_err());
+        }
     }
 
     /// Hazard I16.

@@ -55,6 +55,9 @@ impl HostAgent {
             processes,
             create_time,
             update_time,
+            // The documents have no field for these.
+            tracker: _,
+            tracker_reason: _,
         } = wire;
         Self {
             create_time: time::wire_seconds(create_time, zone),

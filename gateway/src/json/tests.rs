@@ -195,8 +195,24 @@ fn a_detail_tells_everything() {
             signal: Some("SIGKILL".to_owned()),
             escalated: true,
             stop_duration: Some(prost_types::Duration { seconds: 10, nanos: 3_900_000 }),
+            core_dumped: true,
+            rungs: vec![
+                v1::Rung {
+                    step: "SIGTERM".to_owned(),
+                    duration: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
+                },
+                v1::Rung { step: "SIGKILL".to_owned(), duration: None },
+            ],
+            cpu_time: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+            peak_memory_bytes: Some(u64::MAX),
+            last_output: vec!["no such file".to_owned()],
             ..v1::ExitReport::default()
         }),
+        trouble: "it did not end".to_owned(),
+        next_start_time: at("2021-09-03T13:01:28.250+08:00"),
+        endings: 4,
+        grouped: true,
+        not_applied: vec!["nice = 5: not permitted".to_owned()],
         leftovers: vec![v1::Leftover { pid: 8, command: "sleep 9".to_owned() }],
         ..v1::AgentProcess::default()
     };
@@ -207,16 +223,35 @@ fn a_detail_tells_everything() {
       "declared": false,
       "desiredRunning": false,
       "elapsedTime": 0,
+      "endings": 4,
       "generation": 18446744073709551615,
+      "grouped": true,
       "hostId": 0,
       "id": 0,
       "lastActiveTime": null,
       "lastExit": {
+        "coreDumped": true,
+        "cpuTimeMillis": 1500,
         "escalated": true,
         "exitCode": null,
         "finishTime": null,
+        "lastOutput": [
+          "no such file"
+        ],
         "note": "",
+        "oomKilled": false,
+        "peakMemoryBytes": 18446744073709551615,
         "pid": 7,
+        "rungs": [
+          {
+            "durationMillis": 10000,
+            "step": "SIGTERM"
+          },
+          {
+            "durationMillis": null,
+            "step": "SIGKILL"
+          }
+        ],
         "signal": "SIGKILL",
         "stopDurationMillis": 10003
       },
@@ -227,6 +262,10 @@ fn a_detail_tells_everything() {
         }
       ],
       "logFilePattern": "",
+      "nextStartTime": "2021-09-03T13:01:28.250+08:00",
+      "notApplied": [
+        "nice = 5: not permitted"
+      ],
       "observedAgeMillis": null,
       "operable": false,
       "phase": "FAILED",
@@ -234,6 +273,7 @@ fn a_detail_tells_everything() {
       "ports": null,
       "startCommand": null,
       "status": "STARTED",
+      "trouble": "it did not end",
       "updateTime": null,
       "user": null
     }

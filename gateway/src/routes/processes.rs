@@ -7,7 +7,7 @@ use belay_proto::v1::{
 
 use crate::{
     envelope::{Answer, Done},
-    extract::{HostPath, Json, OrderBody, Path, ProcessPath, Query},
+    extract::{HostPath, Json, OrderBody, Path, ProcessPath, Query, StopBody},
     json::{AgentProcess, AgentProcessDetail, Paged},
     upstream::{Call, told},
 };
@@ -36,10 +36,11 @@ pub(super) async fn get(call: Call, Path(path): Path<ProcessPath>) -> Answer {
 }
 
 /// `POST /compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop`
-pub(super) async fn stop(call: Call, Path(path): Path<ProcessPath>, Json(body): Json<OrderBody>) -> Answer {
+pub(super) async fn stop(call: Call, Path(path): Path<ProcessPath>, Json(body): Json<StopBody>) -> Answer {
     let request = call.request(StopAgentProcessRequest {
         host_id: path.host.get(),
         agent_process_id: path.process.get(),
+        force: body.force(),
         reason: body.reason(),
     });
     let reply = call.processes().stop_agent_process(request).await?.into_inner();

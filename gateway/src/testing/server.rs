@@ -119,7 +119,16 @@ service! { processes::AgentProcessService {
     stop_agent_process(StopAgentProcessRequest) -> StopAgentProcessResponse;
     start_agent_process(StartAgentProcessRequest) -> StartAgentProcessResponse;
     restart_agent_process(RestartAgentProcessRequest) -> RestartAgentProcessResponse;
-} }
+}
+    type ReadAgentProcessLogStream = BoxStream<v1::ReadAgentProcessLogResponse>;
+
+    async fn read_agent_process_log(
+        &self,
+        _: Request<v1::ReadAgentProcessLogRequest>,
+    ) -> Result<Response<Self::ReadAgentProcessLogStream>, Status> {
+        Err(Status::unimplemented("no route leads here"))
+    }
+}
 service! { users::UserService {
     list_users(ListUsersRequest) -> ListUsersResponse;
     create_user(CreateUserRequest) -> CreateUserResponse;

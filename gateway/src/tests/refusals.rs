@@ -19,9 +19,9 @@ async fn wrong_input_is_refused_in_the_envelope() {
     for path in ["/api/v2/compute/hosts?size=2001", "/compute/hosts?page=0", "/tasks/instances?status=DONE"] {
         assert_eq!(gateway.get(path).await.reason(), "INVALID_ARGUMENT", "{path}");
     }
-    let answer = gateway.send("POST", STOP, &[JSON], br#"{"force": true}"#).await;
+    let answer = gateway.send("POST", STOP, &[JSON], br#"{"forced": true}"#).await;
     assert_eq!(answer.status, 400);
-    assert_eq!(answer.body["error"]["subErrors"][0]["field"], "force");
+    assert_eq!(answer.body["error"]["subErrors"][0]["field"], "forced");
     assert!(gateway.fake.take_seen().is_empty());
 }
 

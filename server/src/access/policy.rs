@@ -49,6 +49,7 @@ const RULES: &[Rule] = &[
     order("/belay.v1.HostAgentService/StartHostAgent", ORDER_HOSTS),
     read("/belay.v1.AgentProcessService/ListAgentProcesses", READ_HOSTS),
     read("/belay.v1.AgentProcessService/GetAgentProcess", READ_HOSTS),
+    read("/belay.v1.AgentProcessService/ReadAgentProcessLog", READ_HOSTS),
     order("/belay.v1.AgentProcessService/StopAgentProcess", ORDER_HOSTS),
     order("/belay.v1.AgentProcessService/StartAgentProcess", ORDER_HOSTS),
     order("/belay.v1.AgentProcessService/RestartAgentProcess", ORDER_HOSTS),
@@ -135,7 +136,7 @@ mod tests {
         let pool = DescriptorPool::decode(belay_proto::FILE_DESCRIPTOR_SET).expect("our own contract");
         let served: Vec<_> = pool
             .services()
-            .filter(|service| service.full_name() != "belay.agent.v1.AgentService")
+            .filter(|service| service.package_name() != "belay.agent.v1")
             .map(|service| service.full_name().to_owned())
             .collect();
         let served: Vec<_> = served.iter().map(String::as_str).collect();

@@ -2,15 +2,17 @@
 
 use belay_proto::v1::{
     GetAgentProcessRequest, GetAgentProcessResponse, ListAgentProcessesRequest, ListAgentProcessesResponse,
-    RestartAgentProcessRequest, RestartAgentProcessResponse, StartAgentProcessRequest,
-    StartAgentProcessResponse, StopAgentProcessRequest, StopAgentProcessResponse,
-    agent_process_service_server::AgentProcessService,
+    ReadAgentProcessLogRequest, ReadAgentProcessLogResponse, RestartAgentProcessRequest,
+    RestartAgentProcessResponse, StartAgentProcessRequest, StartAgentProcessResponse,
+    StopAgentProcessRequest, StopAgentProcessResponse, agent_process_service_server::AgentProcessService,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, admitted, cut};
 use crate::{
-    convert::{host_id, page, page_to_wire, process_id, process_order, process_to_wire},
+    convert::{
+        host_id, page, page_to_wire, process_id, process_in_list, process_order, process_to_wire, stop_mode,
+    },
     restart::restart,
     start::start,
     stop::stop,
@@ -27,7 +29,7 @@ impl AgentProcessService for Api {
         let processes = self.app.fleet.processes(host_id(host)?)?;
         let total = processes.len() as u64;
         Ok(Response::new(ListAgentProcessesResponse {
-            processes: cut(processes, page).iter().map(process_to_wire).collect(),
+            processes: cut(processes, page).iter().map(process_in_list).collect(),
             page: Some(page_to_wire(page, total)),
         }))
     }
@@ -45,8 +47,10 @@ impl AgentProcessService for Api {
         &self,
         request: Request<StopAgentProcessRequest>,
     ) -> Result<Response<StopAgentProcessResponse>, Status> {
-        let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
-        let process = stop(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
+        let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason, force }) =
+            admitted(request)?;
+        let order = process_order(host_id, agent_process_id, reason)?;
+        let process = stop(&self.app, &caller, order, stop_mode(force)).await?;
         Ok(Response::new(StopAgentProcessResponse { process: Some(process_to_wire(&process)) }))
     }
 
@@ -66,5 +70,14 @@ impl AgentProcessService for Api {
         let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
         let process = restart(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
         Ok(Response::new(RestartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
+    }
+
+    type ReadAgentProcessLogStream = tokio_stream::Empty<Result<ReadAgentProcessLogResponse, Status>>;
+
+    async fn read_agent_process_log(
+        &self,
+        _: Request<ReadAgentProcessLogRequest>,
+    ) -> Result<Response<Self::ReadAgentProcessLogStream>, Status> {
+        Err(Status::unimplemented("this server does not read logs yet"))
     }
 }

@@ -11,7 +11,8 @@ use crate::{
     error::Error,
     host::Facts,
     order::ProcessOrder,
-    process::{Alive, ExitReport, Leftover, Observed, Phase},
+    process::{Alive, ExitReport, Leftover, Observed, Phase, Rung},
+    stop::StopMode,
     store::{Declared, OperationOutcome},
     task::{TaskStatus, executor::HostOrder},
 };
@@ -27,6 +28,13 @@ const MOST_PROCESSES: usize = 1000;
 const LONGEST_SHOWN: usize = 4 * 1024;
 /// What a name, an alias or a path may have, in bytes.
 const LONGEST_NAME: usize = 512;
+/// What is kept of the last output of a process: lines, and bytes of each.
+const MOST_LINES: usize = 50;
+const LONGEST_LINE: usize = 1024;
+/// What is kept of a list that is for reading only.
+const MOST_SHOWN: usize = 100;
+/// What was measured is no more than this: a hundred years.
+const LONGEST_MEASURED: i64 = 100 * 365 * 86_400;
 
 /// A part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +69,10 @@ pub(crate) fn subtask_id(id: i64) -> Result<SubtaskId, Error> {
 
 pub(crate) fn process_order(host: i64, process: i64, why: String) -> Result<ProcessOrder, Error> {
     Ok(ProcessOrder { host: host_id(host)?, process: process_id(process)?, reason: reason(why)? })
+}
+
+pub(crate) fn stop_mode(force: bool) -> StopMode {
+    if force { StopMode::Forced } else { StopMode::Asked }
 }
 
 pub(crate) fn host_order(host: i64, why: String) -> Result<HostOrder, Error> {
@@ -135,6 +147,9 @@ pub(crate) fn report(report: fleet::ReportRequest) -> Result<(u64, Report), Erro
             Report::Changed(processes.into_iter().map(read).collect::<Result<_, _>>()?)
         }
         Some(fleet::report_request::Report::Heartbeat(fleet::Heartbeat {})) => Report::Changed(Vec::new()),
+        Some(fleet::report_request::Report::LocalOperation(_)) => {
+            return Err(Error::invalid("report", "operations of the host itself are not taken in yet"));
+        }
         None => {
             return Err(Error::invalid("report", "it is empty, or of a kind that this server does not know"));
         }
@@ -156,6 +171,8 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
         install_home,
         log_home,
         processes,
+        tracker,
+        tracker_reason,
     } = hello;
     check_count(processes.len())?;
     for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {
@@ -176,9 +193,11 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
         architecture,
         install_home,
         log_home,
+        tracker,
+        tracker_reason: shorten(tracker_reason, LONGEST_NAME),
     };
-    let Facts { boot_id, version, address, name, install_home, log_home, .. } = &facts;
-    for text in [boot_id, version, address, name, install_home, log_home] {
+    let Facts { boot_id, version, address, name, install_home, log_home, tracker, .. } = &facts;
+    for text in [boot_id, version, address, name, install_home, log_home, tracker] {
         check_text(text, LONGEST_NAME).map_err(|what| Error::invalid("hello", what))?;
     }
     let mut declared: Vec<Declared> = Vec::with_capacity(processes.len());
@@ -214,13 +233,18 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         last_exit,
         leftovers,
         stop_budget,
+        trouble,
+        next_start_time,
+        endings,
+        grouped,
+        not_applied,
     } = process;
     if alias.is_empty() {
         return Err("a process has no alias".into());
     }
     check_text(&alias, LONGEST_NAME)?;
     // What a process says of itself is cut, not refused: it must not take its host away.
-    let [user, start_command, ports] = [user, start_command, ports].map(shorten);
+    let [user, start_command, ports] = [user, start_command, ports].map(shown);
     let alive = match pid {
         0 => None,
         1.. => {
@@ -240,28 +264,62 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         leftovers: leftovers
             .into_iter()
             .take(MOST_PROCESSES)
-            .map(|agent::Leftover { pid, command }| Leftover { pid, command: shorten(command) })
+            .map(|agent::Leftover { pid, command }| Leftover { pid, command: shown(command) })
             .collect(),
         stop_budget: stop_budget.map(read_duration).transpose()?.unwrap_or_default(),
+        trouble: shown(trouble),
+        next_start_time: next_start_time.map(read_time).transpose()?,
+        endings,
+        grouped,
+        not_applied: not_applied.into_iter().take(MOST_SHOWN).map(shown).collect(),
     };
     Ok((alias, observed))
 }
 
 fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {
-    let agent::ExitReport { pid, exit_code, signal, escalated, stop_duration, finish_time, note } = exit;
+    let agent::ExitReport {
+        pid,
+        exit_code,
+        signal,
+        escalated,
+        stop_duration,
+        finish_time,
+        note,
+        core_dumped,
+        oom_killed,
+        rungs,
+        cpu_time,
+        peak_memory_bytes,
+        last_output,
+    } = exit;
+    // The last ones are those that tell why.
+    let skipped = last_output.len().saturating_sub(MOST_LINES);
     Ok(ExitReport {
         pid,
         exit_code,
         signal,
         escalated,
-        stop_duration: stop_duration.map(read_duration).transpose()?,
+        stop_duration: stop_duration.map(read_measured).transpose()?,
         finish_time: finish_time.map(read_time).transpose()?,
-        note: shorten(note),
+        note: shown(note),
+        core_dumped,
+        oom_killed,
+        rungs: rungs.into_iter().take(MOST_SHOWN).map(read_rung).collect::<Result<_, _>>()?,
+        cpu_time: cpu_time.map(read_measured).transpose()?,
+        peak_memory: peak_memory_bytes,
+        last_output: last_output.into_iter().skip(skipped).map(|line| shorten(line, LONGEST_LINE)).collect(),
     })
+}
+
+fn read_rung(rung: agent::Rung) -> Result<Rung, String> {
+    let agent::Rung { step, duration } = rung;
+    let duration = duration.map(read_measured).transpose()?.unwrap_or_default();
+    Ok(Rung { step: shorten(step, LONGEST_NAME), duration })
 }
 
 fn read_phase(phase: i32) -> Option<Phase> {
     match agent::ProcessPhase::try_from(phase) {
+        Ok(agent::ProcessPhase::Starting) => Some(Phase::Starting),
         Ok(agent::ProcessPhase::Running) => Some(Phase::Running),
         Ok(agent::ProcessPhase::Stopping) => Some(Phase::Stopping),
         Ok(agent::ProcessPhase::Backoff) => Some(Phase::Backoff),
@@ -276,12 +334,21 @@ fn read_time(time: prost_types::Timestamp) -> Result<Timestamp, String> {
         .map_err(|_| format!("{}.{} is no time", time.seconds, time.nanos))
 }
 
+/// What settings say: a day at most.
 fn read_duration(duration: prost_types::Duration) -> Result<SignedDuration, String> {
-    match duration.seconds {
-        0..=86_400 if (0..1_000_000_000).contains(&duration.nanos) => {
-            Ok(SignedDuration::new(duration.seconds, duration.nanos))
-        }
-        seconds => Err(format!("{seconds} s is no duration of ours")),
+    bounded(duration, 86_400)
+}
+
+/// What was measured: the processor time of a long life is more than a day.
+fn read_measured(duration: prost_types::Duration) -> Result<SignedDuration, String> {
+    bounded(duration, LONGEST_MEASURED)
+}
+
+fn bounded(duration: prost_types::Duration, longest: i64) -> Result<SignedDuration, String> {
+    let prost_types::Duration { seconds, nanos } = duration;
+    match (0..=longest).contains(&seconds) && (0..1_000_000_000).contains(&nanos) {
+        true => Ok(SignedDuration::new(seconds, nanos)),
+        false => Err(format!("{seconds} s is no duration of ours")),
     }
 }
 
@@ -292,9 +359,13 @@ fn check_count(processes: usize) -> Result<(), Error> {
     }
 }
 
+fn shown(text: String) -> String {
+    shorten(text, LONGEST_SHOWN)
+}
+
 /// Cuts a text that is for reading only, and leaves out what no database takes.
-fn shorten(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(LONGEST_SHOWN));
+fn shorten(mut text: String, longest: usize) -> String {
+    text.truncate(text.floor_char_boundary(longest));
     if text.contains('\0') { text.replace('\0', " ") } else { text }
 }
 
@@ -353,6 +424,9 @@ impl Operation {
         let hint = match reason {
             Reason::Leftovers => {
                 "look at what is left on the host; a process in state D ends when its device answers"
+            }
+            Reason::SignalRefused => {
+                "the agent has not the right to signal it: run the agent as root or as the process's user"
             }
             Reason::StartFailed => "see why with `belay process get`, and in the process's log",
             Reason::Superseded => "read the process again: a newer order decides what it does now",
@@ -413,6 +487,43 @@ mod tests {
         check(agent::ObservedProcess { stop_budget: budget, ..process() }, "no duration");
         let time = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 });
         check(agent::ObservedProcess { last_active_time: time, ..process() }, "is no time");
+    }
+
+    /// What is only for reading is cut, and what was measured may be long: neither takes a host away.
+    #[test]
+    fn an_exit_report_is_bounded() {
+        let duration = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let exit = agent::ExitReport {
+            stop_duration: duration(200_000),
+            cpu_time: duration(10_000_000),
+            rungs: vec![agent::Rung { step: "SIGTERM".into(), duration: duration(30) }],
+            last_output: (0..1000).map(|line| format!("{line} {}", "x".repeat(10_000))).collect(),
+            ..Default::default()
+        };
+        let (_, seen) = observed(agent::ObservedProcess { last_exit: Some(exit.clone()), ..process() })
+            .expect("it is read");
+        let read = seen.last_exit.expect("a report");
+        assert_eq!(read.cpu_time, Some(SignedDuration::from_secs(10_000_000)));
+        assert_eq!(read.rungs, [Rung { step: "SIGTERM".into(), duration: SignedDuration::from_secs(30) }]);
+        assert_eq!(read.last_output.len(), MOST_LINES);
+        assert!(read.last_output.iter().all(|line| line.len() <= LONGEST_LINE));
+        assert!(read.last_output[MOST_LINES - 1].starts_with("999 "), "the last lines are kept");
+        let lie = agent::ExitReport { cpu_time: duration(i64::MAX), ..exit };
+        check(agent::ObservedProcess { last_exit: Some(lie), ..process() }, "no duration");
+    }
+
+    #[test]
+    fn a_refused_signal_tells_what_to_do() {
+        let failed = agent::Operation {
+            id: Uuid::nil().to_string(),
+            state: agent::OperationState::Failed.into(),
+            reason: "SIGNAL_REFUSED".into(),
+            message: "`obstat2` can not be signalled".into(),
+            ..Default::default()
+        };
+        let problem = Operation::read(failed).expect("it is read").failure().expect("it failed");
+        assert_eq!(problem.reason, Reason::SignalRefused);
+        assert!(problem.hint.contains("run the agent as root or as the process's user"), "{}", problem.hint);
     }
 
     /// Hazards I12 and L14.

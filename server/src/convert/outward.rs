@@ -8,7 +8,7 @@ use crate::{
     access::{Role, User},
     fleet::HostView,
     host::AgentState,
-    process::{ExitReport, Leftover, Phase, Process},
+    process::{ExitReport, Leftover, Phase, Process, Rung},
     store::AuditRow,
     task::{
         Step, Task, TaskStatus,
@@ -47,9 +47,11 @@ pub(crate) fn agent_to_wire(view: &HostView, processes: &[Process]) -> v1::HostA
         last_available_time: view.host.last_report_time.map(time),
         inner_ip_address: facts.inner_ip_address().into(),
         status: agent_status(view).into(),
-        processes: processes.iter().map(process_to_wire).collect(),
+        processes: processes.iter().map(process_in_list).collect(),
         create_time: Some(time(view.host.create_time)),
         update_time: Some(time(view.host.update_time)),
+        tracker: facts.tracker.clone(),
+        tracker_reason: facts.tracker_reason.clone(),
     }
 }
 
@@ -61,6 +63,15 @@ fn agent_status(view: &HostView) -> v1::HostAgentStatus {
         AgentState::Starting => v1::HostAgentStatus::Starting,
         AgentState::Stopped => v1::HostAgentStatus::Stopped,
     }
+}
+
+/// A process as one of many: without its output, of which a thousand processes have too much for one message.
+pub(crate) fn process_in_list(process: &Process) -> v1::AgentProcess {
+    let mut told = process_to_wire(process);
+    if let Some(exit) = &mut told.last_exit {
+        exit.last_output.clear();
+    }
+    told
 }
 
 pub(crate) fn process_to_wire(process: &Process) -> v1::AgentProcess {
@@ -97,11 +108,17 @@ pub(crate) fn process_to_wire(process: &Process) -> v1::AgentProcess {
             .observed_time
             .filter(|_| process.fresh)
             .map(|at| duration(now.duration_since(at).max(SignedDuration::ZERO))),
+        trouble: seen.map(|seen| seen.trouble.clone()).unwrap_or_default(),
+        next_start_time: seen.and_then(|seen| seen.next_start_time).map(time),
+        endings: seen.map_or(0, |seen| seen.endings),
+        grouped: seen.is_some_and(|seen| seen.grouped),
+        not_applied: seen.map(|seen| seen.not_applied.clone()).unwrap_or_default(),
     }
 }
 
 fn phase(phase: Phase) -> v1::AgentProcessPhase {
     match phase {
+        Phase::Starting => v1::AgentProcessPhase::Starting,
         Phase::Running => v1::AgentProcessPhase::Running,
         Phase::Stopping => v1::AgentProcessPhase::Stopping,
         Phase::Backoff => v1::AgentProcessPhase::Backoff,
@@ -119,7 +136,17 @@ fn exit_to_wire(exit: &ExitReport) -> v1::ExitReport {
         stop_duration: exit.stop_duration.map(duration),
         finish_time: exit.finish_time.map(time),
         note: exit.note.clone(),
+        core_dumped: exit.core_dumped,
+        oom_killed: exit.oom_killed,
+        rungs: exit.rungs.iter().map(rung_to_wire).collect(),
+        cpu_time: exit.cpu_time.map(duration),
+        peak_memory_bytes: exit.peak_memory,
+        last_output: exit.last_output.clone(),
     }
+}
+
+fn rung_to_wire(rung: &Rung) -> v1::Rung {
+    v1::Rung { step: rung.step.clone(), duration: Some(duration(rung.duration)) }
 }
 
 fn leftover_to_wire(leftover: &Leftover) -> v1::Leftover {
@@ -250,4 +277,113 @@ fn duration(duration: SignedDuration) -> prost_types::Duration {
 
 fn whole_seconds(duration: SignedDuration) -> prost_types::Duration {
     prost_types::Duration { seconds: duration.as_secs().max(0), nanos: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use belay_proto::agent::v1 as agent;
+
+    use super::*;
+    use crate::convert::observed;
+
+    /// The process that a caller is shown where an agent says this.
+    fn told(seen: agent::ObservedProcess) -> v1::AgentProcess {
+        process_to_wire(&process(seen))
+    }
+
+    fn process(seen: agent::ObservedProcess) -> Process {
+        let (alias, seen) =
+            observed(agent::ObservedProcess { alias: "obstat2".into(), ..seen }).expect("it is read");
+        let mut process = Process {
+            id: 185.try_into().expect("an id"),
+            host: 20.try_into().expect("an id"),
+            alias,
+            declared: true,
+            operable: true,
+            log_file_pattern: String::new(),
+            create_time: Timestamp::UNIX_EPOCH,
+            update_time: Timestamp::UNIX_EPOCH,
+            observed: None,
+            observed_time: None,
+            fresh: false,
+        };
+        process.observe(seen, Timestamp::now());
+        process
+    }
+
+    /// One of the two documented states is told of every phase: whether anything of it is alive.
+    #[test]
+    fn a_starting_process_is_started_when_something_of_it_is_alive() {
+        let starting =
+            agent::ObservedProcess { phase: agent::ProcessPhase::Starting.into(), ..Default::default() };
+        let without_pid = told(starting.clone());
+        assert_eq!(without_pid.status(), v1::AgentProcessStatus::Stopped);
+        assert_eq!(without_pid.phase(), v1::AgentProcessPhase::Starting);
+        let start_time = Some(prost_types::Timestamp::default());
+        let with_pid = told(agent::ObservedProcess { pid: 7, start_time, ..starting });
+        assert_eq!(with_pid.status(), v1::AgentProcessStatus::Started);
+        assert_eq!(with_pid.phase(), v1::AgentProcessPhase::Starting);
+    }
+
+    #[test]
+    fn a_list_tells_everything_but_output() {
+        let exit = agent::ExitReport { pid: 7, last_output: vec!["x".into()], ..Default::default() };
+        let process = process(agent::ObservedProcess {
+            phase: agent::ProcessPhase::Failed.into(),
+            last_exit: Some(exit),
+            ..Default::default()
+        });
+        let listed = process_in_list(&process).last_exit.expect("a report");
+        assert_eq!(listed, v1::ExitReport { pid: 7, ..Default::default() });
+    }
+
+    #[test]
+    fn what_an_agent_saw_is_told_in_full() {
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let finish_time = Some(prost_types::Timestamp { seconds: 5, nanos: 6 });
+        let process = told(agent::ObservedProcess {
+            phase: agent::ProcessPhase::Backoff.into(),
+            trouble: "it exited with 3".into(),
+            next_start_time: finish_time,
+            endings: 4,
+            grouped: true,
+            not_applied: vec!["nice = 5: not permitted".into()],
+            last_exit: Some(agent::ExitReport {
+                pid: 7,
+                exit_code: Some(3),
+                signal: None,
+                escalated: true,
+                stop_duration: seconds(40),
+                finish_time,
+                note: "it was adopted".into(),
+                core_dumped: true,
+                oom_killed: true,
+                rungs: vec![agent::Rung { step: "SIGTERM".into(), duration: seconds(30) }],
+                cpu_time: seconds(2),
+                peak_memory_bytes: Some(4096),
+                last_output: vec!["no such file".into()],
+            }),
+            ..Default::default()
+        });
+        assert_eq!(process.trouble, "it exited with 3");
+        assert_eq!(process.next_start_time, finish_time);
+        assert_eq!((process.endings, process.grouped), (4, true));
+        assert_eq!(process.not_applied, ["nice = 5: not permitted"]);
+        let expected = v1::ExitReport {
+            pid: 7,
+            exit_code: Some(3),
+            signal: None,
+            escalated: true,
+            stop_duration: seconds(40),
+            finish_time,
+            note: "it was adopted".into(),
+            core_dumped: true,
+            oom_killed: true,
+            rungs: vec![v1::Rung { step: "SIGTERM".into(), duration: seconds(30) }],
+            cpu_time: seconds(2),
+            peak_memory_bytes: Some(4096),
+            last_output: vec!["no such file".into()],
+        };
+        assert_eq!(process.last_exit, Some(expected));
+    }
 }

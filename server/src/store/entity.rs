@@ -43,6 +43,8 @@ rows! {
         architecture: String,
         install_home: String,
         log_home: String,
+        tracker: String,
+        tracker_reason: String,
         agent_state: String,
         last_report_time: Option<i64>,
         create_time: i64,

@@ -200,6 +200,8 @@ fn facts_of(facts: &Facts) -> host::ActiveModel {
         architecture,
         install_home,
         log_home,
+        tracker,
+        tracker_reason,
     } = facts.clone();
     host::ActiveModel {
         identity: Set(identity),
@@ -213,6 +215,8 @@ fn facts_of(facts: &Facts) -> host::ActiveModel {
         architecture: Set(architecture),
         install_home: Set(install_home),
         log_home: Set(log_home),
+        tracker: Set(tracker),
+        tracker_reason: Set(tracker_reason),
         ..Default::default()
     }
 }
@@ -230,6 +234,8 @@ fn read_facts(row: &host::Model) -> Facts {
         architecture: row.architecture.clone(),
         install_home: row.install_home.clone(),
         log_home: row.log_home.clone(),
+        tracker: row.tracker.clone(),
+        tracker_reason: row.tracker_reason.clone(),
     }
 }
 

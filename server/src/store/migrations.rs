@@ -7,7 +7,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First)]
+        vec![Box::new(First), Box::new(HostTracker)]
     }
 }
 
@@ -28,6 +28,28 @@ impl MigrationTrait for First {
         }
         for index in indexes() {
             manager.create_index(index).await?;
+        }
+        Ok(())
+    }
+}
+
+/// How the agent of a host keeps track of processes. Nothing is known of hosts from before, until they report.
+struct HostTracker;
+
+impl MigrationName for HostTracker {
+    fn name(&self) -> &str {
+        "m0002_host_tracker"
+    }
+}
+
+#[async_trait::async_trait]
+#[allow(elided_lifetimes_in_paths)] // as above
+impl MigrationTrait for HostTracker {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // One at a time: SQLite adds no two columns at once.
+        for name in ["tracker", "tracker_reason"] {
+            let column = text(name).default("").take();
+            manager.alter_table(Table::alter().table("hosts").add_column(column).take()).await?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::{
     access::Role,
     config::Config,
     host::{AgentState, Facts},
-    process::{Observed, Phase},
+    process::{ExitReport, Observed, Phase, Rung},
     task::{Attempt, Event, Node, TaskStatus, dag, state::Next},
 };
 
@@ -61,6 +61,8 @@ fn facts(identity: &str) -> Facts {
         architecture: "x86_64".into(),
         install_home: "/opt".into(),
         log_home: "/var/log".into(),
+        tracker: "walk".into(),
+        tracker_reason: "no cgroup v2 can be written".into(),
     }
 }
 
@@ -79,6 +81,11 @@ fn declared(alias: &str) -> Declared {
             last_exit: None,
             leftovers: vec![],
             stop_budget: SignedDuration::from_secs(10),
+            trouble: String::new(),
+            next_start_time: None,
+            endings: 0,
+            grouped: true,
+            not_applied: vec![],
         },
     }
 }
@@ -209,6 +216,69 @@ async fn the_last_observation_survives() {
         Some((Phase::Stopped, 3))
     );
     assert!(!process.fresh);
+}
+
+/// An observation that an older server wrote down is read, and what it lacks is empty.
+#[test]
+fn an_observation_of_an_older_server_is_read() {
+    let written = r#"{"phase":"Stopped","desired_running":false,"alive":null,"last_active_time":null,"generation":3,
+        "last_exit":{"pid":7,"exit_code":0,"signal":null,"escalated":false,"stop_duration":"PT2S",
+        "finish_time":"2026-11-21T22:06:57Z","note":""},"leftovers":[],"stop_budget":"PT16S"}"#;
+    let observed: Observed = serde_json::from_str(written).expect("read");
+    assert_eq!((observed.phase, observed.endings, &observed.trouble[..]), (Phase::Stopped, 0, ""));
+    let exit = observed.last_exit.expect("a report");
+    assert_eq!((exit.pid, exit.core_dumped, exit.rungs.len()), (7, false, 0));
+}
+
+/// What a process printed stays on its host; the rest of its report is written back.
+#[test]
+fn output_is_not_written_down() {
+    let mut observed = declared("x").observed;
+    observed.last_exit = Some(ExitReport {
+        pid: 7,
+        exit_code: Some(3),
+        signal: None,
+        escalated: true,
+        stop_duration: None,
+        finish_time: None,
+        note: String::new(),
+        core_dumped: true,
+        oom_killed: false,
+        rungs: vec![Rung { step: "SIGTERM".into(), duration: SignedDuration::from_secs(30) }],
+        cpu_time: Some(SignedDuration::from_millis(1_500)),
+        peak_memory: Some(4096),
+        last_output: vec!["the password is 1234".into()],
+    });
+    let written = serde_json::to_string(&observed).expect("JSON");
+    assert!(!written.contains("password"), "{written}");
+    let read: Observed = serde_json::from_str(&written).expect("read");
+    let exit = |observed: Observed| observed.last_exit.expect("a report");
+    assert_eq!(exit(read), ExitReport { last_output: Vec::new(), ..exit(observed) });
+}
+
+/// A database that was made before agents told how they keep track of processes is brought up to date.
+#[tokio::test]
+async fn hosts_of_an_older_server_are_kept() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let now = Timestamp::now();
+    let (host, _) = store.register(&facts("a"), &[], now).await.expect("registered");
+    for statement in [
+        "ALTER TABLE hosts DROP COLUMN tracker",
+        "ALTER TABLE hosts DROP COLUMN tracker_reason",
+        "DELETE FROM seaql_migrations WHERE version = 'm0002_host_tracker'",
+    ] {
+        let backend = store.write.get_database_backend();
+        store.write.execute_raw(Statement::from_string(backend, statement)).await.expect("as it was");
+    }
+    store.close().await;
+    drop(store);
+
+    let store = scratch.open().await;
+    let (known, _) = store.fleet().await.expect("read").remove(0);
+    assert_eq!((known.id, &known.facts.name[..], &known.facts.tracker[..]), (host.id, "host-1", ""));
+    let (known, _) = store.register(&facts("a"), &[], now).await.expect("registered");
+    assert_eq!((known.id, &known.facts.tracker[..]), (host.id, "walk"));
 }
 
 /// One open task for a host (hazards D17 and D21): whatever else is ordered is refused, and names the task.

@@ -88,7 +88,9 @@ async fn accept(
     };
     let task = match app.store.add_task(new, audit.clone()).await {
         Ok(task) => task,
-        Err(StoreError::Held(task)) => return Err(app.refused(audit, Error::HostHeld { host, task }).await),
+        Err(StoreError::Held(task)) => {
+            return Err(app.refused(audit, Error::HostHeld { host, task, forced: None }).await);
+        }
         Err(error) => return Err(Error::Store(error)),
     };
     info!(%host, task = %task.id, name = task.name, "Task accepted.");
