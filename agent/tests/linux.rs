@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 
 mod host;
+mod output; // what processes print: kept, read, followed
 
 use std::time::{Duration, Instant};
 

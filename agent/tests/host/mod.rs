@@ -7,7 +7,7 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use belay_proto::agent::v1::{agent_service_client::AgentServiceClient, *};
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 use tonic::{
-    Request, Status,
+    Request, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -180,6 +180,34 @@ impl Host {
         Ok(response.into_inner().processes)
     }
 
+    /// Pieces of a log.
+    pub(crate) async fn read_log(
+        &self,
+        request: ReadLogRequest,
+    ) -> Result<Streaming<ReadLogResponse>, Status> {
+        Ok(self.client.clone().read_log(authorized(request, TOKEN)).await?.into_inner())
+    }
+
+    /// The folder for the output of processes.
+    pub(crate) fn log_folder(&self) -> PathBuf {
+        self.dir.path().join("state/log")
+    }
+
+    /// The agent's pid.
+    pub(crate) fn pid(&self) -> i32 {
+        self.agent.as_ref().unwrap().id().try_into().unwrap()
+    }
+
+    /// SIGTERM to the agent; answers with how long its end took.
+    pub(crate) async fn end(&mut self) -> Duration {
+        let mut agent = self.agent.take().unwrap();
+        let began = Instant::now();
+        kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+        let ended = tokio::task::spawn_blocking(move || agent.wait().unwrap());
+        assert!(timeout(PATIENCE, ended).await.unwrap().unwrap().success());
+        began.elapsed()
+    }
+
     /// Every living process that carries the mark of an instance of this process.
     pub(crate) fn members(&self, alias: &str) -> Vec<i32> {
         let identity = fs::read_to_string(self.dir.path().join("state/identity")).unwrap_or_default();
@@ -195,7 +223,7 @@ impl Host {
 
     /// The memory of the agent, in KiB.
     pub(crate) fn resident(&self) -> u64 {
-        let pid = self.agent.as_ref().unwrap().id();
+        let pid = self.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.split_ascii_whitespace().next().unwrap().parse().unwrap()
@@ -209,7 +237,8 @@ impl Host {
         program
     }
 
-    fn log(&self) -> String {
+    /// What the agent has said.
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default()
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use belay_proto::{
     agent::v1::ObservedProcess,
     fleet::v1::{
-        Hello, ReportRequest, ReportResponse, Welcome,
+        Hello, LocalOperation, ReportRequest, ReportResponse, Welcome,
         fleet_service_server::{FleetService, FleetServiceServer},
         report_request::Report,
     },
