@@ -26,6 +26,9 @@ mod read;
 mod tail;
 mod watcher;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     path::PathBuf,

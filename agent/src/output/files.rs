@@ -41,6 +41,7 @@ use tracing::{info, warn};
 use super::{
     mark::{self, Mark},
     open::open_regular,
+    tail::Backwards,
 };
 use crate::{config::OutputConfig, error::Chain, process::Alias};
 
@@ -192,28 +193,20 @@ impl Files {
         if lines == 0 {
             return Ok(end);
         }
-        let mut found = 0;
+        let mut search = Backwards::new(end, lines);
         let mut at = end;
         for range in self.ranges().into_iter().rev() {
             at = at.min(range.end);
             while at > range.start.max(least) {
                 let from = at.saturating_sub(STEP).max(range.start).max(least);
                 let wanted = usize::try_from(at - from).unwrap_or_default();
-                let piece = self.piece(from, wanted)?;
-                if piece.offset != from || piece.data.len() != wanted {
+                let Piece { offset, data } = self.piece(from, wanted)?;
+                if offset != from || data.len() != wanted {
                     // Rotated away in this moment.
                     return Ok(at);
                 }
-                for (index, _) in piece.data.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-                    let after = from + index as u64 + 1;
-                    // The end of the last line begins none.
-                    if after == end {
-                        continue;
-                    }
-                    found += 1;
-                    if found == lines {
-                        return Ok(after);
-                    }
+                if let Some(found) = search.look(from, &data) {
+                    return Ok(found);
                 }
                 at = from;
             }

@@ -14,6 +14,7 @@ use tracing::{Instrument, warn};
 use super::{
     files::{Files, Piece, read_at},
     offer::Offer,
+    tail::Backwards,
     watcher::Watcher,
 };
 use crate::{error::Chain, process::Alias};
@@ -223,17 +224,13 @@ fn read_other(file: &File, begin: Begin) -> io::Result<Piece> {
 
 /// Where the last so many lines of a file begin.
 fn last_lines(file: &File, length: u64, lines: u32) -> io::Result<u64> {
-    let mut found = 0;
+    let mut search = Backwards::new(length, lines);
     let mut at = length;
     while at > 0 && lines > 0 {
         let from = at.saturating_sub(LARGEST_PIECE as u64);
         let data = read_at(file, from, usize::try_from(at - from).unwrap_or_default())?;
-        for (index, _) in data.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-            let after = from + index as u64 + 1;
-            found += u32::from(after != length);
-            if found == lines {
-                return Ok(after);
-            }
+        if let Some(found) = search.look(from, &data) {
+            return Ok(found);
         }
         at = from;
     }

@@ -1,4 +1,35 @@
-//! The last lines of an output, for a report.
+//! The last lines of a log: where they begin, and how they are shown in a report.
+
+/// Looks for the beginning of the last so many lines, from the end of a log backwards.
+#[derive(Debug)]
+pub(super) struct Backwards {
+    end: u64,
+    left: u32,
+}
+
+impl Backwards {
+    /// Looks in a log that ends at this offset.
+    pub(super) fn new(end: u64, lines: u32) -> Self {
+        Self { end, left: lines }
+    }
+
+    /// Looks in the next bytes, which begin at this offset. Answers when the lines begin among them.
+    pub(super) fn look(&mut self, from: u64, data: &[u8]) -> Option<u64> {
+        let newlines = data.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+        for (index, _) in newlines {
+            let after = from + index as u64 + 1;
+            // The end of the last line begins none.
+            if after == self.end {
+                continue;
+            }
+            self.left = self.left.saturating_sub(1);
+            if self.left == 0 {
+                return Some(after);
+            }
+        }
+        None
+    }
+}
 
 /// A line is cut after so many characters.
 const LONGEST_LINE: usize = 400;

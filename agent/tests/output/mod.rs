@@ -312,33 +312,3 @@ async fn too_many_followers_are_refused() {
     };
     timeout(PATIENCE, again).await.expect("a place is free again");
 }
-
-/// Prints how often the agent is woken by logs: `cargo test -p belay-agent --test linux -- --ignored --nocapture logs_cost`.
-#[tokio::test]
-#[ignore = "a measurement, not a test"]
-async fn logs_cost() {
-    let sleeper = "command = \"/bin/sleep\"\nargs = [\"1000\"]";
-    let chatty = "command = \"/bin/sh\"\nargs = [\"-c\", \"while :; do echo a line; sleep 1; done\"]";
-    for (what, count, config) in
-        [("quiet", 1, sleeper), ("quiet", 100, sleeper), ("a line a second", 50, chatty)]
-    {
-        let aliases: Vec<_> = (0..count).map(|number| format!("p{number}")).collect();
-        let processes: Vec<_> = aliases.iter().map(|alias| (&alias[..], config)).collect();
-        let host = Host::start(&processes).await;
-        sleep(Duration::from_secs(3)).await;
-        let (woken, cpu) = (switches(host.pid()), cpu_time(host.pid()));
-        sleep(Duration::from_secs(10)).await;
-        let (woken, cpu) = (switches(host.pid()) - woken, cpu_time(host.pid()) - cpu);
-        eprintln!("{count} logs, {what}: {woken} voluntary switches and {cpu:?} of CPU in 10 s");
-    }
-}
-
-fn switches(pid: i32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let status = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
-    let count = |status: String| {
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        line.unwrap().trim().parse::<u64>().unwrap()
-    };
-    status.map(count).sum()
-}
