@@ -5,6 +5,7 @@
 //! - `plain`: ends at SIGTERM
 //! - `deaf`: notes SIGTERM, and lives on
 //! - `slow`: ends two seconds after SIGTERM
+//! - `talker`: as `plain`, and prints a numbered line every 10 milliseconds
 //! - `setsid-child`: has a child in a session of its own, deaf
 //! - `double-fork`: its child begins a deaf grandchild and ends at once, so that the grandchild is nobody's
 
@@ -21,6 +22,7 @@ async fn main() -> std::io::Result<()> {
     match &shape[..] {
         "setsid-child" => begin(ledger, "leader")?,
         "double-fork" => begin(ledger, "middle")?,
+        "talker" => talk(),
         "leader" => drop(rustix::process::setsid()?),
         "middle" => return begin(ledger, "leader"),
         _ => {}
@@ -38,6 +40,16 @@ async fn main() -> std::io::Result<()> {
             _ => return Ok(()),
         }
     }
+}
+
+/// Prints numbered lines beside everything else.
+fn talk() {
+    std::thread::spawn(|| {
+        for number in 0.. {
+            println!("line {number}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
 }
 
 /// Begins another process of this program, and does not wait for it.
