@@ -10,7 +10,7 @@
 //! - [`Outputs::watch`] for each declared process before its first start, and again when its settings change. From then
 //!   on its files stay within their bound, over all its starts and stops.
 //! - [`Outputs::forget`] when it is not declared any more. Its files stay.
-//! - Before a start, note `from = outputs.end(alias)`; *ready when the output holds a text* is then
+//! - Where the start of a process may block, note `from = outputs.end(alias)` before it; *ready when the output holds a text* is then
 //!   `outputs.wait_for_text(alias, from, text)` under a timeout, and the last lines of that instance for its exit report
 //!   are `outputs.tail(alias, from, lines, bytes)`, which blocks.
 //! - [`Outputs::read`] gives a [`Reader`] for whoever asks: `reader.stream(encode)` is what a gRPC handler answers with.
@@ -101,7 +101,7 @@ impl Outputs {
     }
 
     /// Keeps the output of this process within its bound from now on; takes over its settings where it does so already.
-    /// Blocks for a moment, and must be called within a runtime.
+    /// Blocks while it is rotated, and must be called within a runtime.
     pub(crate) fn watch(&self, config: &ProcessConfig) {
         let Inner { folder, watcher, .. } = &*self.inner;
         let alias = &config.alias;
@@ -142,7 +142,7 @@ impl Outputs {
         self.outputs().remove(alias);
     }
 
-    /// The offset at which the output of this process goes on; 0 where it has none.
+    /// The offset at which the output of this process goes on; 0 where it has none. Blocks while it is rotated.
     pub(crate) fn end(&self, alias: &Alias) -> u64 {
         self.output(alias).map_or(0, |output| output.files.end())
     }
@@ -153,9 +153,10 @@ impl Outputs {
         let Some(Output { files, .. }) = self.output(alias) else {
             return Vec::new();
         };
-        let least = from.max(files.end().saturating_sub(bytes.into()));
+        let end = files.end();
+        let least = from.max(end.saturating_sub(bytes.into()));
         let read = || {
-            let mut at = files.last_lines(lines, least)?;
+            let mut at = files.last_lines(end, lines, least)?;
             let mut tail = Vec::new();
             loop {
                 let piece = files.piece(at, bytes as usize)?;

@@ -186,10 +186,9 @@ impl Files {
         Ok(Piece { offset, data: read_at(live, offset - state.base, most)? })
     }
 
-    /// Where the last so many lines begin, no further back than `least`.
-    pub(super) fn last_lines(&self, lines: u32, least: u64) -> io::Result<u64> {
+    /// Where the last so many lines before `end` begin, no further back than `least`.
+    pub(super) fn last_lines(&self, end: u64, lines: u32, least: u64) -> io::Result<u64> {
         const STEP: u64 = 64 << 10;
-        let end = self.end();
         if lines == 0 {
             return Ok(end);
         }

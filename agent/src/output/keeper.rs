@@ -146,9 +146,8 @@ impl Dropped {
 
     /// Ends when it may be said again.
     async fn due(&self) {
-        match self.said {
-            Some(said) => sleep_until(said + SAY_EVERY).await,
-            None => {}
+        if let Some(said) = self.said {
+            sleep_until(said + SAY_EVERY).await;
         }
     }
 }

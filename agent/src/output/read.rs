@@ -55,6 +55,8 @@ pub(crate) struct Reader {
     source: Source,
     begin: Begin,
     follow: bool,
+    /// Where what is not followed ends: where it ended when it was first looked at. A flood has no end of its own.
+    until: Option<u64>,
     /// Cancelled when the agent ends.
     closing: CancellationToken,
     _place: Option<OwnedSemaphorePermit>,
@@ -87,7 +89,7 @@ impl Reader {
         closing: CancellationToken,
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { source, begin, follow, closing, _place: place }
+        Self { source, begin, follow, until: None, closing, _place: place }
     }
 
     /// The next piece. `None` at the end of what is not followed, and when the process is not declared any more.
@@ -136,16 +138,22 @@ impl Reader {
             if let Source::Output { grown, .. } = &mut self.source {
                 grown.borrow_and_update();
             }
-            let piece = match &self.source {
+            let (begin, until) = (self.begin, self.until);
+            let (mut piece, end) = match &self.source {
                 Source::Output { files, .. } => {
-                    let (files, begin) = (files.clone(), self.begin);
-                    blocking(move || read_output(&files, begin)).await?
+                    let files = files.clone();
+                    blocking(move || read_output(&files, begin, until)).await?
                 }
                 Source::Other(other) => {
-                    let (file, begin) = (other.file.clone(), self.begin);
-                    blocking(move || read_other(&file, begin)).await?
+                    let file = other.file.clone();
+                    blocking(move || read_other(&file, begin, until)).await?
                 }
             };
+            if !self.follow {
+                let left = end.saturating_sub(piece.offset);
+                piece.data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                self.until = Some(end);
+            }
             // It is not asked for the last lines twice.
             self.begin = Begin::Offset(piece.offset + piece.data.len() as u64);
             if !piece.data.is_empty() {
@@ -201,17 +209,19 @@ impl Other {
     }
 }
 
-fn read_output(files: &Files, begin: Begin) -> io::Result<Piece> {
+/// The next piece, and where the output ended when that was first asked.
+fn read_output(files: &Files, begin: Begin, until: Option<u64>) -> io::Result<(Piece, u64)> {
+    let end = until.unwrap_or_else(|| files.end());
     let from = match begin {
         Begin::Start => 0,
         Begin::Offset(offset) => offset,
-        Begin::LastLines(lines) => files.last_lines(lines, 0)?,
+        Begin::LastLines(lines) => files.last_lines(end, lines, 0)?,
     };
-    files.piece(from, LARGEST_PIECE)
+    Ok((files.piece(from, LARGEST_PIECE)?, end))
 }
 
-/// Offsets in another file are places in it: from its start again where it was cut.
-fn read_other(file: &File, begin: Begin) -> io::Result<Piece> {
+/// The same of another file. Offsets in it are places: from its start again where it was cut.
+fn read_other(file: &File, begin: Begin, until: Option<u64>) -> io::Result<(Piece, u64)> {
     let length = file.metadata()?.len();
     let offset = match begin {
         Begin::Start => 0,
@@ -219,7 +229,7 @@ fn read_other(file: &File, begin: Begin) -> io::Result<Piece> {
         Begin::Offset(offset) => offset,
         Begin::LastLines(lines) => last_lines(file, length, lines)?,
     };
-    Ok(Piece { offset, data: read_at(file, offset, LARGEST_PIECE)? })
+    Ok((Piece { offset, data: read_at(file, offset, LARGEST_PIECE)? }, until.unwrap_or(length)))
 }
 
 /// Where the last so many lines of a file begin.

@@ -169,6 +169,8 @@ async fn a_flood_fills_neither_the_disk_nor_the_agent() {
         share * 100.0
     );
     assert!(end > 10 * BOUND, "that was no flood");
+    // Who does not follow comes to an end all the same.
+    assert!(!read(&host, request("flood", None, false)).await.unwrap().is_empty());
     assert!(largest < 6 * BOUND + OVERSHOOT, "{largest} bytes on the disk");
     assert!(grown < 4 << 10, "the agent grew by {grown} KiB");
     host.stop("flood").await.unwrap();

@@ -262,13 +262,17 @@ fn the_last_lines_reach_back_into_full_files() {
             .collect();
         for lines in [1, 2, 100, starts.len() - 1, starts.len(), starts.len() + 9] {
             let expected = starts.len().checked_sub(lines).map_or(0, |at| starts[at]);
-            assert_eq!(bench.files.last_lines(lines as u32, 0).unwrap(), expected, "{lines}");
+            assert_eq!(
+                bench.files.last_lines(bench.files.end(), lines as u32, 0).unwrap(),
+                expected,
+                "{lines}"
+            );
         }
-        assert_eq!(bench.files.last_lines(0, 0).unwrap(), bench.files.end());
+        assert_eq!(bench.files.last_lines(bench.files.end(), 0, 0).unwrap(), bench.files.end());
         let end = bench.files.end();
-        assert_eq!(bench.files.last_lines(1000, end - 50).unwrap().max(end - 50), end - 50);
+        assert_eq!(bench.files.last_lines(end, 1000, end - 50).unwrap().max(end - 50), end - 50);
         bench.process.write_all(b"no end").unwrap();
-        assert_eq!(bench.files.last_lines(1, 0).unwrap(), end);
+        assert_eq!(bench.files.last_lines(end + 6, 1, 0).unwrap(), end);
     });
 }
 
