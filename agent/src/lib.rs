@@ -17,6 +17,7 @@ mod life; // the life of one process: a pure state machine
 mod notify; // systemd is told how the agent is
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
+mod output; // the output of processes: kept within its bound, read, followed
 mod process; // what is said of a process
 mod ready; // whether a process is ready, and whether it works
 mod report; // the stream to the server
@@ -41,6 +42,7 @@ use crate::{
     journal::Journal,
     notify::ServiceManager,
     os::{Os, linux::Linux},
+    output::Outputs,
     ready::Notifications,
     report::Reporting,
     supervisor::{Declared, Supervisor},
@@ -113,9 +115,11 @@ async fn run_under(
     let notifications = Notifications::open(identity)
         .inspect_err(|error| warn!(error = %Chain(error), "Processes can not say that they are ready."))
         .ok();
+    let outputs = Outputs::spawn(config.log_folder());
     let declared = Declared {
         processes: config.processes.clone(),
         log: config.log_folder(),
+        outputs: outputs.clone(),
         notify: notifications.as_ref().map(Notifications::address),
     };
     let boot_id = linux.boot_id().to_owned();
@@ -142,7 +146,7 @@ async fn run_under(
     };
     let reporter = AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting)));
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
-    let api = Api::new(supervisor.clone(), identity, incarnation);
+    let api = Api::new(supervisor.clone(), outputs.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
     manager.ready();
     let shutdown = async {
@@ -150,6 +154,8 @@ async fn run_under(
             () = shutdown => manager.stopping(),
             () = notify::keep_told(manager, &supervisor) => {}
         }
+        // Those who follow a log would hold up the end.
+        outputs.close();
     };
     let served = serve(listener, api, gatekeeper, shutdown).await;
     drop((reporter, ears));

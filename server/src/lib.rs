@@ -13,6 +13,7 @@ mod fleet; // what is known of the fleet, in memory
 mod host; // a host: record and states
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
+mod read_log; // reading the log of a process
 mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
 mod server;

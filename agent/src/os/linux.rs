@@ -19,6 +19,8 @@ mod spawn;
 mod user;
 mod walked;
 
+pub(crate) use self::raw::watch;
+
 #[cfg(test)]
 mod tests;
 

@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use belay_proto::agent::v1::{agent_service_client::AgentServiceClient, *};
@@ -190,6 +190,21 @@ impl Host {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// The folder for the output of processes.
+    pub(crate) fn log_folder(&self) -> PathBuf {
+        self.dir.path().join("state/log")
+    }
+
+    /// SIGTERM to the agent; answers with how long its end took.
+    pub(crate) async fn end(&mut self) -> Duration {
+        let mut agent = self.agent.take().unwrap();
+        let began = Instant::now();
+        kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+        let ended = tokio::task::spawn_blocking(move || agent.wait().unwrap());
+        assert!(timeout(PATIENCE, ended).await.unwrap().unwrap().success());
+        began.elapsed()
+    }
+
     /// Every living process that carries the mark of an instance of this process.
     pub(crate) fn members(&self, alias: &str) -> Vec<i32> {
         let identity = fs::read_to_string(self.dir.path().join("state/identity")).unwrap_or_default();
@@ -205,7 +220,7 @@ impl Host {
 
     /// The memory of the agent, in KiB.
     pub(crate) fn resident(&self) -> u64 {
-        let pid = self.agent.as_ref().unwrap().id();
+        let pid = self.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.split_ascii_whitespace().next().unwrap().parse().unwrap()
@@ -227,6 +242,7 @@ impl Host {
         program
     }
 
+    /// What the agent has said.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default()
     }

@@ -79,9 +79,11 @@ fn mark_of(stat: &Stat) -> Mark {
     if stat.pid == KERNEL || stat.parent == KERNEL {
         return Mark::Absent;
     }
-    // What may not be read is not about to begin another program.
-    let Ok(environment) = proc::try_environment(stat.pid) else {
-        return Mark::Absent;
+    let environment = match proc::try_environment(stat.pid) {
+        Ok(environment) => environment,
+        // What may not be read is not about to begin another program.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Mark::Absent,
+        Err(_) => return Mark::Hidden,
     };
     let is_mark =
         |entry: &&[u8]| entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));

@@ -1,9 +1,8 @@
 //! How an instance comes to be, and a helper in it.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     config::{Rlimit, RlimitName},
     os::{BoxFuture, Helper, Instance, Launch, Os, StartError, Started, Tracker, Tree},
+    output::open_for_process,
     process::Exit,
     signal::Signal,
 };
@@ -186,14 +186,8 @@ fn identify(
     (instance, tree)
 }
 
-/// Opened by the agent and written by the process itself: no pipe that could break or fill when the agent is away.
 fn open_log(launch: &Launch) -> Result<File, StartError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(&launch.log)
-        .map_err(|source| log_error(launch, source))
+    open_for_process(&launch.log).map_err(|source| log_error(launch, source))
 }
 
 fn log_error(launch: &Launch, source: io::Error) -> StartError {
