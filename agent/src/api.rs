@@ -1,29 +1,32 @@
 //! gRPC in: decode, call, encode.
 
 use belay_proto::{
-    Trace,
+    Problem, Trace,
     agent::v1::{self as pb, agent_service_server::AgentService},
 };
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
 use crate::{
     convert::{self, What},
+    output::Outputs,
     supervisor::Supervisor,
 };
 
 /// Takes the server's orders.
 pub(crate) struct Api {
     supervisor: Supervisor,
+    outputs: Outputs,
     identity: String,
     incarnation: String,
 }
 
 impl Api {
     /// The service of the agent with this identity, in this life of its program.
-    pub(crate) fn new(supervisor: Supervisor, identity: Uuid, incarnation: Uuid) -> Self {
-        Self { supervisor, identity: identity.to_string(), incarnation: incarnation.to_string() }
+    pub(crate) fn new(supervisor: Supervisor, outputs: Outputs, identity: Uuid, incarnation: Uuid) -> Self {
+        Self { supervisor, outputs, identity: identity.to_string(), incarnation: incarnation.to_string() }
     }
 
     async fn order(
@@ -111,13 +114,17 @@ impl AgentService for Api {
         }))
     }
 
-    type ReadLogStream = tokio_stream::Empty<Result<pb::ReadLogResponse, Status>>;
+    type ReadLogStream = ReceiverStream<Result<pb::ReadLogResponse, Status>>;
 
     async fn read_log(
         &self,
-        _: Request<pb::ReadLogRequest>,
+        request: Request<pb::ReadLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
-        todo!()
+        let (metadata, _, message) = request.into_parts();
+        let span = info_span!("call", trace_id = %trace_of(&metadata));
+        let reader = self.outputs.read(convert::wanted(message)?).instrument(span.clone()).await?;
+        let encode = |piece: Result<_, Problem>| piece.map(convert::piece).map_err(Status::from);
+        Ok(Response::new(span.in_scope(|| reader.stream(encode))))
     }
 }
 

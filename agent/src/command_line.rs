@@ -25,6 +25,17 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Runs the agent. The same as to name no command.
     Run(Run),
+    /// Looks at a configuration and at this host: what would fail, and what to do. Starts nothing.
+    Check {
+        /// The configuration.
+        file: PathBuf,
+    },
+    /// Turns files of supervisord and units of systemd into a configuration, which it prints.
+    Import {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Asks the agent of this host, or orders it something, with or without a server.
     Ctl(Ctl),
 }
@@ -35,7 +46,7 @@ pub(crate) struct Run {
     /// The configuration.
     #[arg(long, value_name = "FILE", env = "BELAY_AGENT_CONFIG")]
     pub config: PathBuf,
-    /// Only checks the configuration.
+    /// Only checks the configuration, as `check` does.
     #[arg(long)]
     pub check: bool,
 }
@@ -124,7 +135,8 @@ impl CommandLine {
 const EXAMPLES: &str = "\
 Examples:
   belay-agent --config /etc/belay/agent.toml
-  belay-agent --config /etc/belay/agent.toml --check
+  belay-agent check /etc/belay/agent.toml
+  belay-agent import /etc/supervisor/conf.d/*.conf >> /etc/belay/agent.toml
   belay-agent ctl ps
   belay-agent ctl why obstat2
 

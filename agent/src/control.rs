@@ -2,14 +2,14 @@
 
 mod socket;
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
 use belay_proto::{
     Problem, Reason,
     agent::v1::{self as pb, control_service_server::ControlService},
 };
 use tokio::{sync::watch, time::Instant};
-use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
@@ -19,6 +19,7 @@ pub(crate) use self::socket::Socket;
 use crate::{
     convert,
     os::Tracker,
+    output::Outputs,
     reload::Reloader,
     report::Link,
     supervisor::{Health, Supervisor},
@@ -28,6 +29,8 @@ use crate::{
 pub(crate) struct Control {
     /// What is asked of the processes.
     pub supervisor: Supervisor,
+    /// What keeps the output of processes.
+    pub outputs: Outputs,
     /// Reads the configuration again.
     pub reloader: Reloader,
     /// Whether the server hears of this host.
@@ -49,8 +52,6 @@ pub(crate) struct About {
     /// When this life began.
     pub began: Instant,
 }
-
-type Output = Pin<Box<dyn Stream<Item = Result<pb::ReadLogResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl ControlService for Control {
@@ -102,20 +103,16 @@ impl ControlService for Control {
         Ok(Response::new(convert::plan(plan)))
     }
 
-    type ReadOutputStream = Output;
+    type ReadOutputStream = ReceiverStream<Result<pb::ReadLogResponse, Status>>;
 
     async fn read_output(
         &self,
         request: Request<pb::ReadLogRequest>,
     ) -> Result<Response<Self::ReadOutputStream>, Status> {
-        Ok(Response::new(read_output(&self.supervisor, request.into_inner()).await?))
+        let reader = self.outputs.read(convert::wanted(request.into_inner())?).await?;
+        let encode = |piece: Result<_, Problem>| piece.map(convert::piece).map_err(Status::from);
+        Ok(Response::new(reader.stream(encode)))
     }
-}
-
-/// Reads the output of a process.
-async fn read_output(_: &Supervisor, _: pb::ReadLogRequest) -> Result<Output, Problem> {
-    Err(Problem::new(Reason::RouteUnknown, "this agent can not show the output of its processes yet")
-        .hint("read the files that `log_file_pattern` names"))
 }
 
 /// Who calls, as the gate of the socket has found out.

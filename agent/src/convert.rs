@@ -14,6 +14,7 @@ use crate::{
     config::Plan,
     journal::OperationState,
     operation::{Order, Outcome, Standing, Target, Verb},
+    output::{Begin, Piece, Wanted},
     process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
     supervisor::{LastOrder, named_by},
 };
@@ -236,6 +237,29 @@ pub(crate) fn observed(observed: Observed) -> pb::ObservedProcess {
         wire.start_time = Some(timestamp(start_time));
     }
     wire
+}
+
+/// Reads what is asked for of a log.
+pub(crate) fn wanted(wire: pb::ReadLogRequest) -> Result<Wanted, Problem> {
+    use pb::read_log_request::From;
+    let pb::ReadLogRequest { alias, file, from, follow } = wire;
+    let begin = match from {
+        None => Begin::Start,
+        Some(From::Offset(offset)) => Begin::Offset(offset),
+        Some(From::LastLines(lines)) => Begin::LastLines(lines),
+    };
+    Ok(Wanted {
+        alias: Alias::try_from(alias).map_err(|what| invalid("alias", what))?,
+        file: (!file.is_empty()).then(|| file.into()),
+        begin,
+        follow,
+    })
+}
+
+/// A piece of a log, as the wire carries it.
+pub(crate) fn piece(piece: Piece) -> pb::ReadLogResponse {
+    let Piece { offset, data } = piece;
+    pb::ReadLogResponse { offset, data }
 }
 
 /// More than any stop may take; beyond it a budget says nothing.

@@ -6,16 +6,19 @@
 
 mod api; // gRPC in: decode, call, encode
 mod auth; // the fleet's token, both ways
+mod check; // what would fail on this host, before it is started
 mod config; // the settings, typed and checked
 mod control; // what a person on the host asks, over a unix socket
 mod convert; // the wire's words to the agent's and back
 mod error;
 mod folder; // the state folder: lock and identity
+mod import; // processes as supervisord and systemd declare them
 mod journal; // what survives the agent
 mod life; // the life of one process: a pure state machine
 mod notify; // systemd is told how the agent is
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
+mod output; // the output of processes: kept within its bound, read, followed
 mod process; // what is said of a process
 mod ready; // whether a process is ready, and whether it works
 mod reload; // reads the configuration again
@@ -47,18 +50,21 @@ use crate::{
     journal::Journal,
     notify::ServiceManager,
     os::{Os, linux::Linux},
+    output::Outputs,
     ready::Notifications,
     reload::Reloader,
     report::{Link, Reporting},
     supervisor::{Declared, Supervisor},
 };
 pub use crate::{
+    check::{Findings, check},
     config::{
         CgroupLimits, CgroupUse, Config, ConfigError, HookConfig, Kill, LiveCheck, LiveConfig, Nice,
         OomScore, OutputConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
         SignalConfig, StopConfig, Umask,
     },
     error::{Chain, Error},
+    import::{ImportError, Imported, import},
     life::{Backoff, Restart},
     process::Alias,
     signal::Signal,
@@ -78,13 +84,13 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Loads a configuration, listens where it says, and runs until SIGTERM or ctrl-c.
 pub async fn start(config: &Path) -> Result<(), Error> {
+    // First of all: as the first process of a container nothing else ends it by SIGTERM.
+    let (asked_to_end, hangups) = (asked_to_end()?, listen_for(SignalKind::hangup())?);
     let config = Config::load(config)?;
     config.validate()?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    let hangups = unix::signal(SignalKind::hangup())
-        .map_err(|source| Error::System { what: "listen for SIGHUP", source })?;
-    run_under(&ServiceManager::of_environment(), Some(hangups), listener, config, asked_to_end()).await
+    run_under(&ServiceManager::of_environment(), Some(hangups), listener, config, asked_to_end).await
 }
 
 /// Runs the agent until `shutdown`. Its processes live on: the next start takes them back.
@@ -121,9 +127,11 @@ async fn run_under(
     let notifications = Notifications::open(identity)
         .inspect_err(|error| warn!(error = %Chain(error), "Processes can not say that they are ready."))
         .ok();
+    let outputs = Outputs::spawn(config.log_folder());
     let declared = Declared {
         processes: config.processes.clone(),
         log: config.log_folder(),
+        outputs: outputs.clone(),
         notify: notifications.as_ref().map(Notifications::address),
     };
     let (boot_id, tracker) = (linux.boot_id().to_owned(), linux.tracker());
@@ -154,10 +162,16 @@ async fn run_under(
         AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting, tell_link)));
     let ending = CancellationToken::new();
     let about = About { identity, name: config.name.clone(), server: config.server.clone(), tracker, began };
-    let control = Control { supervisor: supervisor.clone(), reloader: reloader.clone(), link, about };
+    let control = Control {
+        supervisor: supervisor.clone(),
+        outputs: outputs.clone(),
+        reloader: reloader.clone(),
+        link,
+        about,
+    };
     let mut control = serve_control(folder.path(), control, ending.clone());
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
-    let api = Api::new(supervisor.clone(), identity, incarnation);
+    let api = Api::new(supervisor.clone(), outputs.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
     manager.ready();
     let shutdown = async {
@@ -167,6 +181,8 @@ async fn run_under(
             () = reloader.at_each_hangup(hangups, manager) => {}
         }
         ending.cancel();
+        // Those who follow a log would hold up the end.
+        outputs.close();
     };
     let served = serve(listener, api, gatekeeper, shutdown).await;
     ending.cancel();
@@ -242,18 +258,18 @@ fn serve_control(folder: &Path, control: Control, ending: CancellationToken) -> 
     }))
 }
 
-async fn asked_to_end() {
-    let ctrl_c = tokio::signal::ctrl_c();
-    match unix::signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = ctrl_c => {}
-            }
+/// Listens for SIGTERM and ctrl-c from now on.
+fn asked_to_end() -> Result<impl Future<Output = ()>, Error> {
+    let (mut terminate, mut interrupt) =
+        (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        Err(error) => {
-            warn!(error = %Chain(&error), "SIGTERM can not be caught.");
-            let _ = ctrl_c.await;
-        }
-    }
+    })
+}
+
+fn listen_for(kind: SignalKind) -> Result<unix::Signal, Error> {
+    unix::signal(kind).map_err(|source| Error::System { what: "listen for signals", source })
 }

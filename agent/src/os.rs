@@ -66,14 +66,15 @@ pub(crate) trait Os: Send + Sync + 'static {
 
 /// One instance: a main process and everything that came of it.
 pub(crate) trait Tree: Send + Sync + 'static {
-    /// Sends the stop signal, then SIGCONT, to whoever of the scope has not got it yet; thaws what is frozen.
+    /// Sends the signal, then SIGCONT, to whoever of the scope has not got it in this round; thaws what is frozen.
+    /// [`Scope::Group`] begins a round, [`Scope::Rest`] goes on with it: a stop may send one signal after the other.
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError>;
 
     /// Sends SIGKILL to every member.
     fn kill(&self) -> Result<(), SignalError>;
 
-    /// Whether [`Tree::ask`], [`Tree::kill`] and [`Tree::is_empty`] walk all processes of the host. If so they must not
-    /// run where others wait.
+    /// Whether [`Tree::ask`], [`Tree::kill`] and [`Tree::is_empty`] walk all processes of the host, as they do without a
+    /// cgroup, and for an instance that was taken back. If so they must not run where others wait.
     fn walks(&self) -> bool;
 
     /// Whether no member is alive. A zombie is not alive.
@@ -91,7 +92,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// Its living members. Blocks.
     fn members(&self) -> Vec<Leftover>;
 
-    /// What the whole tree has used, as far as the kernel counts it. Blocks.
+    /// What the whole tree has used, as far as the kernel counts it; it does so by cgroups only, and until
+    /// [`Tree::release`]. Blocks.
     fn accounts(&self) -> Accounts;
 
     /// What a person should know of it: members that left its cgroup, say. Blocks.
@@ -260,6 +262,27 @@ pub(crate) enum StartError {
     /// Only root becomes another user.
     #[error("cannot become the user `{user}`: the agent does not run as root")]
     NotRoot { user: String },
+    /// Only root becomes another group.
+    #[error("cannot become the group `{group}`: the agent does not run as root")]
+    NotRootForGroup { group: String },
+    /// The system did not let it become its user or group.
+    #[error("cannot become its user")]
+    Become {
+        #[source]
+        source: std::io::Error,
+    },
+    /// A limit on it could not be set: it is above the hard limit, mostly.
+    #[error("cannot set the limit `{name}`")]
+    Rlimit {
+        name: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    /// The descriptors that are left are kept for stops.
+    #[error(
+        "only {free} descriptors are free, which are kept for stops; raise the limit of the agent (`LimitNOFILE=`)"
+    )]
+    Descriptors { free: usize },
     /// The cgroup could not be made.
     #[error("cannot make the cgroup `{}`", path.display())]
     Cgroup {

@@ -37,6 +37,7 @@ use crate::{
     journal::{Journal, Memory},
     operation::{Order, Outcome, Standing},
     os::{BoxFuture, Os, Tree},
+    output::Outputs,
     process::{Alias, Observed, Sight},
     ready::{Notification, Notifications, Said},
 };
@@ -60,6 +61,8 @@ pub(crate) struct Declared {
     pub processes: Vec<ProcessConfig>,
     /// The folder for their output.
     pub log: PathBuf,
+    /// What keeps their output.
+    pub outputs: Outputs,
     /// The socket on which they may say that they are ready, where there is one.
     pub notify: Option<PathBuf>,
 }
@@ -74,7 +77,7 @@ impl Supervisor {
         memory: Memory,
     ) -> (Self, JoinHandle<()>) {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
-        let mut owner = Owner::new(os, journal, receiver);
+        let mut owner = Owner::new(os, declared.outputs.clone(), journal, receiver);
         owner.recover(declared, memory);
         let (revision, news) = (owner.revision(), owner.news.subscribe());
         let supervisor = Self { commands, revision, news, looker: Arc::default() };

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 
+#[allow(dead_code, reason = "each test program needs a part of it")]
 mod host;
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -56,7 +58,7 @@ async fn everything_works_without_a_server() {
     host.ctl(&["why", "x"]).await.check(3, &["`x`", "ps`"]);
     host.ctl(&["stop"]).await.check(2, &["--all"]);
     host.ctl(&["stop", "../x"]).await.check(2, &["not an alias"]);
-    host.ctl(&["log", "worker"]).await.check(1, &["output"]);
+    host.ctl(&["log", "x"]).await.check(3, &["`x`"]);
 
     host.end().await;
     host.ctl(&["ps"]).await.check(6, &["no agent runs there", "--state"]);
@@ -95,6 +97,38 @@ async fn a_failure_is_told_and_reported() {
     let told = host.server.local_operations().remove(0);
     assert_eq!(told.reason, "START_FAILED");
     assert!(told.message.contains("/nowhere/at/all") && told.accept_time.is_some(), "{told:?}");
+}
+
+#[tokio::test]
+async fn output_is_shown() {
+    let speaker =
+        "command = \"/bin/sh\"\nargs = [\"-c\", \"for n in 1 2 3; do echo line $n; done; exec sleep 1000\"]";
+    let host = Host::start(&[("speaker", speaker)]).await;
+    let mut told = host.ctl(&["log", "speaker"]).await;
+    while !told.stdout.contains("line 3\n") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        told = host.ctl(&["log", "speaker"]).await;
+    }
+    told.check(0, &["line 1\nline 2\nline 3\n"]);
+    assert_eq!(host.ctl(&["log", "-n", "1", "speaker"]).await.stdout, "line 3\n");
+    // Whoever follows is told of what comes, for as long as it does.
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_belay-agent"));
+    follow.arg("ctl").arg("--state").arg(host.state()).args(["log", "-f", "-n", "1", "speaker"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+    let mut next = async || {
+        let line = tokio::time::timeout(Duration::from_secs(20), told.recv()).await;
+        line.expect("a line").expect("the program has ended")
+    };
+    assert_eq!(next().await, "line 3");
+    host.ctl(&["restart", "speaker"]).await.check(0, &[]);
+    for line in ["line 1", "line 2", "line 3"] {
+        assert_eq!(next().await, line);
+    }
+    follow.kill().unwrap();
+    follow.wait().unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 #[allow(dead_code, reason = "each test program needs a part of it")]
 mod host;
+mod output; // what processes print: kept, read, followed
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use jiff::SignedDuration;
 
 use crate::{
-    commands::{agent, audit, demo_worker, host, process, service, task, up, user},
+    commands::{agent, audit, demo_worker, host, log, process, service, task, up, user},
     exit,
     output::Format,
     target::Connection,
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     /// See, stop, start and restart single processes.
     #[command(subcommand)]
     Process(process::Command),
+    /// Print what a process prints, or what it logs to another file.
+    Log(log::Args),
     /// See and follow tasks.
     #[command(subcommand)]
     Task(task::Command),
@@ -72,6 +74,7 @@ impl Command {
             Self::Agent(args) => args.is_service(),
             Self::Host(_)
             | Self::Process(_)
+            | Self::Log(_)
             | Self::Task(_)
             | Self::User(_)
             | Self::Audit(_)
@@ -144,6 +147,9 @@ mod tests {
         check("belay agent stop --force", false);
         check("belay user add alice --role host_manager --role TASK_VIEWER --password-stdin", true);
         check("belay --timeout 90s task watch 7", true);
+        check("belay log obstat2", true);
+        check("belay log -f -n 10 web-1 obstat2", true);
+        check("belay log web-1 obstat2 --offset 7 --file /x", true);
     }
 
     /// Empty never means all.
@@ -156,6 +162,8 @@ mod tests {
         check("belay user add alice --role root", false);
         check("belay user add alice --role ADMIN --password secret", false);
         check("belay task get abc", false);
+        check("belay log", false);
+        check("belay log -n 1 --offset 1 obstat2", false);
         check("belay task list --limit 0", false);
         check("belay --timeout 0s host list", false);
         check("belay agent --config a.toml stop", false);

@@ -84,6 +84,17 @@ impl Client {
         }
     }
 
+    /// Reads a log, and follows it where asked.
+    pub(crate) async fn read_log(&self, request: ReadAgentProcessLogRequest) -> Result<Log, Failure> {
+        let trace = new_trace()?;
+        // Nobody knows how long a log is.
+        let request = self.request(request, trace, None);
+        match AgentProcessServiceClient::new(self.channel.clone()).read_agent_process_log(request).await {
+            Ok(response) => Ok(Log { stream: response.into_inner(), trace, client: self.clone() }),
+            Err(status) => Err(self.failure(&status, trace)),
+        }
+    }
+
     /// One call, whichever it is.
     async fn call<Message, Answer, Sent>(
         &self,
@@ -144,6 +155,21 @@ impl Watch {
             Ok(change) => Ok(change.and_then(|change| change.task)),
             Err(status) => Err(self.client.failure(&status, self.trace)),
         }
+    }
+}
+
+/// A log that is being read.
+#[derive(Debug)]
+pub(crate) struct Log {
+    stream: Streaming<ReadAgentProcessLogResponse>,
+    trace: Trace,
+    client: Client,
+}
+
+impl Log {
+    /// The next piece. `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<ReadAgentProcessLogResponse>, Failure> {
+        self.stream.message().await.map_err(|status| self.client.failure(&status, self.trace))
     }
 }
 

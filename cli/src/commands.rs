@@ -19,6 +19,7 @@ pub(crate) mod audit;
 pub(crate) mod demo;
 pub(crate) mod demo_worker;
 pub(crate) mod host;
+pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod service;
 pub(crate) mod task;
@@ -37,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Gateway(args) => service::gateway(args, &context).await,
         Command::Host(command) => host::run(command, &context).await,
         Command::Process(command) => process::run(command, &context).await,
+        Command::Log(args) => log::run(args, &context).await,
         Command::Task(command) => task::run(command, &context).await,
         Command::User(command) => user::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,

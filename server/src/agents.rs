@@ -15,7 +15,7 @@ use belay_proto::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Status, Streaming,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
@@ -28,6 +28,7 @@ use crate::{
     error::Error,
     fleet::{Fleet, Reachable},
     process::Observed,
+    read_log::{Begin, Piece, ReadLog},
 };
 
 /// How long a connection to an agent may take.
@@ -40,6 +41,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pauses between tries after a lost connection: from the first, doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How much of a log may be on its way from an agent while nobody takes it, in bytes.
+const LOG_WINDOW: u32 = 128 << 10;
 
 /// What an agent is ordered to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +185,37 @@ impl Agents {
         answer.processes.into_iter().map(|process| observed(process).map_err(garbled)).collect()
     }
 
+    /// Reads a log, over a connection of its own: a reader that does not take what it asked for fills that one, and
+    /// never the one of orders.
+    pub(crate) async fn read_log(
+        &self,
+        fleet: &Fleet,
+        alias: &str,
+        read: &ReadLog,
+        trace: Trace,
+    ) -> Result<Log, NoAnswer> {
+        use pb::read_log_request::From;
+        let agent = reachable(fleet, read.host)?;
+        let channel = endpoint(&agent.address)?
+            .initial_stream_window_size(LOG_WINDOW)
+            .initial_connection_window_size(LOG_WINDOW)
+            .connect_lazy();
+        let request = pb::ReadLogRequest {
+            alias: alias.to_owned(),
+            file: read.file.clone(),
+            from: match read.begin {
+                Begin::Start => None,
+                Begin::Offset(offset) => Some(From::Offset(offset)),
+                Begin::LastLines(lines) => Some(From::LastLines(lines)),
+            },
+            follow: read.follow,
+        };
+        let request = self.request(&agent, request, Some(trace));
+        let mut client = AgentServiceClient::new(channel);
+        let pieces = bounded(Instant::now() + QUESTION_TIMEOUT, client.read_log(request)).await?;
+        Ok(Log { pieces })
+    }
+
     async fn send(
         &self,
         fleet: &Fleet,
@@ -238,14 +273,7 @@ impl Agents {
         let channel = match channels.get(address) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = Endpoint::from_shared(format!("http://{address}"))
-                    .map_err(|error| NoAnswer::Lost(Status::unavailable(format!("`{address}`: {error}"))))?
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .tcp_nodelay(true)
-                    .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-                    .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-                    .keep_alive_while_idle(true)
-                    .connect_lazy();
+                let channel = endpoint(address)?.connect_lazy();
                 channels.insert(address.to_owned(), channel.clone());
                 channel
             }
@@ -272,6 +300,31 @@ impl Agents {
     }
 }
 
+/// A log that is being read. When it is dropped, its agent stops.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pieces: Streaming<pb::ReadLogResponse>,
+}
+
+impl Log {
+    /// The next piece. `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, NoAnswer> {
+        let next = self.pieces.message().await.map_err(no_answer)?;
+        Ok(next.map(|pb::ReadLogResponse { offset, data }| Piece { offset, data }))
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, NoAnswer> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| NoAnswer::Lost(Status::unavailable(format!("`{address}`: {error}"))))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
+}
+
 fn reachable(fleet: &Fleet, host: HostId) -> Result<Reachable, NoAnswer> {
     fleet.reachable(host).map_err(|error| NoAnswer::Lost(Status::unavailable(error.to_string())))
 }
@@ -282,11 +335,15 @@ async fn bounded<T>(
 ) -> Result<T, NoAnswer> {
     match timeout_at(deadline, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(match Problem::from_status(&status) {
-            Some(problem) if problem.reason != Reason::ShuttingDown => NoAnswer::Refused(problem),
-            _ => NoAnswer::Lost(status),
-        }),
+        Ok(Err(status)) => Err(no_answer(status)),
         Err(_) => Err(NoAnswer::Lost(Status::new(Code::DeadlineExceeded, "no answer in time"))),
+    }
+}
+
+fn no_answer(status: Status) -> NoAnswer {
+    match Problem::from_status(&status) {
+        Some(problem) if problem.reason != Reason::ShuttingDown => NoAnswer::Refused(problem),
+        _ => NoAnswer::Lost(status),
     }
 }
 

@@ -14,6 +14,7 @@ mod host; // a host: record and states
 mod local; // what people ordered on the hosts themselves
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
+mod read_log; // reading the log of a process
 mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
 mod server;

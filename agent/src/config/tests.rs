@@ -346,6 +346,21 @@ fn processes_must_fit_together() {
     assert_eq!(told, "`process x`: two processes have this alias; rename one");
 }
 
+#[test]
+fn the_examples_of_the_documentation_are_right() {
+    let readme = include_str!("../../../README.md");
+    let examples: Vec<_> = readme
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|text| text.contains("[[process]]"))
+        .collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        Config::parse(example).unwrap_or_else(|told| panic!("{told}"));
+    }
+}
+
 /// The place is right whatever the way a table is written in.
 #[test]
 fn a_place_is_found_in_inline_tables_and_beside_other_letters() {

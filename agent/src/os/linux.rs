@@ -5,21 +5,27 @@
 
 mod census;
 mod cgroup;
+mod fds;
 mod grouped;
+mod listeners;
 pub(crate) mod mailbox;
 mod members;
+mod outside;
 mod pidfd;
 mod proc;
 mod raw;
 mod reap;
 mod spawn;
+mod user;
 mod walked;
+
+pub(crate) use self::raw::watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     sync::Arc,
 };
@@ -33,6 +39,7 @@ use uuid::Uuid;
 use self::{
     cgroup::{Cgroup, Cgroups},
     grouped::Grouped,
+    outside::Outside,
     pidfd::Pidfd,
     proc::Stat,
     walked::Walked,
@@ -73,6 +80,7 @@ impl Linux {
             Ok(_) => Tracker::Cgroup,
             Err(why) => Tracker::Walk { why: why.clone() },
         };
+        fds::prepare();
         Ok(Self {
             identity,
             boot_id: proc::boot_id()?,
@@ -87,10 +95,21 @@ impl Linux {
         (MARK, format!("{}/{alias}/{generation}", self.identity))
     }
 
-    fn walked(&self, instance: &Instance, main: Option<Pidfd>) -> Walked {
+    /// The same as it stands there.
+    fn entry(&self, instance: &Instance) -> Vec<u8> {
         let (name, value) = self.mark(&instance.alias, instance.generation);
-        let mark = format!("{name}={value}").into_bytes();
-        Walked::new(main, instance.pid, instance.ticks, mark, instance.started)
+        format!("{name}={value}").into_bytes()
+    }
+
+    fn walked(&self, instance: &Instance, main: Option<Pidfd>) -> Walked {
+        Walked::new(main, instance.pid, instance.ticks, self.entry(instance), instance.started)
+    }
+
+    /// `taken_back` where it was started by an earlier life of the agent, of which nobody knows the orphans.
+    fn grouped(&self, instance: &Instance, group: Cgroup, main: Option<Pidfd>, taken_back: bool) -> Grouped {
+        let base = self.cgroups.as_ref().map(Cgroups::base).unwrap_or_default();
+        let outside = Outside::new(self.entry(instance), instance.ticks, base.to_owned(), taken_back);
+        Grouped::new(group, main, instance.started, outside)
     }
 
     /// The main process as it was written down, if it is still the same.
@@ -100,8 +119,7 @@ impl Linux {
         }
         let main = Pidfd::open_exactly(instance.pid, instance.ticks).ok().flatten()?;
         // Where it is our child, its status is ours to take.
-        reap::hold(instance.pid);
-        Some(main)
+        Some(main.hold())
     }
 
     fn group_of(&self, instance: &Instance) -> Option<Cgroup> {
@@ -140,8 +158,8 @@ impl Os for Linux {
         spawn::start(self, launch)
     }
 
-    fn run(&self, _: &Instance, _: &Launch) -> Result<Box<dyn Helper>, StartError> {
-        todo!()
+    fn run(&self, instance: &Instance, launch: &Launch) -> Result<Box<dyn Helper>, StartError> {
+        spawn::run(self, instance, launch)
     }
 
     fn adopt(&self, instance: &Instance) -> Adoption {
@@ -149,11 +167,10 @@ impl Os for Linux {
         let tree: Arc<dyn Tree> = match self.group_of(instance) {
             // A main process that left its cgroup is ours as long as it carries the mark.
             Some(group) => {
-                let (name, value) = self.mark(&instance.alias, instance.generation);
-                let mark = format!("{name}={value}");
-                let is_marked = |pid| proc::has_environment(pid, mark.as_bytes());
+                let mark = self.entry(instance);
+                let is_marked = |pid| proc::has_environment(pid, &mark);
                 let main = main.filter(|m| m.has_ended() || group.holds(m.pid()) || is_marked(m.pid()));
-                Arc::new(Grouped::new(group, main, instance.started))
+                Arc::new(self.grouped(instance, group, main, true))
             }
             None if instance.boot_id != self.boot_id => return Adoption::Gone(Exit::Unknown),
             None => Arc::new(self.walked(instance, main)),
@@ -181,7 +198,10 @@ impl Os for Linux {
             return Vec::new();
         };
         let mut found = self.survey_groups(&all);
-        found.extend(self.survey_marks(&all));
+        let grouped: HashSet<_> = found.iter().map(|(i, _)| (i.alias.clone(), i.generation)).collect();
+        let marked = self.survey_marks(&all).into_iter();
+        // What left its cgroup while others stayed belongs to the tree that is found already.
+        found.extend(marked.filter(|(i, _)| !grouped.contains(&(i.alias.clone(), i.generation))));
         found
     }
 
@@ -201,8 +221,13 @@ impl Os for Linux {
         named(std::str::from_utf8(mark).ok()?, '/')
     }
 
-    fn still_listening(&self, _: &Sockets) -> BTreeSet<u16> {
-        BTreeSet::new()
+    fn still_listening(&self, sockets: &Sockets) -> BTreeSet<u16> {
+        if sockets.is_empty() {
+            return BTreeSet::new();
+        }
+        let listening = listeners::here();
+        let same = sockets.iter().filter(|(inode, port)| listening.get(inode) == Some(port));
+        same.map(|(_, port)| *port).collect()
     }
 }
 
@@ -229,10 +254,12 @@ impl Linux {
             match self.rediscover(alias, generation, members, Some(path)) {
                 Some(instance) => {
                     let main = self.main_of(&instance).filter(|main| group.holds(main.pid()));
-                    let tree = Grouped::new(group, main, instance.started);
+                    let tree = self.grouped(&instance, group, main, true);
                     found.push((instance, Arc::new(tree)));
                 }
-                None => Grouped::new(group, None, Timestamp::UNIX_EPOCH).release(),
+                None => {
+                    let _ = group.remove();
+                }
             }
         }
         found

@@ -65,17 +65,18 @@ impl Owner {
         };
         let generation = slot.generation + 1;
         let launch = self.launch_of(slot, generation);
-        let (os, events) = (self.os.clone(), self.events.clone());
+        let (os, outputs, events) = (self.os.clone(), self.outputs.clone(), self.events.clone());
         self.journal.append(Record::Starting { alias: alias.clone(), generation });
         self.launching += 1;
         let alias = alias.clone();
         let task = async move {
             let launched = tokio::task::spawn_blocking(move || {
+                let output_from = outputs.end(&launch.alias);
                 let started = os.start(&launch).map_err(|error| Chain(&error).to_string())?;
-                Ok(Launched { started, sight: None })
+                Ok(Launched { started, output_from, sight: None })
             });
             let mut result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
-            if let Ok(Launched { started, sight }) = &mut result {
+            if let Ok(Launched { started, sight, .. }) = &mut result {
                 let tree = started.tree.clone();
                 let look = tokio::task::spawn_blocking(move || tree.look());
                 // The look may hang, and the instance must be known all the same: it may have to be stopped.
@@ -132,7 +133,7 @@ impl Owner {
         let span = slot.span.clone();
         let _entered = span.enter();
         match result {
-            Ok(Launched { started: Started { instance, tree, not_applied }, sight }) => {
+            Ok(Launched { started: Started { instance, tree, not_applied }, output_from, sight }) => {
                 info!(%alias, pid = instance.pid, generation, "Process started.");
                 for setting in &not_applied {
                     warn!(%alias, setting, "A setting is not applied.");
@@ -144,7 +145,7 @@ impl Owner {
                 slot.not_applied = not_applied;
                 slot.last_active = Some(date);
                 let is_seen = sight.is_some();
-                self.hold(&alias, instance, tree, sight);
+                self.hold(&alias, instance, tree, sight, output_from);
                 if !is_seen {
                     // Mostly this one comes back before the instance has settled.
                     self.look(&alias);
@@ -174,6 +175,7 @@ impl Owner {
         instance: Instance,
         tree: Arc<dyn Tree>,
         sight: Option<Sight>,
+        output_from: u64,
     ) {
         let Some(slot) = self.slots.get_mut(alias) else {
             return;
@@ -186,6 +188,8 @@ impl Owner {
             os: self.os.clone(),
             tree: tree.clone(),
             sockets: sockets.clone(),
+            outputs: self.outputs.clone(),
+            output_from,
             events: self.events.clone(),
         };
         slot.alive = Some(Alive {
@@ -193,6 +197,7 @@ impl Owner {
             instance,
             tree,
             sockets,
+            output_from,
             _vigil: AbortOnDropHandle::new(tokio::spawn(vigil.keep())),
             said_ready: Arc::default(),
             probe: None,

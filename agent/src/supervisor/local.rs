@@ -150,6 +150,7 @@ impl Owner {
         for alias in gone {
             self.removed.remove(&alias);
             self.slots.remove(&alias);
+            self.outputs.forget(&alias);
             tracing::info!(%alias, "A process that is not declared any more is gone, and forgotten.");
             self.journal.append(Record::Forgotten { alias });
             self.news.send_modify(|news| news.redeclared += 1);

@@ -17,6 +17,7 @@ use crate::{
     life::{self, Moment},
     operation::Running,
     os::{Os, Started},
+    output::Outputs,
     process::{Alias, Exit, Leftover, Observed, Sight},
     stop::Time,
 };
@@ -37,6 +38,8 @@ pub(super) struct Owner {
     pub(super) slots: BTreeMap<Alias, Slot>,
     /// The folder for the output of processes.
     pub(super) log: PathBuf,
+    /// What keeps their output.
+    pub(super) outputs: Outputs,
     /// The socket on which processes may say that they are ready.
     pub(super) notify: Option<PathBuf>,
     /// The operations that go on.
@@ -90,19 +93,27 @@ pub(super) enum Event {
 pub(super) struct Launched {
     /// The instance.
     pub started: Started,
+    /// Where its output begins.
+    pub output_from: u64,
     /// How it was seen at once; `None` where the look took too long, or it ended before.
     pub sight: Option<Sight>,
 }
 
 impl Owner {
     /// An owner of nothing.
-    pub(super) fn new(os: Arc<dyn Os>, journal: Journal, commands: mpsc::Receiver<Command>) -> Self {
+    pub(super) fn new(
+        os: Arc<dyn Os>,
+        outputs: Outputs,
+        journal: Journal,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
         let (events, happened) = mpsc::channel(EVENT_QUEUE);
         Self {
             os,
             journal,
             slots: BTreeMap::new(),
             log: PathBuf::new(),
+            outputs,
             notify: None,
             running: HashMap::new(),
             accepted: 0,

@@ -14,6 +14,7 @@ use crate::{
     config::ProbeCommand,
     life,
     os::{Instance, Launch, Os},
+    output::Outputs,
     process::Alias,
     ready::{self, Prober, Said},
 };
@@ -63,6 +64,8 @@ impl Owner {
             alias: alias.clone(),
             instance: alive.instance.clone(),
             launch: self.launch_of(slot, slot.generation),
+            outputs: self.outputs.clone(),
+            output_from: alive.output_from,
             said_ready: alive.said_ready.clone(),
             os: self.os.clone(),
             events: self.events.clone(),
@@ -81,6 +84,9 @@ struct Probe {
     alias: Alias,
     instance: Instance,
     launch: Launch,
+    outputs: Outputs,
+    /// Where its output begins.
+    output_from: u64,
     /// It has said that it is ready.
     said_ready: Arc<Notify>,
     os: Arc<dyn Os>,
@@ -107,9 +113,10 @@ impl Prober for Probe {
     }
 
     async fn output_holds(&self, text: &str) {
-        // TODO: output module
-        let _ = text;
-        std::future::pending::<()>().await;
+        if !self.outputs.wait_for_text(&self.alias, self.output_from, text).await {
+            // The agent ends, or nobody keeps the output any more: it will not be seen.
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn notified(&self) {

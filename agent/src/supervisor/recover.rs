@@ -50,10 +50,7 @@ struct TakenBack {
 impl Owner {
     /// Takes back, starts and goes on. Blocks.
     pub(super) fn recover(&mut self, declared: Declared, memory: Memory) {
-        let Declared { processes, log, notify } = declared;
-        if let Err(error) = folder::make_folder(&log) {
-            error!(path = %log.display(), error = %Chain(&error), "The log folder can not be made.");
-        }
+        let Declared { processes, log, outputs: _, notify } = declared;
         self.log = log;
         self.notify = notify;
         let state = self.journal.state().clone();
@@ -65,6 +62,7 @@ impl Owner {
         }
         let mut to_start = BTreeSet::new();
         for config in processes {
+            self.outputs.watch(&config);
             let alias = config.alias.clone();
             let known = state.processes.get(&alias).cloned().unwrap_or_default();
             let found = found.remove(&alias).unwrap_or_default();
@@ -134,7 +132,8 @@ impl Owner {
             }
             self.slots.insert(alias.clone(), slot);
             let sight = tree.look();
-            self.hold(&alias, instance, tree, sight);
+            let output_from = self.outputs.end(&alias);
+            self.hold(&alias, instance, tree, sight, output_from);
             self.watch(&alias);
             return Next::Wait;
         }

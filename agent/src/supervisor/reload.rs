@@ -74,12 +74,14 @@ impl Owner {
                 Some(slot) if added.contains(alias) => {
                     self.removed.remove(alias);
                     back.insert(alias.clone());
+                    self.outputs.watch(&config);
                     slot.reconfigure(config, &self.log);
                 }
                 Some(slot) if is_other => {
                     // One that is being made was begun with the old settings.
                     slot.outdated |= restarted.contains_key(alias) && slot.alive.is_none();
                     let alias = alias.clone();
+                    self.outputs.watch(&config);
                     slot.reconfigure(config, &self.log);
                     if watched_otherwise(&alias) {
                         self.watch_anew(&alias);
@@ -104,6 +106,7 @@ impl Owner {
         }
         let mut to_start = BTreeSet::new();
         for config in new {
+            self.outputs.watch(&config);
             let alias = config.alias.clone();
             let known = self.journal.state().processes.get(&alias).cloned().unwrap_or_default();
             let found = found.remove(&alias).unwrap_or_default();

@@ -72,6 +72,8 @@ pub(super) struct Alive {
     pub sight: Sight,
     /// On which it was last seen to listen, for the task that waits for its end.
     pub sockets: Arc<Mutex<Sockets>>,
+    /// Where its output begins, as far as that is known.
+    pub output_from: u64,
     /// The task that waits for its end, and ends with it.
     pub _vigil: AbortOnDropHandle<()>,
     /// It has said that it is ready.

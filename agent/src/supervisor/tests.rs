@@ -42,7 +42,9 @@ fn base(name: &str) -> ProcessConfig {
 
 fn spawn(os: Arc<FakeOs>, dir: &Path, processes: &[ProcessConfig]) -> (Supervisor, JoinHandle<()>) {
     let (journal, memory) = Journal::open(dir);
-    let declared = Declared { processes: processes.to_vec(), log: dir.join("log"), notify: None };
+    let log = dir.join("log");
+    let outputs = Outputs::spawn(log.clone());
+    let declared = Declared { processes: processes.to_vec(), log, outputs, notify: None };
     Supervisor::spawn(os, declared, journal, memory)
 }
 

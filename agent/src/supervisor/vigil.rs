@@ -12,11 +12,16 @@ use super::owner::Event;
 use crate::{
     life,
     os::{Accounts, Ending, Os, Tree},
+    output::Outputs,
     process::{Alias, Sockets},
 };
 
 /// How long the look at what remains may take. Less than [`crate::stop::MARGIN`], which pays for it.
 const LOOK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How much of the output of an instance is told when it has ended: a message holds that of all processes.
+const LAST_LINES: u32 = 10;
+const LAST_BYTES: u32 = 2048;
 
 /// How long a port may stay open when nothing of the instance is left: whoever got its socket may be about to end too.
 const PORTS_PATIENCE: Duration = Duration::from_millis(300);
@@ -32,6 +37,9 @@ pub(super) struct Vigil {
     pub(super) tree: Arc<dyn Tree>,
     /// On which it was last seen to listen.
     pub(super) sockets: Arc<Mutex<Sockets>>,
+    pub(super) outputs: Outputs,
+    /// Where its output begins.
+    pub(super) output_from: u64,
     pub(super) events: mpsc::Sender<Event>,
 }
 

@@ -12,6 +12,7 @@ mod host;
 mod many; // beside many processes
 mod memory; // with a wrong journal
 mod paused; // held, and sent away
+mod stuck; // with processes that can not end
 mod unprivileged; // not root
 
 use belay_proto::agent::v1::{Operation, OperationState};

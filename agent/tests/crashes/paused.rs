@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use belay_proto::agent::v1::ProcessPhase;
+use belay_proto::agent::v1::{OperationState, ProcessPhase};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -59,7 +59,8 @@ async fn an_agent_that_was_held_catches_up() {
         }
         assert!(!call.is_finished());
         host.signal(Signal::CONT);
-        check_done(&call.await.unwrap().unwrap(), &["ordered"]);
+        // Whether the order changed anything depends on what the agent saw first.
+        assert_eq!(call.await.unwrap().unwrap().state(), OperationState::Done);
         for alias in ["ordered", "other"] {
             let process = host.shows_phase(alias, ProcessPhase::Stopped).await;
             assert_eq!(process.last_exit.unwrap().exit_code, Some(7), "{alias}");

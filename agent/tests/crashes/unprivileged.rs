@@ -31,7 +31,7 @@ async fn nobody_stops_whole_trees() {
         let setsid = script("setsid sleep 1000 & sleep 1000 & wait");
         let double = script("(setsid sleep 1000 &); exit 0");
         let deaf = script("trap '' TERM; while :; do sleep 1000; done") + "stop = { grace = \"200ms\" }";
-        let way = Way { around, by_nobody: true, ..Way::default() };
+        let way = Way { around, user: Some(NOBODY), ..Way::default() };
         let mut host = Host::start_so(
             &[("deaf", &deaf), ("double", &double), ("setsid", &setsid), ("sleeper", SLEEPER)],
             way,
@@ -62,7 +62,7 @@ async fn nobody_can_not_start_a_process_of_root() {
         return;
     }
     let process = format!("{SLEEPER}\nuser = \"root\"\nrestart = \"never\"");
-    let way = Way { by_nobody: true, settings: tracked("off"), ..Way::default() };
+    let way = Way { user: Some(NOBODY), settings: tracked("off"), ..Way::default() };
     let mut host = Host::prepare(&[("of_root", &process)], way).await;
     host.run();
     let failed = host.shows_phase("of_root", ProcessPhase::Failed).await;
@@ -89,7 +89,7 @@ async fn what_became_root_is_never_called_stopped() {
     let main = script(&format!("exec {become_root} sleep 1000"));
     let child =
         script(&format!("{become_root} sleep 1000 & exec sleep 1000")) + "stop = { grace = \"200ms\" }";
-    let way = Way { by_nobody: true, settings: tracked("off"), ..Way::default() };
+    let way = Way { user: Some(NOBODY), settings: tracked("off"), ..Way::default() };
     let host = Host::start_so(&[("main", &main), ("child", &child)], way).await;
     for alias in ["main", "child"] {
         let of_root = || host.members(alias).into_iter().find(|pid| owner(*pid) == Some(0));

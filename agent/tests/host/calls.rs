@@ -4,11 +4,19 @@ use std::time::Duration;
 
 use belay_proto::agent::v1::{agent_service_client::AgentServiceClient, *};
 use tokio::task::JoinHandle;
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 
 use super::{Host, TOKEN, operation_id};
 
 impl Host {
+    /// Pieces of a log.
+    pub(crate) async fn read_log(
+        &self,
+        request: ReadLogRequest,
+    ) -> Result<Streaming<ReadLogResponse>, Status> {
+        Ok(self.client.clone().read_log(authorized(request, TOKEN)).await?.into_inner())
+    }
+
     pub(crate) async fn stop(&self, alias: &str) -> Result<Operation, Status> {
         self.stop_as(alias, &operation_id()).await
     }

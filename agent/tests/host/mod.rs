@@ -1,7 +1,5 @@
 //! A host: the agent's program on a state folder of its own, and a server for it to report to.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 mod calls;
 mod server;
 
@@ -11,7 +9,7 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use belay_proto::agent::v1::{agent_service_client::AgentServiceClient, *};
@@ -40,8 +38,8 @@ pub(crate) struct Way {
     pub settings: String,
     /// A command line that runs the program behind it.
     pub around: Vec<String>,
-    /// Whether it is run by [`NOBODY`], in a folder of its own.
-    pub by_nobody: bool,
+    /// Who runs it, in a folder of their own; by default whoever runs the test.
+    pub user: Option<u32>,
     /// How often it reports; often by default.
     pub heartbeat: Option<Duration>,
 }
@@ -96,12 +94,12 @@ impl Host {
         };
         write("agent.toml", &config);
         write("token", TOKEN);
-        if way.by_nobody {
-            // Where the program was built, nobody may look.
+        if let Some(user) = way.user {
+            // Where the program was built, they may not look.
             fs::copy(env!("CARGO_BIN_EXE_belay-agent"), dir.path().join("belay-agent")).unwrap();
             let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
             for path in entries.chain([dir.path().to_owned()]) {
-                chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+                chown(path, Some(user), Some(user)).unwrap();
             }
         }
         let client = AgentServiceClient::new(endpoint(&address).connect_lazy());
@@ -155,12 +153,6 @@ impl Host {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
-    }
-
-    /// Ends the agent as the host's own init does: by SIGTERM.
-    pub(crate) async fn end(&mut self) {
-        self.signal(Signal::TERM);
-        assert!(self.ended().await.unwrap().success());
     }
 
     /// Sends a signal to the agent.
@@ -217,6 +209,21 @@ impl Host {
         String::from_utf8(output.stderr).unwrap()
     }
 
+    /// The folder for the output of processes.
+    pub(crate) fn log_folder(&self) -> PathBuf {
+        self.dir.path().join("state/log")
+    }
+
+    /// SIGTERM to the agent; answers with how long its end took.
+    pub(crate) async fn end(&mut self) -> Duration {
+        let mut agent = self.agent.take().unwrap();
+        let began = Instant::now();
+        kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+        let ended = tokio::task::spawn_blocking(move || agent.wait().unwrap());
+        assert!(timeout(PATIENCE, ended).await.unwrap().unwrap().success());
+        began.elapsed()
+    }
+
     /// Every living process that carries the mark of an instance of this process.
     pub(crate) fn members(&self, alias: &str) -> Vec<i32> {
         let identity = fs::read_to_string(self.dir.path().join("state/identity")).unwrap_or_default();
@@ -232,7 +239,7 @@ impl Host {
 
     /// The memory of the agent, in KiB.
     pub(crate) fn resident(&self) -> u64 {
-        let pid = self.agent.as_ref().unwrap().id();
+        let pid = self.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.split_ascii_whitespace().next().unwrap().parse().unwrap()
@@ -241,9 +248,9 @@ impl Host {
     fn program(&self) -> Command {
         let log = fs::File::options().append(true).create(true).open(self.dir.path().join("agent.log"));
         let mut line = self.way.around.clone();
-        if self.way.by_nobody {
+        if let Some(user) = self.way.user {
             line.extend(["setpriv".to_owned(), "--clear-groups".to_owned()]);
-            line.extend([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
+            line.extend([format!("--reuid={user}"), format!("--regid={user}")]);
             line.push(self.dir.path().join("belay-agent").display().to_string());
         } else {
             line.push(env!("CARGO_BIN_EXE_belay-agent").to_owned());
@@ -254,6 +261,7 @@ impl Host {
         program
     }
 
+    /// What the agent has said.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default()
     }

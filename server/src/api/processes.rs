@@ -1,18 +1,23 @@
 //! Single processes of a host's agent.
 
+use std::pin::Pin;
+
 use belay_proto::v1::{
     GetAgentProcessRequest, GetAgentProcessResponse, ListAgentProcessesRequest, ListAgentProcessesResponse,
     ReadAgentProcessLogRequest, ReadAgentProcessLogResponse, RestartAgentProcessRequest,
     RestartAgentProcessResponse, StartAgentProcessRequest, StartAgentProcessResponse,
     StopAgentProcessRequest, StopAgentProcessResponse, agent_process_service_server::AgentProcessService,
 };
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::{Api, admitted, cut};
 use crate::{
     convert::{
-        host_id, page, page_to_wire, process_id, process_in_list, process_order, process_to_wire, stop_mode,
+        host_id, log_to_read, page, page_to_wire, piece_to_wire, process_id, process_in_list, process_order,
+        process_to_wire, stop_mode,
     },
+    read_log::read_log,
     restart::restart,
     start::start,
     stop::stop,
@@ -72,12 +77,15 @@ impl AgentProcessService for Api {
         Ok(Response::new(RestartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
     }
 
-    type ReadAgentProcessLogStream = tokio_stream::Empty<Result<ReadAgentProcessLogResponse, Status>>;
+    type ReadAgentProcessLogStream =
+        Pin<Box<dyn Stream<Item = Result<ReadAgentProcessLogResponse, Status>> + Send>>;
 
     async fn read_agent_process_log(
         &self,
-        _: Request<ReadAgentProcessLogRequest>,
+        request: Request<ReadAgentProcessLogRequest>,
     ) -> Result<Response<Self::ReadAgentProcessLogStream>, Status> {
-        Err(Status::unimplemented("this server does not read logs yet"))
+        let (caller, message) = admitted(request)?;
+        let pieces = read_log(&self.app, &caller, log_to_read(message)?).await?;
+        Ok(Response::new(Box::pin(pieces.map(|piece| Ok(piece_to_wire(piece?))))))
     }
 }

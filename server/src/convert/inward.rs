@@ -13,6 +13,7 @@ use crate::{
     local::{LocalOperation, LocalVerb},
     order::ProcessOrder,
     process::{Alive, ExitReport, Leftover, Observed, Phase, Rung},
+    read_log::{Begin, ReadLog},
     stop::StopMode,
     store::{Declared, OperationOutcome},
     task::{TaskStatus, executor::HostOrder},
@@ -74,6 +75,17 @@ pub(crate) fn process_order(host: i64, process: i64, why: String) -> Result<Proc
 
 pub(crate) fn stop_mode(force: bool) -> StopMode {
     if force { StopMode::Forced } else { StopMode::Asked }
+}
+
+pub(crate) fn log_to_read(message: v1::ReadAgentProcessLogRequest) -> Result<ReadLog, Error> {
+    use v1::read_agent_process_log_request::From;
+    let v1::ReadAgentProcessLogRequest { host_id: host, agent_process_id, file, from, follow } = message;
+    let begin = match from {
+        None => Begin::Start,
+        Some(From::Offset(offset)) => Begin::Offset(offset),
+        Some(From::LastLines(lines)) => Begin::LastLines(lines),
+    };
+    Ok(ReadLog { host: host_id(host)?, process: process_id(agent_process_id)?, file, begin, follow })
 }
 
 pub(crate) fn host_order(host: i64, why: String) -> Result<HostOrder, Error> {

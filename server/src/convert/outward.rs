@@ -9,6 +9,7 @@ use crate::{
     fleet::HostView,
     host::AgentState,
     process::{ExitReport, Leftover, Phase, Process, Rung},
+    read_log::Piece,
     store::AuditRow,
     task::{
         Step, Task, TaskStatus,
@@ -72,6 +73,11 @@ pub(crate) fn process_in_list(process: &Process) -> v1::AgentProcess {
         exit.last_output.clear();
     }
     told
+}
+
+pub(crate) fn piece_to_wire(piece: Piece) -> v1::ReadAgentProcessLogResponse {
+    let Piece { offset, data } = piece;
+    v1::ReadAgentProcessLogResponse { offset, data }
 }
 
 pub(crate) fn process_to_wire(process: &Process) -> v1::AgentProcess {

@@ -1,12 +1,13 @@
 //! All processes of the host at one moment, each with the mark that it carries.
 //!
-//! Many trees ask at the same time, when a whole agent is stopped: they share one list, as long as its reading began after
-//! each of them asked.
+//! To look at them costs time, the more of them there are. Many trees ask at the same time, when a whole agent is stopped:
+//! they share one list, as long as its reading began when each of them needs it to have begun.
 
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use super::{
@@ -34,28 +35,29 @@ pub(super) enum Mark {
     Hidden,
 }
 
-/// All processes. Blocks. What is given back was read after this was called.
-pub(super) fn take() -> io::Result<Arc<Vec<Seen>>> {
-    let mut desk = lock();
-    let wanted = desk.begun + 1;
-    loop {
-        match &desk.last {
-            Some((number, list)) if *number >= wanted => return Ok(list.clone()),
-            _ if desk.is_busy => desk = DONE.wait(desk).unwrap_or_else(PoisonError::into_inner),
-            _ => {
-                desk.begun += 1;
-                desk.is_busy = true;
-                let number = desk.begun;
-                drop(desk);
-                let list = read().map(Arc::new);
-                desk = lock();
-                desk.is_busy = false;
-                DONE.notify_all();
-                let list = list?;
-                desk.last = Some((number, list.clone()));
-                return Ok(list);
-            }
+/// All processes of the host as they were at one moment, or a little later.
+#[derive(Debug)]
+pub(super) struct Census {
+    /// The moment.
+    pub began: Instant,
+    /// Every process.
+    pub all: Vec<Seen>,
+}
+
+/// The latest. Whoever needs a newer one takes it while the others wait for it.
+static LATEST: Mutex<Option<Arc<Census>>> = Mutex::new(None);
+
+impl Census {
+    /// One that began at this moment or later. Blocks. An error where any process can not be read.
+    pub(super) fn since(moment: Instant) -> io::Result<Arc<Self>> {
+        let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(census) = latest.as_ref().filter(|census| census.began >= moment) {
+            return Ok(census.clone());
         }
+        let began = Instant::now();
+        let census = Arc::new(Self { began, all: read()? });
+        *latest = Some(census.clone());
+        Ok(census)
     }
 }
 
@@ -77,7 +79,12 @@ fn mark_of(stat: &Stat) -> Mark {
     if stat.pid == KERNEL || stat.parent == KERNEL {
         return Mark::Absent;
     }
-    let environment = proc::environment(stat.pid);
+    let environment = match proc::try_environment(stat.pid) {
+        Ok(environment) => environment,
+        // What may not be read is not about to begin another program.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Mark::Absent,
+        Err(_) => return Mark::Hidden,
+    };
     let is_mark =
         |entry: &&[u8]| entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
     match environment.split(|byte| *byte == 0).find(is_mark) {
@@ -90,21 +97,18 @@ fn mark_of(stat: &Stat) -> Mark {
 /// The parent of the kernel's own threads.
 const KERNEL: i32 = 2;
 
-/// Where lists are read: one after the other.
-static DESK: Mutex<Desk> = Mutex::new(Desk { begun: 0, is_busy: false, last: None });
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Tells that a list was read, or could not be.
-static DONE: Condvar = Condvar::new();
-
-struct Desk {
-    /// How many lists were begun.
-    begun: u64,
-    /// Whether one is being read.
-    is_busy: bool,
-    /// The last one that could be read, and which it was.
-    last: Option<(u64, Arc<Vec<Seen>>)>,
-}
-
-fn lock() -> MutexGuard<'static, Desk> {
-    DESK.lock().unwrap_or_else(PoisonError::into_inner)
+    #[test]
+    fn a_census_is_shared_by_who_wants_one_that_old() {
+        let moment = Instant::now();
+        let first = Census::since(moment).unwrap();
+        assert!(Census::since(moment).unwrap().began >= moment);
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(first.all.iter().any(|seen| seen.stat.pid == own && seen.mark == Mark::Absent));
+        let later = Instant::now();
+        assert!(Census::since(later).unwrap().began >= later);
+    }
 }

@@ -5,9 +5,11 @@ use std::{
     io::{self, Write},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::proc;
+use crate::{config::CgroupLimits, os::Accounts};
 
 /// The part of the hierarchy in which this agent may make groups.
 #[derive(Debug, Clone)]
@@ -21,18 +23,92 @@ pub(super) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Finds and makes the part that is named so, below the cgroup of this program. An error says why there is none.
+    /// Finds and makes the part that is named so, beside or below the cgroup of this program. An error says why there is
+    /// none.
     pub(super) fn find(name: &str) -> Result<Self, String> {
         let (mount, root) = proc::cgroup_mount().ok_or("no cgroup v2 hierarchy is mounted")?;
         let own = proc::cgroup("self").ok_or("this program is in no cgroup v2")?;
-        let cgroups = Self { mount, root, base: format!("{}/{name}", own.trim_end_matches('/')) };
-        let base =
-            cgroups.open(&cgroups.base).ok_or("the cgroup of this program is not within the mounted part")?;
-        let told = |error: io::Error| format!("cannot write `{}`: {error}", base.dir.display());
-        base.make().map_err(told)?;
-        base.procs_file().map_err(told)?;
-        base.populated().map_err(told)?;
+        let at = |above: &str| Self {
+            mount: mount.clone(),
+            root: root.clone(),
+            base: format!("{}/{name}", above.trim_end_matches('/')),
+        };
+        // In a leaf of its own, as `DelegateSubgroup=` of systemd makes it, or as it was left by `step_aside`.
+        if let Some(above) = own.strip_suffix(&format!("/{LEAF}"))
+            && let cgroups = at(above)
+            && cgroups.prepare().is_ok()
+        {
+            return Ok(cgroups);
+        }
+        let cgroups = at(&own);
+        cgroups.prepare()?;
         Ok(cgroups)
+    }
+
+    fn prepare(&self) -> Result<(), String> {
+        let outside = "the cgroup of this program is not within the mounted part";
+        let (base, above) = self.open(&self.base).zip(self.above()).ok_or(outside)?;
+        let told = |dir: &Path| {
+            let dir = dir.display().to_string();
+            move |error: io::Error| match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    format!("`{dir}` is not this user's to write; a unit of systemd needs `Delegate=yes`")
+                }
+                _ => format!("cannot write `{dir}`: {error}"),
+            }
+        };
+        base.make().map_err(told(&above.dir))?;
+        // To move a process takes the right to write where it comes from, and where it goes to.
+        above.procs_file().map_err(told(&above.dir))?;
+        base.procs_file().map_err(told(&base.dir))?;
+        base.populated().map_err(told(&base.dir))?;
+        Ok(())
+    }
+
+    /// The path below which all instances have their groups.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn above(&self) -> Option<Cgroup> {
+        let (above, _) = self.base.rsplit_once('/')?;
+        self.open(if above.is_empty() { "/" } else { above })
+    }
+
+    /// Limits a group. Tells which limits could not be set, and why.
+    pub(super) fn limit(&self, group: &Cgroup, limits: &CgroupLimits) -> Vec<String> {
+        let set = |Limit { controller, file, text }: &Limit| {
+            self.enable(controller)?;
+            let told = |error| format!("cannot write `{}`: {error}", group.dir.join(file).display());
+            group.write(file, text).map_err(told)
+        };
+        let limits = limits_of(limits);
+        tell(limits.iter().filter_map(|limit| Some((limit, set(limit).err()?))))
+    }
+
+    /// Lets the groups of instances be limited by this controller.
+    fn enable(&self, controller: &str) -> Result<(), String> {
+        let missing = || format!("the controller `{controller}` is not available in cgroup v2 on this host");
+        let (base, above) = self.open(&self.base).zip(self.above()).ok_or_else(missing)?;
+        if base.lists(SUBTREE, controller) {
+            return Ok(());
+        }
+        if !above.lists("cgroup.controllers", controller) {
+            return Err(missing());
+        }
+        let on = format!("+{controller}");
+        let told =
+            |group: &Cgroup, error| format!("cannot write `{}`: {error}", group.dir.join(SUBTREE).display());
+        if !above.lists(SUBTREE, controller) {
+            let mut result = above.write(SUBTREE, &on);
+            // Only the root of all may limit its parts while it has processes itself.
+            if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
+                above.step_aside()?;
+                result = above.write(SUBTREE, &on);
+            }
+            result.map_err(|error| told(&above, error))?;
+        }
+        base.write(SUBTREE, &on).map_err(|error| told(&base, error))
     }
 
     /// The group of an instance.
@@ -69,6 +145,48 @@ impl Cgroups {
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect()
     }
+}
+
+/// The cgroup in which this program is where it can not be in the one above.
+const LEAF: &str = "agent";
+
+const SUBTREE: &str = "cgroup.subtree_control";
+
+/// One limit, as the kernel takes it.
+#[derive(Debug, PartialEq, Eq)]
+struct Limit {
+    controller: &'static str,
+    file: &'static str,
+    text: String,
+}
+
+/// Tells of all limits that they can not be set without cgroups.
+pub(super) fn unlimited(limits: &CgroupLimits, why: &str) -> Vec<String> {
+    tell(limits_of(limits).iter().map(|limit| (limit, format!("there is no cgroup: {why}"))))
+}
+
+fn tell<'a>(not_applied: impl Iterator<Item = (&'a Limit, String)>) -> Vec<String> {
+    let mut told: Vec<_> =
+        not_applied.map(|(limit, why)| format!("{} limit: {why}", limit.controller)).collect();
+    told.dedup();
+    told
+}
+
+fn limits_of(limits: &CgroupLimits) -> Vec<Limit> {
+    let CgroupLimits { cpus, memory, pids } = limits;
+    let limit = |controller, file, text| Limit { controller, file, text };
+    let mut all = Vec::new();
+    all.extend(cpus.map(|cpus| {
+        // So many microseconds of processor time in each tenth of a second.
+        limit("cpu", "cpu.max", format!("{:.0} 100000", cpus * 100_000.0))
+    }));
+    if let Some(memory) = memory {
+        all.push(limit("memory", "memory.max", memory.as_u64().to_string()));
+        // One that is killed for want of memory takes the others with it: half a tree is of no use.
+        all.push(limit("memory", "memory.oom.group", "1".to_owned()));
+    }
+    all.extend(pids.map(|pids| limit("pids", "pids.max", pids.to_string())));
+    all
 }
 
 /// One group.
@@ -113,9 +231,7 @@ impl Cgroup {
 
     /// Whether this process is in it, or below it.
     pub(super) fn holds(&self, pid: i32) -> bool {
-        proc::cgroup(pid).is_some_and(|path| {
-            path.strip_prefix(&self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+        proc::cgroup(pid).is_some_and(|path| is_within(&path, &self.path))
     }
 
     /// All processes in it and below it.
@@ -128,7 +244,7 @@ impl Cgroup {
     }
 
     /// Lets frozen processes go on.
-    pub(crate) fn thaw(&self) -> io::Result<()> {
+    pub(super) fn thaw(&self) -> io::Result<()> {
         // Not `frozen` in `cgroup.events`: a signal makes that flicker.
         match fs::read(self.dir.join("cgroup.freeze"))?.first() {
             Some(b'1') => self.write("cgroup.freeze", "0"),
@@ -142,6 +258,42 @@ impl Cgroup {
         self.write("cgroup.kill", "1")
     }
 
+    /// What all that ever lived in it have used.
+    pub(super) fn accounts(&self) -> Accounts {
+        let cpu = self.number("cpu.stat", "usage_usec ").map(Duration::from_micros);
+        let killed = self.number("memory.events", "oom_kill ").unwrap_or_default();
+        Accounts { cpu, peak_memory: self.number("memory.peak", ""), oom_killed: killed > 0 }
+    }
+
+    /// The memory that it has now, in bytes, where its controller counts that.
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.number("memory.current", "")
+    }
+
+    fn number(&self, file: &str, name: &str) -> Option<u64> {
+        let text = fs::read_to_string(self.dir.join(file)).ok()?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
+    }
+
+    /// Moves this program from here to a group below, if it is alone.
+    fn step_aside(&self) -> Result<(), String> {
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let here = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
+        if proc::parse_pids(&here).any(|pid| pid != own) {
+            return Err(format!("other programs than this one run in the cgroup `{}`", self.path));
+        }
+        let dir = self.dir.join(LEAF);
+        let leaf = Self { path: format!("{}/{LEAF}", self.path.trim_end_matches('/')), dir };
+        let moved = leaf.make().and_then(|()| leaf.write("cgroup.procs", "0"));
+        moved.map_err(|error| format!("cannot move this program to `{}`: {error}", leaf.dir.display()))
+    }
+
+    /// Whether a file of words holds this one.
+    fn lists(&self, file: &str, word: &str) -> bool {
+        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        text.split_ascii_whitespace().any(|known| known == word)
+    }
+
     /// Removes it and what is below it. Fails while anything lives in it.
     pub(super) fn remove(&self) -> io::Result<()> {
         remove(&self.dir)
@@ -151,6 +303,11 @@ impl Cgroup {
         let mut file = OpenOptions::new().write(true).open(self.dir.join(name))?;
         file.write_all(text.as_bytes())
     }
+}
+
+/// Whether a cgroup with this path is `group`, or below it.
+pub(super) fn is_within(path: &str, group: &str) -> bool {
+    path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn collect_procs(dir: &Path, pids: &mut Vec<i32>) {
@@ -199,5 +356,53 @@ mod tests {
         assert_eq!(found.dir(), Path::new("/sys/fs/cgroup/belay-1/obstat2.1"));
         assert_eq!(found.path(), "/docker/abc/belay-1/obstat2.1");
         assert!(cgroups.open("/elsewhere").is_none());
+    }
+
+    /// Hazard P08, and what each limit looks like to the kernel.
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        let limits =
+            CgroupLimits { cpus: Some(1.5), memory: Some(bytesize::ByteSize::mib(1)), pids: Some(40) };
+        let told: Vec<_> = limits_of(&limits).into_iter().map(|l| format!("{}={}", l.file, l.text)).collect();
+        assert_eq!(
+            told,
+            ["cpu.max=150000 100000", "memory.max=1048576", "memory.oom.group=1", "pids.max=40"]
+        );
+        assert_eq!(limits_of(&CgroupLimits::default()), []);
+        let told = unlimited(&limits, "it is off");
+        assert_eq!(
+            told,
+            ["cpu", "memory", "pids"].map(|name| format!("{name} limit: there is no cgroup: it is off"))
+        );
+    }
+
+    /// A hierarchy of plain files, with these controllers.
+    fn hierarchy(controllers: &str) -> (tempfile::TempDir, Cgroups, Cgroup) {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroups =
+            Cgroups { mount: dir.path().to_owned(), root: "/".to_owned(), base: "/belay-1".to_owned() };
+        let group = cgroups.instance("obstat2.1").unwrap();
+        group.make().unwrap();
+        let files = ["cgroup.controllers", "cgroup.subtree_control", "belay-1/cgroup.subtree_control"];
+        for file in files {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        for file in ["cpu.max", "memory.max", "memory.oom.group", "pids.max"] {
+            fs::write(group.dir.join(file), "").unwrap();
+        }
+        fs::write(dir.path().join("cgroup.controllers"), controllers).unwrap();
+        (dir, cgroups, group)
+    }
+
+    #[test]
+    fn a_limit_needs_its_controller() {
+        let limits = CgroupLimits { cpus: None, memory: Some(bytesize::ByteSize::mib(1)), pids: Some(40) };
+        let (dir, cgroups, group) = hierarchy("cpu pids");
+        let missing = "memory limit: the controller `memory` is not available in cgroup v2 on this host";
+        assert_eq!(cgroups.limit(&group, &limits), [missing]);
+        let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
+        assert_eq!(read("cgroup.subtree_control"), "+pids");
+        assert_eq!(read("belay-1/cgroup.subtree_control"), "+pids");
+        assert_eq!(read("belay-1/obstat2.1/pids.max"), "40");
     }
 }

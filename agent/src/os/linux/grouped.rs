@@ -1,10 +1,13 @@
 //! A tree that is a cgroup: the kernel knows its members, kills them at once and tells when the last one is gone.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     io,
     os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -13,10 +16,13 @@ use tracing::{debug, warn};
 
 use super::{
     cgroup::Cgroup,
+    fds,
     members::{self, Results},
+    outside::{Found, Outside},
     pidfd::{Pidfd, Sent, poll_until},
     proc::Stat,
     raw,
+    walked::{Id, RETRY, ROUNDS, hold},
 };
 use crate::{
     error::Chain,
@@ -28,59 +34,145 @@ use crate::{
 
 /// A tree that is a cgroup.
 #[derive(Debug)]
-pub(super) struct Grouped {
+pub(super) struct Grouped(Arc<Group>);
+
+#[derive(Debug)]
+struct Group {
     group: Cgroup,
     /// `None` where it was gone before the tree was taken back.
     main: Option<Pidfd>,
     started: Timestamp,
-    /// Who got the stop signal: nobody gets it twice.
+    /// Members that are not in the cgroup.
+    outside: Outside,
+    /// Who got the signal of this round: nobody gets it twice.
     asked: Mutex<BTreeSet<i32>>,
+    /// SIGKILL was sent: it is for those too who are only found later.
+    killed: AtomicBool,
 }
 
 impl Grouped {
     /// The tree in this group.
-    pub(super) fn new(group: Cgroup, main: Option<Pidfd>, started: Timestamp) -> Self {
-        Self { group, main, started, asked: Mutex::default() }
-    }
-
-    fn living_main(&self) -> Option<&Pidfd> {
-        self.main.as_ref().filter(|main| !main.has_ended())
-    }
-
-    /// Who lives in the group; and the main process, which is one of the tree even where it moved out of the group.
-    fn pids(&self) -> Vec<i32> {
-        let mut pids = self.group.procs();
-        if let Some(main) = self.living_main().map(Pidfd::pid).filter(|main| !pids.contains(main)) {
-            pids.push(main);
-        }
-        pids
-    }
-
-    /// A member, held and then verified. `None` where it is gone, or another process by now.
-    fn member(&self, pid: i32) -> Option<Pidfd> {
-        let opened = Pidfd::open(pid).ok().flatten()?;
-        self.group.holds(pid).then_some(opened)
-    }
-
-    async fn wait_until_empty(&self) -> io::Result<()> {
-        let events: OwnedFd = self.group.events_file()?.into();
-        let watched = raw::watch(events.as_fd().try_clone_to_owned()?, Interest::PRIORITY)?;
-        while self.group.populated()? {
-            // The kernel tells of a change that came after the last reading through this file.
-            let mut buffer = [0; 64];
-            rustix::io::pread(&events, &mut buffer, 0)?;
-            if !self.group.populated()? {
-                break;
-            }
-            watched.ready(Interest::PRIORITY).await?.clear_ready();
-        }
-        Ok(())
+    pub(super) fn new(group: Cgroup, main: Option<Pidfd>, started: Timestamp, outside: Outside) -> Self {
+        let (asked, killed) = (Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Group { group, main, started, outside, asked, killed }))
     }
 }
 
 impl Tree for Grouped {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        fds::reserved(|| self.0.ask(signal, scope))
+    }
+
+    fn kill(&self) -> Result<(), SignalError> {
+        fds::reserved(|| self.0.kill())
+    }
+
+    fn walks(&self) -> bool {
+        self.0.outside.walks()
+    }
+
+    fn is_empty(&self) -> bool {
+        fds::reserved(|| self.0.is_empty())
+    }
+
+    fn main_ended(&self) -> BoxFuture<'_, Ending> {
+        Box::pin(async {
+            match &self.0.main {
+                Some(main) => main.ending().await,
+                None => Ending::UNKNOWN,
+            }
+        })
+    }
+
+    fn emptied(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            loop {
+                self.0.depopulated().await;
+                if let Some(main) = self.0.living_main() {
+                    main.ended().await;
+                }
+                match self.find_beside().await {
+                    // Whoever moved out may have moved back by its end.
+                    Ok(found) if found.is_empty() => match fds::reserved(|| self.0.is_depopulated()) {
+                        Ok(true) => return,
+                        Ok(false) => {}
+                        Err(_) => tokio::time::sleep(RETRY).await,
+                    },
+                    Ok(found) => {
+                        for member in found.outside.into_iter().chain(found.dying) {
+                            match Pidfd::open_exactly(member.pid, member.ticks) {
+                                Ok(Some(member)) => member.ended().await,
+                                Ok(None) => {}
+                                Err(_) => tokio::time::sleep(RETRY).await,
+                            }
+                        }
+                    }
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            }
+        })
+    }
+
+    fn look(&self) -> Option<Sight> {
+        let Group { group, outside, .. } = &*self.0;
+        let mut pids = group.procs();
+        let stats = pids.iter().filter_map(|pid| Stat::read_with_memory(*pid).ok().flatten());
+        let (listed, memory): (Vec<_>, Vec<_>) = stats.map(|(stat, memory)| (Id::of(&stat), memory)).unzip();
+        let mut left = outside.saw(listed);
+        let main = self.0.living_main();
+        if pids.is_empty() && main.is_none() {
+            left = outside.find(group).unwrap_or_default().outside;
+        }
+        add(&mut pids, left.iter().map(|id| id.pid).chain(main.map(Pidfd::pid)));
+        let memory = group.memory().unwrap_or_else(|| memory.iter().sum());
+        members::look(&pids, main, memory, self.0.started)
+    }
+
+    fn members(&self) -> Vec<Leftover> {
+        members::tell(&self.0.pids())
+    }
+
+    fn accounts(&self) -> Accounts {
+        self.0.group.accounts()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.0.outside.notes()
+    }
+
+    fn release(&self) {
+        if let Err(error) = self.0.group.remove() {
+            debug!(cgroup = self.0.group.path(), error = %Chain(&error), "A cgroup can not be removed.");
+        }
+    }
+}
+
+impl Grouped {
+    /// Who is left outside, once the cgroup is empty. Where the tree was to be killed, they are killed.
+    async fn find_beside(&self) -> io::Result<Found> {
+        let group = self.0.clone();
+        let find = move || {
+            fds::reserved(|| {
+                let found = group.outside.find(&group.group)?;
+                if !found.outside.is_empty() && group.killed.load(Ordering::Relaxed) {
+                    let _ = group.kill_outside();
+                }
+                Ok(found)
+            })
+        };
+        match self.walks() {
+            true => tokio::task::spawn_blocking(find).await.unwrap_or_else(|panic| Err(panic.into())),
+            false => find(),
+        }
+    }
+}
+
+impl Group {
+    fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if scope == Scope::Group {
+            asked.clear();
+        }
         let main = self.living_main();
         if let Some(main) = main
             && !asked.contains(&main.pid())
@@ -90,13 +182,15 @@ impl Tree for Grouped {
             asked.insert(main.pid());
         }
         let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
+        let is_asked = |pid: i32| group.is_none_or(|group| process_group(pid) == Some(group));
         let mut results = Results::default();
-        for pid in self.group.procs() {
-            let outside = group.is_some_and(|group| process_group(pid) != Some(group));
-            if outside || asked.contains(&pid) {
+        let inside = self.group.procs().into_iter().map(|pid| (pid, None));
+        let outside = self.outside.find(&self.group).unwrap_or_default().outside;
+        for (pid, id) in inside.chain(outside.into_iter().map(|id| (id.pid, Some(id)))) {
+            if asked.contains(&pid) || !is_asked(pid) {
                 continue;
             }
-            if let Some(member) = self.member(pid) {
+            if let Some(member) = id.map_or_else(|| self.member(pid), hold) {
                 let result = members::ask(&member, signal);
                 if matches!(result, Ok(Sent::Delivered)) {
                     asked.insert(pid);
@@ -115,77 +209,13 @@ impl Tree for Grouped {
     }
 
     fn kill(&self) -> Result<(), SignalError> {
+        self.killed.store(true, Ordering::Relaxed);
         let group = self.kill_group();
         // It may have moved to another group.
         let main = self.living_main().map_or(Ok(()), |main| main.send(Signal::KILL).map(drop));
-        group.and(main)
+        group.and(main).and(self.kill_outside())
     }
 
-    fn walks(&self) -> bool {
-        false
-    }
-
-    fn is_empty(&self) -> bool {
-        let unpopulated = match self.group.populated() {
-            Ok(populated) => !populated,
-            Err(error) => is_removed(&error),
-        };
-        unpopulated && self.living_main().is_none()
-    }
-
-    fn main_ended(&self) -> BoxFuture<'_, Ending> {
-        Box::pin(async {
-            let Some(main) = &self.main else {
-                return Ending::UNKNOWN;
-            };
-            main.ended().await;
-            main.collect()
-        })
-    }
-
-    fn emptied(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            loop {
-                match self.wait_until_empty().await {
-                    Ok(()) => {}
-                    Err(error) if is_removed(&error) => {}
-                    Err(error) => {
-                        warn!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup is polled, it can not be watched.");
-                        poll_until(|| self.is_empty()).await;
-                    }
-                }
-                // Whoever moved out may have moved back by its end.
-                let Some(main) = self.living_main() else { break };
-                main.ended().await;
-            }
-        })
-    }
-
-    fn look(&self) -> Option<Sight> {
-        let main = self.living_main().map(Pidfd::pid);
-        members::look(&self.pids(), main, self.started)
-    }
-
-    fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.pids())
-    }
-
-    fn accounts(&self) -> Accounts {
-        Accounts::default()
-    }
-
-    fn notes(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn release(&self) {
-        if let Err(error) = self.group.remove() {
-            debug!(cgroup = self.group.path(), error = %Chain(&error), "A cgroup can not be removed.");
-        }
-    }
-}
-
-impl Grouped {
     fn kill_group(&self) -> Result<(), SignalError> {
         match self.group.kill() {
             Ok(()) => Ok(()),
@@ -205,6 +235,96 @@ impl Grouped {
                 signal: Signal::KILL,
                 source,
             }),
+        }
+    }
+
+    /// Freezes whoever is outside until nobody else is found, then kills: what is frozen does not fork.
+    fn kill_outside(&self) -> Result<(), SignalError> {
+        let mut frozen = HashSet::new();
+        let mut results = Results::default();
+        for _ in 0..ROUNDS {
+            // Who else there is can not be known now. SIGKILL is repeated until all are gone.
+            let found = self.outside.find(&self.group).unwrap_or_default();
+            let new: Vec<_> = found.outside.into_iter().filter(|id| frozen.insert(*id)).collect();
+            if new.is_empty() {
+                break;
+            }
+            for member in new.into_iter().filter_map(hold) {
+                results.add(member.send(Signal::STOP));
+            }
+        }
+        for member in frozen.into_iter().filter_map(hold) {
+            results.add(member.send(Signal::KILL));
+        }
+        results.finish()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_depopulated().unwrap_or(false)
+            && self.living_main().is_none()
+            && self.outside.find(&self.group).is_ok_and(|found| found.is_empty())
+    }
+
+    /// Whether nothing lives in the cgroup, which may be removed.
+    fn is_depopulated(&self) -> io::Result<bool> {
+        match self.group.populated() {
+            Err(error) if is_removed(&error) => Ok(true),
+            populated => populated.map(|populated| !populated),
+        }
+    }
+
+    fn living_main(&self) -> Option<&Pidfd> {
+        self.main.as_ref().filter(|main| !main.has_ended())
+    }
+
+    /// Who lives in the group; and whoever moved out of it, the main process for one.
+    fn pids(&self) -> Vec<i32> {
+        let mut pids = self.group.procs();
+        let outside = self.outside.find(&self.group).unwrap_or_default().outside;
+        add(&mut pids, outside.iter().map(|id| id.pid).chain(self.living_main().map(Pidfd::pid)));
+        pids
+    }
+
+    /// A member, held and then verified. `None` where it is gone, or another process by now.
+    fn member(&self, pid: i32) -> Option<Pidfd> {
+        let opened = Pidfd::open(pid).ok().flatten()?;
+        self.group.holds(pid).then_some(opened)
+    }
+
+    /// Ends when nothing lives in the cgroup.
+    async fn depopulated(&self) {
+        match self.wait_until_depopulated().await {
+            Ok(()) => {}
+            Err(error) if is_removed(&error) => {}
+            Err(error) => {
+                let cgroup = self.group.path();
+                warn!(cgroup, error = %Chain(&error), "A cgroup is polled, it can not be watched.");
+                let is_over = || fds::reserved(|| self.is_depopulated().unwrap_or(false));
+                poll_until(is_over).await;
+            }
+        }
+    }
+
+    async fn wait_until_depopulated(&self) -> io::Result<()> {
+        let events: OwnedFd = self.group.events_file()?.into();
+        let watched = raw::watch(events.as_fd().try_clone_to_owned()?, Interest::PRIORITY)?;
+        while self.group.populated()? {
+            // The kernel tells of a change that came after the last reading through this file.
+            let mut buffer = [0; 64];
+            rustix::io::pread(&events, &mut buffer, 0)?;
+            if !self.group.populated()? {
+                break;
+            }
+            watched.ready(Interest::PRIORITY).await?.clear_ready();
+        }
+        Ok(())
+    }
+}
+
+fn add(pids: &mut Vec<i32>, others: impl Iterator<Item = i32>) {
+    for pid in others {
+        if !pids.contains(&pid) {
+            pids.push(pid);
         }
     }
 }

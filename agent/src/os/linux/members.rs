@@ -1,17 +1,19 @@
 //! What is the same for every kind of tree: how its members are seen and signalled.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
-use procfs::{
-    net::TcpState,
-    process::{FDTarget, Process},
-};
 use tracing::warn;
 
 use super::{
+    listeners,
     pidfd::{Pidfd, Sent},
-    proc,
+    proc::{self, Stat},
 };
 use crate::{
     error::Chain,
@@ -56,55 +58,94 @@ impl Results {
     }
 }
 
-/// What is seen of a tree with these members. `main` where the main process is one of them.
-pub(super) fn look(members: &[i32], main: Option<i32>, start_time: Timestamp) -> Option<Sight> {
-    let pid = main.or(members.iter().min().copied())?;
+/// What is seen of a tree with these members, which have so much memory. `main` where the main process is one of them.
+pub(super) fn look(
+    members: &[i32],
+    main: Option<&Pidfd>,
+    memory: u64,
+    start_time: Timestamp,
+) -> Option<Sight> {
+    let pid = main.map(Pidfd::pid).or(members.iter().min().copied())?;
+    let user = main.and_then(Pidfd::user).or_else(|| proc::user(pid))?;
+    let sockets = sockets(members);
     Some(Sight {
         pid,
-        user: proc::user(pid)?,
+        user: name_of(user),
         command: proc::command(pid, COMMAND_LENGTH),
-        ports: ports(members),
+        ports: ports(&sockets),
         start_time,
-        sockets: Sockets::new(),
-        memory: 0,
+        sockets,
+        memory,
     })
+}
+
+/// The memory of these processes together, in bytes.
+pub(super) fn memory(members: &[i32]) -> u64 {
+    let read = members.iter().filter_map(|pid| Stat::read_with_memory(*pid).ok().flatten());
+    read.map(|(_, memory)| memory).sum()
 }
 
 /// The members, as they are told to a person.
 pub(super) fn tell(members: &[i32]) -> Vec<Leftover> {
-    let tell = |pid: &i32| Leftover { pid: *pid, command: proc::command(*pid, LEFTOVER_LENGTH) };
+    let tell = |pid: &i32| Leftover { pid: *pid, command: short_command(*pid) };
     members.iter().map(tell).collect()
 }
 
-/// The TCP ports on which any of these processes listens, rising, joined by commas.
-fn ports(members: &[i32]) -> String {
-    let ports: BTreeSet<u16> = members.iter().flat_map(|pid| ports_of(*pid)).collect();
+/// The beginning of the command line of a process, for a person.
+pub(super) fn short_command(pid: i32) -> String {
+    proc::command(pid, LEFTOVER_LENGTH)
+}
+
+/// The ports of these sockets, rising, joined by commas.
+fn ports(sockets: &Sockets) -> String {
+    let ports: BTreeSet<u16> = sockets.values().copied().collect();
     let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
     ports.join(",")
 }
 
-/// Whatever can not be read, since the process is gone or another user's, adds nothing.
-fn ports_of(pid: i32) -> BTreeSet<u16> {
-    let Ok(process) = Process::new(pid) else {
-        return BTreeSet::new();
-    };
-    let sockets: HashSet<u64> = process
-        .fd()
-        .into_iter()
-        .flatten()
-        .filter_map(|fd| match fd.ok()?.target {
-            FDTarget::Socket(inode) => Some(inode),
-            _ => None,
-        })
-        .collect();
-    if sockets.is_empty() {
-        return BTreeSet::new();
+/// The TCP sockets on which any of these processes listens. Whatever can not be read, since the process is gone or
+/// another user's, adds nothing.
+fn sockets(members: &[i32]) -> Sockets {
+    let mut listening = Sockets::new();
+    for pid in members {
+        let inodes = sockets_of(*pid);
+        if !inodes.is_empty() {
+            let listeners = listeners::of(*pid);
+            listening.extend(inodes.iter().filter_map(|inode| listeners.get_key_value(inode)));
+        }
     }
-    // The tables of the process's own network namespace.
-    let tables = [process.tcp(), process.tcp6()];
-    let entries = tables.into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.state == TcpState::Listen && sockets.contains(&entry.inode))
-        .map(|entry| entry.local_address.port())
-        .collect()
+    listening
 }
+
+fn sockets_of(pid: i32) -> Vec<u64> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let sockets = descriptors.filter_map(|descriptor| {
+        let target = fs::read_link(descriptor.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    });
+    sockets.collect()
+}
+
+/// The name of a user, or the number where it has none.
+fn name_of(user: u32) -> String {
+    let now = Instant::now();
+    let known = names().get(&user).cloned();
+    if let Some((read, name)) = known
+        && now.duration_since(read) < FRESH
+    {
+        return name;
+    }
+    let name = uzers::get_user_by_uid(user).map(|user| user.name().to_string_lossy().into_owned());
+    let name = name.unwrap_or_else(|| user.to_string());
+    names().insert(user, (now, name.clone()));
+    name
+}
+
+/// Names of users, and when they were looked up: this may mean a question over the network.
+fn names() -> MutexGuard<'static, BTreeMap<u32, (Instant, String)>> {
+    static NAMES: Mutex<BTreeMap<u32, (Instant, String)>> = Mutex::new(BTreeMap::new());
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a name is believed.
+const FRESH: Duration = Duration::from_secs(60);

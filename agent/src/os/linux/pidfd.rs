@@ -3,21 +3,26 @@
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal, waitid},
+    process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal},
 };
 use tokio::io::Interest;
 use tracing::warn;
 
-use super::{proc::Stat, raw, reap};
+use super::{
+    proc::Stat,
+    raw::{self, Waited},
+    reap,
+};
 use crate::{
     error::Chain,
-    os::{Ending, SignalError},
+    os::{Accounts, Ending, SignalError},
     process::Exit,
     signal::Signal,
 };
@@ -27,6 +32,8 @@ use crate::{
 pub(super) struct Pidfd {
     pid: i32,
     fd: OwnedFd,
+    /// Its status, where it is a child of this program, is left to whoever has this.
+    held: AtomicBool,
 }
 
 /// What became of a signal. Delivered is not dead.
@@ -45,7 +52,7 @@ impl Pidfd {
             return Ok(None);
         };
         match pidfd_open(raw, PidfdFlags::NONBLOCK) {
-            Ok(fd) => Ok(Some(Self { pid, fd })),
+            Ok(fd) => Ok(Some(Self { pid, fd, held: AtomicBool::new(false) })),
             // EINVAL: the pid is that of a thread, not of a process.
             Err(Errno::SRCH | Errno::INVAL) => Ok(None),
             Err(error) => Err(error.into()),
@@ -59,6 +66,24 @@ impl Pidfd {
         };
         let stat = Stat::read(pid)?;
         Ok(stat.is_some_and(|stat| stat.ticks == ticks).then_some(opened))
+    }
+
+    /// Leaves its status, where it is a child of this program, to this.
+    pub(super) fn hold(self) -> Self {
+        reap::hold(self.pid);
+        self.holding()
+    }
+
+    /// Takes over the hold of [`reap::making`].
+    pub(super) fn holding(self) -> Self {
+        self.held.store(true, Ordering::Relaxed);
+        self
+    }
+
+    fn let_go(&self) {
+        if self.held.swap(false, Ordering::Relaxed) {
+            reap::release(self.pid);
+        }
     }
 
     /// The pid.
@@ -97,17 +122,90 @@ impl Pidfd {
         Ok(())
     }
 
-    /// Takes the exit status of a process that has ended, if it was a child of this program. The kernel then forgets it.
-    pub(super) fn collect(&self) -> Ending {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::PidFd(self.fd.as_fd()), options);
-        reap::release(self.pid);
-        match status {
-            Ok(Some(status)) => Ending { exit: exit(&status), ..Ending::UNKNOWN },
-            Ok(None) | Err(_) => Ending::UNKNOWN,
+    /// Ends when all its threads have, and tells how. It has ended then, even where nobody can tell how.
+    pub(super) async fn ending(&self) -> Ending {
+        self.ended().await;
+        let mut polls = 0;
+        loop {
+            match self.status() {
+                Some(ending) => return ending,
+                None if polls == POLLS_OF_OTHERS => {
+                    self.let_go();
+                    return Ending::UNKNOWN;
+                }
+                None => {}
+            }
+            polls += 1;
+            tokio::time::sleep(POLL_OF_OTHERS).await;
         }
     }
+
+    /// How a process has ended, as far as it can be told at once.
+    pub(super) fn collect(&self) -> Ending {
+        self.status().unwrap_or(Ending::UNKNOWN)
+    }
+
+    /// The status of a child of this program, which the kernel then forgets; or what the kernel tells of it after another
+    /// parent has waited for it. `None` where that parent has not, or where a tracer has to see it first.
+    fn status(&self) -> Option<Ending> {
+        match reap::take(|| raw::wait(self.fd.as_fd())) {
+            Ok(None) => None,
+            Ok(Some(waited)) => {
+                self.let_go();
+                Some(waited.into())
+            }
+            Err(_) if self.tells_its_exit() => None,
+            Err(_) => {
+                self.let_go();
+                Some(self.told())
+            }
+        }
+    }
+
+    /// Whether the kernel will tell how it ended, and has not yet.
+    pub(super) fn tells_its_exit(&self) -> bool {
+        matches!(raw::exit_code(self.fd.as_fd()), Ok(None))
+    }
+
+    fn told(&self) -> Ending {
+        let Ok(Some(code)) = raw::exit_code(self.fd.as_fd()) else {
+            return Ending::UNKNOWN;
+        };
+        // As in wait(2).
+        let exit = match code & 0x7f {
+            0 => Exit::Code(code >> 8 & 0xff),
+            signal => Exit::Signal(Signal::from_raw(signal)),
+        };
+        Ending { exit, core_dumped: code & 0x80 != 0, ..Ending::UNKNOWN }
+    }
+
+    /// The number of its real user, while it lives.
+    pub(super) fn user(&self) -> Option<u32> {
+        raw::real_user(self.fd.as_fd())
+    }
 }
+
+impl Drop for Pidfd {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl From<Waited> for Ending {
+    fn from(waited: Waited) -> Self {
+        let Waited { status, core_dumped, cpu, peak_memory } = waited;
+        let exit = match status {
+            Ok(code) => Exit::Code(code),
+            Err(signal) => Exit::Signal(Signal::from_raw(signal)),
+        };
+        let accounts = Accounts { cpu: Some(cpu), peak_memory: Some(peak_memory), oom_killed: false };
+        Self { exit, core_dumped, accounts }
+    }
+}
+
+/// How long others may take to see that a process has ended.
+const POLLS_OF_OTHERS: u32 = 50;
+const POLL_OF_OTHERS: Duration = Duration::from_millis(4);
 
 /// Waits without events: for a program that has run out of descriptors.
 pub(super) async fn poll_until(done: impl Fn() -> bool) {
@@ -117,11 +215,3 @@ pub(super) async fn poll_until(done: impl Fn() -> bool) {
 }
 
 const POLL: Duration = Duration::from_millis(50);
-
-fn exit(status: &WaitIdStatus) -> Exit {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(Signal::from_raw(signal)),
-        (None, None) => Exit::Unknown,
-    }
-}

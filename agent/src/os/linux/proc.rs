@@ -33,9 +33,21 @@ impl Stat {
     /// Reads it. `None` where there is no such process, or none that may be seen. Whatever else goes wrong (no
     /// descriptors, no memory) does not mean that it is gone.
     pub(super) fn read(pid: i32) -> io::Result<Option<Self>> {
-        match fs::read(format!("/proc/{pid}/stat")) {
+        Self::read_by(pid, Self::parse)
+    }
+
+    /// The same with the memory that it has, in bytes.
+    pub(super) fn read_with_memory(pid: i32) -> io::Result<Option<(Self, u64)>> {
+        Self::read_by(pid, |line| {
+            let pages: u64 = fields(line)?.get(24 - 3)?.parse().ok()?;
+            Some((Self::parse(line)?, pages * rustix::param::page_size() as u64))
+        })
+    }
+
+    fn read_by<T>(pid: i32, parse: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+        match read_whole(&format!("/proc/{pid}/stat")) {
             Ok(line) if line.is_empty() => Ok(None),
-            Ok(line) => Self::parse(&line).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+            Ok(line) => parse(&line).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(error),
         }
@@ -75,13 +87,9 @@ impl Stat {
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
-        // The name stands in parentheses and may hold any byte: the last parenthesis ends it.
-        let name_end = line.iter().rposition(|byte| *byte == b')')?;
         let pid_end = line.iter().position(|byte| *byte == b' ')?;
         let pid = std::str::from_utf8(line.get(..pid_end)?).ok()?.parse().ok()?;
-        let rest = std::str::from_utf8(line.get(name_end + 2..)?).ok()?;
-        // Counted as in proc(5), from the state, which is field 3.
-        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
+        let fields = fields(line)?;
         let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();
         // A main thread that has ended is shown as a zombie even while other threads live.
         let alive = match *fields.first()? {
@@ -108,6 +116,14 @@ fn pids() -> io::Result<Vec<i32>> {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     Ok(pids)
+}
+
+/// The fields of a line of `/proc/PID/stat` that follow the name. Counted as in proc(5), the first is field 3.
+fn fields(line: &[u8]) -> Option<Vec<&str>> {
+    // The name stands in parentheses and may hold any byte: the last parenthesis ends it.
+    let name_end = line.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(line.get(name_end + 2..)?).ok()?;
+    Some(rest.split_ascii_whitespace().collect())
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -139,13 +155,23 @@ pub(super) fn command(pid: i32, length: usize) -> String {
     name.trim_end().to_owned()
 }
 
-/// The real user of a process: its name, or its number where it has none.
-pub(super) fn user(pid: i32) -> Option<String> {
+/// The number of the real user of a process.
+pub(super) fn user(pid: i32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    let uid: u32 = line.split_ascii_whitespace().next()?.parse().ok()?;
-    let name = uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned());
-    Some(name.unwrap_or_else(|| uid.to_string()))
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The children of a process, those of all its threads.
+pub(super) fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| parse_pids(&list).collect::<Vec<_>>()).collect()
+}
+
+/// Reads pids that stand apart by blanks.
+pub(super) fn parse_pids(text: &str) -> impl Iterator<Item = i32> {
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok())
 }
 
 /// Whether the environment with which a process was started holds this entry. `false` where it can not be read.
@@ -155,7 +181,19 @@ pub(super) fn has_environment(pid: i32, entry: &[u8]) -> bool {
 
 /// The environment with which a process was started, its entries ended by zeros; empty where it can not be read.
 pub(super) fn environment(pid: i32) -> Vec<u8> {
-    fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+    try_environment(pid).unwrap_or_default()
+}
+
+/// The same, or why it can not be read.
+pub(super) fn try_environment(pid: i32) -> io::Result<Vec<u8>> {
+    read_whole(&format!("/proc/{pid}/environ"))
+}
+
+/// Reads a file that says that it is empty, as all of `/proc` do, with hardly more than one call.
+fn read_whole(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4096);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// When a process began, as a date.
@@ -218,9 +256,11 @@ mod tests {
         assert_eq!(Stat::read(i32::MAX).unwrap(), None);
         assert!(stat.alive);
         assert!(Stat::all().unwrap().iter().any(|other| other.pid == own));
-        assert!(command(own, 1024).contains("belay"));
+        assert!(command(own, 1024).starts_with(&std::env::args().next().unwrap()));
         assert!(command(own, 5).len() <= 5);
-        assert!(user(own).is_some());
+        assert_eq!(user(own), Some(rustix::process::getuid().as_raw()));
+        let (again, memory) = Stat::read_with_memory(own).unwrap().unwrap();
+        assert_eq!((again, memory > 1 << 16), (stat, true));
     }
 
     #[test]

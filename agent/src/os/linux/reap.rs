@@ -1,12 +1,12 @@
 //! Zombies: whoever loses its parent becomes a child of this program, and must be waited for when it ends.
 //!
-//! The main processes of instances are not touched here: their statuses belong to whoever holds their pidfd. Neither is
-//! any child in this program's own session: instances always have sessions of their own, so it was started by somebody
+//! The main processes of instances and helpers are not touched here: their statuses belong to whoever holds their pidfd.
+//! Neither is any child in this program's own session: instances always have sessions of their own, so it was started by somebody
 //! else in this program, who waits for it.
 
 use std::{
-    collections::BTreeSet,
-    io,
+    collections::{BTreeMap, btree_map::Entry},
+    fs, io,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
@@ -18,13 +18,16 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{proc::Stat, raw};
+use super::{
+    proc::{self, Stat},
+    raw,
+};
 use crate::error::Chain;
 
 // Children belong to the program, not to one agent in it: so does the knowledge of them.
 
-/// Main processes that somebody holds.
-static HELD: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// Processes that somebody holds, and how many do. Locked while a child is waited for.
+static HELD: Mutex<BTreeMap<i32, usize>> = Mutex::new(BTreeMap::new());
 
 /// Held for reading while a process is made: the standard library waits for one that could not run its program.
 static MAKING: RwLock<()> = RwLock::new(());
@@ -32,7 +35,7 @@ static MAKING: RwLock<()> = RwLock::new(());
 /// How long to leave a zombie to whoever should wait for it, before looking at those behind it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Makes a main process, of which `make` gives back the pid.
+/// Makes a process, of which `pid` gives back the pid, and holds it.
 pub(super) fn making<T>(make: impl FnOnce() -> io::Result<T>, pid: impl Fn(&T) -> i32) -> io::Result<T> {
     let _guard = MAKING.read().unwrap_or_else(PoisonError::into_inner);
     let made = make()?;
@@ -40,14 +43,41 @@ pub(super) fn making<T>(make: impl FnOnce() -> io::Result<T>, pid: impl Fn(&T) -
     Ok(made)
 }
 
-/// Leaves the status of this process to the caller.
+/// Leaves the status of this process to the caller, who releases it.
 pub(super) fn hold(pid: i32) {
-    held().insert(pid);
+    *held().entry(pid).or_default() += 1;
 }
 
-/// Says that the status of this process was taken.
+/// Says that the status of this process was taken, or is not wanted any more.
 pub(super) fn release(pid: i32) {
-    held().remove(&pid);
+    if let Entry::Occupied(mut holders) = held().entry(pid) {
+        *holders.get_mut() -= 1;
+        if *holders.get() == 0 {
+            holders.remove();
+        }
+    }
+}
+
+/// Takes a status. It is not taken while the children are listed: the kernel would leave one out of the list.
+pub(super) fn take<T>(take: impl FnOnce() -> T) -> T {
+    let _nobody_lists = held();
+    take()
+}
+
+/// The orphans that this program is the parent of now, zombies included. It costs no look at any other process.
+pub(super) fn orphans() -> io::Result<Vec<i32>> {
+    let held = held();
+    // The kernel gives orphans to the first thread.
+    let children = match fs::read_to_string(format!("/proc/self/task/{}/children", own_pid())) {
+        Ok(text) => proc::parse_pids(&text).collect(),
+        // A kernel without `CONFIG_PROC_CHILDREN`.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let all = Stat::all()?.into_iter();
+            all.filter(|stat| stat.parent == own_pid()).map(|stat| stat.pid).collect::<Vec<_>>()
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(children.into_iter().filter(|pid| !held.contains_key(pid)).collect())
 }
 
 /// Makes this program the parent of all orphans below it, and reaps them until the handle aborts it.
@@ -116,7 +146,7 @@ fn is_orphan(pid: i32) -> bool {
     // Not by getsid(2) of rustix: in a container, this program's session may be one of outside, which has the number 0
     // here, and that is no `Pid`.
     let session = |pid: i32| Stat::read(pid).ok().flatten().map(|stat| stat.session);
-    session(pid) != session(own_pid()) && !held().contains(&pid)
+    session(pid) != session(own_pid()) && !held().contains_key(&pid)
 }
 
 fn own_pid() -> i32 {
@@ -126,11 +156,11 @@ fn own_pid() -> i32 {
 fn reap(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid) {
         // A pid stays taken until its zombie is waited for, and nobody else waits for this one.
-        let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        let _ = take(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG));
     }
 }
 
-fn held() -> MutexGuard<'static, BTreeSet<i32>> {
+fn held() -> MutexGuard<'static, BTreeMap<i32, usize>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

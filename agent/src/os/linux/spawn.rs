@@ -1,58 +1,40 @@
-//! How an instance comes to be.
+//! How an instance comes to be, and a helper in it.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
-use rustix::process::{Gid, Uid, geteuid};
-use uzers::os::unix::UserExt;
+use rustix::process::{Resource, Rlimit as Limit};
 
 use super::{
     Linux,
-    cgroup::Cgroup,
-    grouped::Grouped,
+    cgroup::{self, Cgroup},
+    fds,
     pidfd::Pidfd,
     proc::{self, Stat},
-    raw::{self, Entry, UserIds},
+    raw::{self, Entry, Step},
     reap,
+    user::{User, environment},
 };
-use crate::os::{Instance, Launch, Os, StartError, Started, Tree};
-
-/// Variables of the agent's own environment that its processes get too. Nothing else of it does.
-const INHERITED: &[&str] = &["PATH", "LANG", "LC_ALL", "TZ"];
-
-/// What `PATH` is where the agent has none.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::{
+    config::{Rlimit, RlimitName},
+    os::{BoxFuture, Helper, Instance, Launch, Os, StartError, Started, Tracker, Tree},
+    output::open_for_process,
+    process::Exit,
+    signal::Signal,
+};
 
 /// Starts an instance.
 pub(super) fn start(linux: &Linux, launch: &Launch) -> Result<Started, StartError> {
-    let user = launch.user.as_deref().map(User::find).transpose()?;
-    if !launch.cwd.is_dir() {
-        return Err(StartError::Folder { path: launch.cwd.clone() });
-    }
-    let mut command = Command::new(&launch.command);
-    command.args(&launch.args).current_dir(&launch.cwd).env_clear().envs(environment(
-        linux,
-        launch,
-        user.as_ref(),
-    ));
-    let log = open_log(launch)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(|source| log_error(launch, source))?)
-        .stderr(log);
     let group = make_group(linux, launch)?;
-    match run(command, user, group.as_ref(), launch) {
+    let mut not_applied = limit(linux, launch, group.as_ref());
+    match begin(linux, launch, group.as_ref(), &mut not_applied) {
         Ok((main, stat)) => {
             let (instance, tree) = identify(linux, launch, main, stat, group);
-            Ok(Started { instance, tree, not_applied: Vec::new() })
+            Ok(Started { instance, tree, not_applied })
         }
         Err(error) => {
             if let Some(group) = group {
@@ -64,23 +46,114 @@ pub(super) fn start(linux: &Linux, launch: &Launch) -> Result<Started, StartErro
     }
 }
 
-fn run(
-    mut command: Command,
-    user: Option<User>,
-    group: Option<&Cgroup>,
+/// Runs a helper in the tree of an instance.
+pub(super) fn run(
+    linux: &Linux,
+    instance: &Instance,
     launch: &Launch,
+) -> Result<Box<dyn Helper>, StartError> {
+    let group = linux.group_of(instance);
+    let (helper, _) = begin(linux, launch, group.as_ref(), &mut Vec::new())?;
+    Ok(Box::new(Running(helper)))
+}
+
+/// A helper that was started.
+struct Running(Pidfd);
+
+impl Helper for Running {
+    fn ended(&self) -> BoxFuture<'_, Exit> {
+        Box::pin(async { self.0.ending().await.exit })
+    }
+
+    fn kill(&self) {
+        // It was gone, or nothing can be done about it that the stop of its instance does not do.
+        let _ = self.0.send(Signal::KILL);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // From here on its status is the reaper's to take, if it is not there yet.
+        self.0.collect();
+    }
+}
+
+/// Starts a program as a member of this cgroup.
+fn begin(
+    linux: &Linux,
+    launch: &Launch,
+    group: Option<&Cgroup>,
+    not_applied: &mut Vec<String>,
 ) -> Result<(Pidfd, Stat), StartError> {
-    let cgroup =
-        group.map(|group| group.procs_file().map_err(|source| cgroup_error(group, source))).transpose()?;
-    let user = user.and_then(|user| user.ids);
-    raw::enter(&mut command, Entry { cgroup, user });
+    if let Some(free) = fds::too_few_are_free() {
+        return Err(StartError::Descriptors { free });
+    }
+    let (user, ids) = User::of(launch)?;
+    if !launch.cwd.is_dir() {
+        return Err(StartError::Folder { path: launch.cwd.clone() });
+    }
+    let environment = environment(linux, launch, user.as_ref());
+    let rlimits = rlimits(launch);
+    let (mut nice, mut oom_score_adj) = (Some(launch.nice), Some(launch.oom_score_adj.to_string()));
+    loop {
+        let log = open_log(launch)?;
+        let mut command = Command::new(&launch.command);
+        command
+            .args(&launch.args)
+            .current_dir(&launch.cwd)
+            .env_clear()
+            .envs(&environment)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(|source| log_error(launch, source))?)
+            .stderr(log);
+        let cgroup = group.map(|group| group.procs_file().map_err(|source| cgroup_error(group, source)));
+        let entry = Entry {
+            cgroup: cgroup.transpose()?,
+            umask: launch.umask,
+            rlimits: rlimits.iter().map(|(_, resource, limit)| (*resource, *limit)).collect(),
+            nice,
+            oom_score_adj: oom_score_adj.clone(),
+            user: ids.clone(),
+        };
+        raw::enter(&mut command, entry);
+        let error = match spawn(&mut command)? {
+            Ok(begun) => return Ok(begun),
+            Err(error) => error,
+        };
+        let (step, source) = Step::of(error);
+        match (step, group) {
+            // It is run all the same, but a person is told.
+            (Step::Nice, _) => {
+                not_applied.extend(nice.take().map(|nice| refused(&format!("nice {nice}"), &source)))
+            }
+            (Step::OomScore, _) => {
+                let told = |score| refused(&format!("oom_score_adj {score}"), &source);
+                not_applied.extend(oom_score_adj.take().map(told));
+            }
+            (Step::Rlimit(place), _) => {
+                let name = rlimits.get(place).map_or("", |(name, ..)| name);
+                return Err(StartError::Rlimit { name, source });
+            }
+            (Step::Cgroup, Some(group)) => return Err(cgroup_error(group, source)),
+            (Step::User, _) => return Err(StartError::Become { source }),
+            (Step::Cgroup | Step::Session | Step::Exec, _) => {
+                return Err(StartError::Exec { command: launch.command.clone(), source });
+            }
+        }
+    }
+}
+
+/// Makes the process, and takes hold of it. The inner error is that of a step on its way to the program.
+fn spawn(command: &mut Command) -> Result<io::Result<(Pidfd, Stat)>, StartError> {
     let pid_of = |child: &Child| i32::try_from(child.id()).unwrap_or_default();
-    let mut child = reap::making(|| command.spawn(), pid_of)
-        .map_err(|source| StartError::Exec { command: launch.command.clone(), source })?;
+    let mut child = match reap::making(|| command.spawn(), pid_of) {
+        Ok(child) => child,
+        Err(error) => return Ok(Err(error)),
+    };
     let pid = pid_of(&child);
     // Nobody else waits for it, so its pid is its own until it is held.
     match (Pidfd::open(pid), Stat::read(pid)) {
-        (Ok(Some(main)), Ok(Some(stat))) => Ok((main, stat)),
+        (Ok(Some(main)), Ok(Some(stat))) => Ok(Ok((main.holding(), stat))),
         _ => {
             let _ = child.kill();
             let _ = child.wait();
@@ -107,20 +180,14 @@ fn identify(
         cgroup: group.as_ref().map(|group| group.path().to_owned()),
     };
     let tree: Arc<dyn Tree> = match group {
-        Some(group) => Arc::new(Grouped::new(group, Some(main), instance.started)),
+        Some(group) => Arc::new(linux.grouped(&instance, group, Some(main), false)),
         None => Arc::new(linux.walked(&instance, Some(main))),
     };
     (instance, tree)
 }
 
-/// Opened by the agent and written by the process itself: no pipe that could break or fill when the agent is away.
 fn open_log(launch: &Launch) -> Result<File, StartError> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(&launch.log)
-        .map_err(|source| log_error(launch, source))
+    open_for_process(&launch.log).map_err(|source| log_error(launch, source))
 }
 
 fn log_error(launch: &Launch, source: io::Error) -> StartError {
@@ -143,60 +210,43 @@ fn cgroup_error(group: &Cgroup, source: io::Error) -> StartError {
     StartError::Cgroup { path: group.dir().to_owned(), source }
 }
 
-/// The user that a process becomes.
-struct User {
-    name: OsString,
-    home: PathBuf,
-    shell: PathBuf,
-    /// `None` where it is the agent's own.
-    ids: Option<UserIds>,
+/// Limits all processes of an instance together. Tells what could not be applied.
+fn limit(linux: &Linux, launch: &Launch, group: Option<&Cgroup>) -> Vec<String> {
+    match (&linux.cgroups, group, linux.tracker()) {
+        (Some(cgroups), Some(group), _) => cgroups.limit(group, &launch.limits),
+        (.., Tracker::Walk { why }) => cgroup::unlimited(&launch.limits, &why),
+        (.., Tracker::Cgroup) => Vec::new(),
+    }
 }
 
-impl User {
-    fn find(name: &str) -> Result<Self, StartError> {
-        let unknown = || StartError::UserUnknown { user: name.to_owned() };
-        let user = uzers::get_user_by_name(name).ok_or_else(unknown)?;
-        let own = geteuid();
-        let ids = if own.as_raw() == user.uid() {
-            None
-        } else if own.is_root() {
-            let gid = user.primary_group_id();
-            let groups = uzers::get_user_groups(name, gid).ok_or_else(unknown)?;
-            Some(UserIds {
-                uid: Uid::from_raw(user.uid()),
-                gid: Gid::from_raw(gid),
-                groups: groups.iter().map(|group| Gid::from_raw(group.gid())).collect(),
-            })
-        } else {
-            return Err(StartError::NotRoot { user: name.to_owned() });
+fn refused(what: &str, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => format!("{what}: needs root"),
+        _ => format!("{what}: {source}"),
+    }
+}
+
+/// Hazard P36: the limits of each process, with their names. What this program raised for itself is not handed on.
+fn rlimits(launch: &Launch) -> Vec<(&'static str, Resource, Limit)> {
+    let mut limits = vec![("nofile", Resource::Nofile, fds::original_limit())];
+    limits.retain(|_| !launch.rlimits.contains_key(&RlimitName::Nofile));
+    limits.extend(launch.rlimits.iter().map(|(name, limit)| {
+        let (name, resource) = match name {
+            RlimitName::As => ("as", Resource::As),
+            RlimitName::Core => ("core", Resource::Core),
+            RlimitName::Cpu => ("cpu", Resource::Cpu),
+            RlimitName::Data => ("data", Resource::Data),
+            RlimitName::Fsize => ("fsize", Resource::Fsize),
+            RlimitName::Memlock => ("memlock", Resource::Memlock),
+            RlimitName::Nofile => ("nofile", Resource::Nofile),
+            RlimitName::Nproc => ("nproc", Resource::Nproc),
+            RlimitName::Stack => ("stack", Resource::Stack),
         };
-        Ok(Self {
-            name: user.name().to_owned(),
-            home: user.home_dir().to_owned(),
-            shell: user.shell().to_owned(),
-            ids,
-        })
-    }
-}
-
-/// Hazard P34: what a process gets is listed here, and nothing of the agent's own leaks into it.
-fn environment(linux: &Linux, launch: &Launch, user: Option<&User>) -> BTreeMap<OsString, OsString> {
-    let mut environment = BTreeMap::from([("PATH".into(), PATH.into())]);
-    for name in INHERITED {
-        environment.extend(std::env::var_os(name).map(|value| (name.into(), value)));
-    }
-    let own = uzers::get_user_by_uid(geteuid().as_raw());
-    let (name, home, shell) = match (user, &own) {
-        (Some(user), _) => (Some(user.name.clone()), Some(&*user.home), Some(&*user.shell)),
-        (None, Some(own)) => (Some(own.name().to_owned()), Some(own.home_dir()), Some(own.shell())),
-        (None, None) => (None, None, None),
-    };
-    environment.extend(name.clone().map(|name| ("USER".into(), name)));
-    environment.extend(name.map(|name| ("LOGNAME".into(), name)));
-    environment.extend(home.map(|home| ("HOME".into(), home.into())));
-    environment.extend(shell.map(|shell| ("SHELL".into(), shell.into())));
-    environment.extend(launch.environment.iter().map(|(k, v)| (k.into(), v.into())));
-    let (name, value) = linux.mark(&launch.alias, launch.generation);
-    environment.insert(name.into(), value.into());
-    environment
+        let limit = match limit {
+            Rlimit::At(limit) => Some(*limit),
+            Rlimit::Unlimited => None,
+        };
+        (name, resource, Limit { current: limit, maximum: limit })
+    }));
+    limits
 }

@@ -15,14 +15,15 @@ use std::{
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tracing::error;
 
 use super::{
-    census::{self, Mark, Seen},
+    census::{Census, Mark, Seen},
+    fds,
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// How many rounds of freezing and killing one call makes. A tree that forks faster than it is frozen loses in a few.
-const ROUNDS: usize = 100;
+pub(super) const ROUNDS: usize = 100;
 
 /// A tree without a cgroup.
 #[derive(Debug)]
@@ -54,22 +55,28 @@ struct Walk {
     mark: Vec<u8>,
     started: Timestamp,
     known: Mutex<Known>,
+    /// When this began to know of it. An older look at the host may not show it.
+    made: Instant,
     /// Held while SIGKILL is on its way to all.
     killing: Mutex<()>,
 }
 
 /// Which process is meant: a pid alone means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Id {
-    pid: i32,
-    ticks: u64,
+pub(super) struct Id {
+    pub pid: i32,
+    pub ticks: u64,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     members: HashSet<Id>,
-    /// Who got the stop signal: nobody gets it twice.
+    /// Who got the signal of this round: nobody gets it twice.
     asked: HashSet<Id>,
+    /// Who has an empty environment, and is not about to have another one.
+    bare: HashSet<Id>,
+    /// The look at the host that told this.
+    learnt: Option<Instant>,
     /// The session was seen empty: from then on its number may come to mean another one.
     session_is_over: bool,
 }
@@ -86,17 +93,25 @@ impl Walked {
             main => (main, HashSet::from([first])),
         };
         let known = Known { members, ..Known::default() };
-        Self(Arc::new(Walk { main, first, mark, started, known: Mutex::new(known), killing: Mutex::new(()) }))
+        Self(Arc::new(Walk {
+            main,
+            first,
+            mark,
+            started,
+            known: Mutex::new(known),
+            made: Instant::now(),
+            killing: Mutex::new(()),
+        }))
     }
 }
 
 impl Tree for Walked {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
-        self.0.ask(signal, scope)
+        fds::reserved(|| self.0.ask(signal, scope))
     }
 
     fn kill(&self) -> Result<(), SignalError> {
-        self.0.kill()
+        fds::reserved(|| self.0.kill())
     }
 
     fn walks(&self) -> bool {
@@ -104,7 +119,9 @@ impl Tree for Walked {
     }
 
     fn is_empty(&self) -> bool {
-        matches!(self.0.members(), Ok(members) if members.is_empty())
+        fds::reserved(|| {
+            self.0.living_main().is_none() && matches!(self.0.members(), Ok(members) if members.is_empty())
+        })
     }
 
     fn main_ended(&self) -> BoxFuture<'_, Ending> {
@@ -112,8 +129,7 @@ impl Tree for Walked {
             let Some(main) = &self.0.main else {
                 return Ending::UNKNOWN;
             };
-            main.ended().await;
-            main.collect()
+            main.ending().await
         })
     }
 
@@ -121,7 +137,7 @@ impl Tree for Walked {
         Box::pin(async {
             loop {
                 let walk = self.0.clone();
-                match tokio::task::spawn_blocking(move || walk.members()).await {
+                match tokio::task::spawn_blocking(move || fds::reserved(|| walk.members())).await {
                     Ok(Ok(members)) if members.is_empty() => return,
                     // All of them must end; what they fork until then is found by the next walk.
                     Ok(Ok(members)) => {
@@ -141,12 +157,12 @@ impl Tree for Walked {
     }
 
     fn look(&self) -> Option<Sight> {
-        let main = self.0.living_main().map(Pidfd::pid);
-        members::look(&self.0.pids(), main, self.0.started)
+        let pids = self.0.pids(LOOK_AGE);
+        members::look(&pids, self.0.living_main(), members::memory(&pids), self.0.started)
     }
 
     fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.0.pids())
+        members::tell(&self.0.pids(Duration::ZERO))
     }
 
     fn accounts(&self) -> Accounts {
@@ -162,6 +178,9 @@ impl Tree for Walked {
 
 impl Walk {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        if scope == Scope::Group {
+            self.known().asked.clear();
+        }
         // First: whom the main process leaves behind as soon as it is asked may not be found any more.
         let members = self.members().unwrap_or_default();
         let main = self.living_main();
@@ -237,27 +256,53 @@ impl Walk {
         results.finish()
     }
 
-    /// All living members. Where none is found, and one may be hidden by its exec, it is looked again.
+    /// All living members.
     fn members(&self) -> io::Result<Vec<Stat>> {
+        self.members_since(Instant::now())
+    }
+
+    /// All members that lived at this moment or later. Where none is found, and one may be hidden by its exec, it is looked
+    /// again.
+    fn members_since(&self, mut moment: Instant) -> io::Result<Vec<Stat>> {
         let mut looks = 1;
         loop {
             // Whoever is seen alive with its pid after its end is another one.
             let is_over = self.main.as_ref().is_some_and(Pidfd::has_ended);
-            let all = census::take().inspect_err(|error| {
+            if is_over {
+                moment = Instant::now();
+            }
+            let census = Census::since(moment).inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
             })?;
+            let all = &census.all;
             let mut known = self.known();
+            let is_old = known.learnt.is_some_and(|learnt| learnt > census.began);
+            let shows_it =
+                census.began > self.made || all.iter().any(|seen| Id::of(&seen.stat) == self.first);
+            if is_old || !shows_it {
+                drop(known);
+                moment = Instant::now();
+                continue;
+            }
             if is_over && all.iter().any(|Seen { stat, .. }| stat.alive && Id::of(stat) == self.first) {
                 known.members.remove(&self.first);
             }
-            let members = self.choose(&all, &mut known);
-            if members.is_empty() && looks < LOOKS && all.iter().any(|seen| self.is_undecided(seen)) {
-                drop(known);
-                looks += 1;
-                thread::sleep(EXEC);
-                continue;
+            let members = self.choose(all, &mut known);
+            if members.is_empty() {
+                let undecided = all.iter().filter(|seen| self.is_undecided(seen));
+                let undecided: HashSet<_> = undecided.map(|seen| Id::of(&seen.stat)).collect();
+                if looks < LOOKS && !undecided.is_subset(&known.bare) {
+                    drop(known);
+                    looks += 1;
+                    thread::sleep(EXEC);
+                    moment = Instant::now();
+                    continue;
+                }
+                // No exec takes that long. The next look does not wait for them.
+                known.bare = undecided;
             }
             known.learn(&members, self.first);
+            known.learnt = Some(census.began);
             return Ok(members);
         }
     }
@@ -267,8 +312,11 @@ impl Walk {
         seen.stat.alive && seen.stat.ticks >= self.first.ticks && seen.mark == Mark::Hidden
     }
 
-    fn pids(&self) -> Vec<i32> {
-        let members = self.members().unwrap_or_default();
+    /// The pids of all members, as they were no longer ago than this.
+    fn pids(&self, age: Duration) -> Vec<i32> {
+        let now = Instant::now();
+        let moment = now.checked_sub(age).unwrap_or(now);
+        let members = self.members_since(moment).unwrap_or_default();
         members.iter().map(|member| member.pid).collect()
     }
 
@@ -326,8 +374,11 @@ impl Walk {
 }
 
 /// How often it is looked for members before there are none, and how long a look waits for an exec to end.
-const LOOKS: u32 = 10;
-const EXEC: Duration = Duration::from_millis(2);
+pub(super) const LOOKS: u32 = 10;
+pub(super) const EXEC: Duration = Duration::from_millis(2);
+
+/// How old what is told of a living tree may be: all trees of a host are mostly looked at together.
+const LOOK_AGE: Duration = Duration::from_millis(500);
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -368,8 +419,13 @@ impl Known {
     }
 }
 
+/// A member, held and then verified. `None` where it is gone, or another process by now.
+pub(super) fn hold(member: Id) -> Option<Pidfd> {
+    Pidfd::open_exactly(member.pid, member.ticks).ok().flatten()
+}
+
 impl Id {
-    fn of(stat: &Stat) -> Self {
+    pub(super) fn of(stat: &Stat) -> Self {
         Self { pid: stat.pid, ticks: stat.ticks }
     }
 }

@@ -51,6 +51,7 @@ impl Victim {
             "crash-loop" => self.begin_and_exit(1),
             "brief" => self.begin_and_exit(0),
             "flood" => self.flood(),
+            "talker" => self.talk(),
             "main-thread-gone" => self.end_main_thread(),
 
             // One process that is called by other names.
@@ -230,6 +231,20 @@ impl Victim {
             self.end_without_ledger();
             io::stdout().write_all(&[b'\n'; BLOCK])?;
             burst = burst.saturating_sub(BLOCK);
+        }
+        self.note("SIGTERM")?;
+        exit(0)
+    }
+
+    /// Prints a numbered line every 10 milliseconds.
+    fn talk(&self) -> io::Result<AtTerm> {
+        self.note_begin()?;
+        for number in 0_u64.. {
+            if raw::wait_for_sigterm(Duration::from_millis(10)) {
+                break;
+            }
+            self.end_without_ledger();
+            writeln!(io::stdout(), "line {number}")?;
         }
         self.note("SIGTERM")?;
         exit(0)

@@ -1,0 +1,79 @@
+//! What is seen of a tree.
+
+use super::*;
+
+#[tokio::test]
+async fn ports_are_seen_wherever_in_the_tree_they_are() {
+    let Ok(python) = std::process::Command::new("python3").arg("--version").output() else {
+        eprintln!("skipped: no python3");
+        return;
+    };
+    assert!(python.status.success());
+    let script = "python3 -c 'import socket,time\n\
+                  s=socket.socket(); s.bind((\"127.0.0.1\",0)); s.listen()\n\
+                  t=socket.socket(socket.AF_INET6); t.bind((\"::1\",0)); t.listen()\n\
+                  print(\"ports\",s.getsockname()[1],t.getsockname()[1],flush=True)\n\
+                  time.sleep(1000)' & wait";
+    in_both_modes(script, async |subject| {
+        eventually(|| subject.said().iter().any(|line| line.starts_with("ports "))).await;
+        let said = subject.said();
+        let mut ports: Vec<u16> = said[0].split(' ').skip(1).map(|p| p.parse().unwrap()).collect();
+        ports.sort_unstable();
+        let seen = subject.tree.look().unwrap();
+        assert_eq!(seen.ports, format!("{},{}", ports[0], ports[1]));
+        let expected = BTreeSet::from([ports[0], ports[1]]);
+        assert_eq!(seen.sockets.values().copied().collect::<BTreeSet<_>>(), expected);
+        // A python and a shell.
+        assert!((4 << 20..400 << 20).contains(&seen.memory), "{}", seen.memory);
+        assert_eq!(subject.linux.still_listening(&seen.sockets), expected);
+        subject.tree.kill().unwrap();
+        subject.emptied().await;
+        eventually(|| subject.linux.still_listening(&seen.sockets).is_empty()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_very_same_socket_still_listens() {
+    let linux = Linux::new(Uuid::new_v4(), CgroupUse::Off).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (inode, _) = listeners::here().into_iter().find(|(_, known)| *known == port).unwrap();
+    let listening = |inode| linux.still_listening(&BTreeMap::from([(inode, port)]));
+    assert_eq!(listening(inode), BTreeSet::from([port]));
+    assert_eq!(listening(inode + 1_000_000), BTreeSet::new());
+    drop(listener);
+    // A process that another test makes has it too, until it runs its program.
+    eventually(|| listening(inode).is_empty()).await;
+}
+
+/// The sockets of another network namespace are those of that one.
+#[tokio::test]
+async fn ports_in_another_network_are_seen() {
+    let python = "import socket,time\n\
+                  s=socket.socket(); s.bind((\"0.0.0.0\",0)); s.listen()\n\
+                  print(\"port\",s.getsockname()[1],flush=True)\n\
+                  time.sleep(1000)";
+    if !is_root() {
+        return eprintln!("skipped: only root makes a network namespace");
+    }
+    in_both_modes(&format!("exec unshare --net python3 -c '{python}'"), async |subject| {
+        let port = subject.number("port ").await;
+        assert_eq!(subject.tree.look().unwrap().ports, port.to_string());
+    })
+    .await;
+}
+
+/// What a heartbeat costs: run it alone, with `--ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_of_a_look() {
+    for mode in [CgroupUse::Auto, CgroupUse::Off] {
+        let subjects: Vec<_> = (0..100).filter_map(|_| Subject::start(mode, "exec sleep 1000")).collect();
+        let began = std::time::Instant::now();
+        for _ in 0..10 {
+            subjects.iter().for_each(|subject| drop(subject.tree.look().unwrap()));
+        }
+        eprintln!("{mode:?}: {:?} per look", began.elapsed() / 1000);
+    }
+}

@@ -1,0 +1,41 @@
+//! What is done before an agent runs: processes are imported, a configuration is checked.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use belay_agent::Chain;
+
+/// Prints what would fail with a configuration on this host. Fails where anything would.
+pub(crate) fn check(config: &Path) -> ExitCode {
+    let findings = belay_agent::check(config);
+    match writeln!(io::stdout(), "{findings}") {
+        Ok(()) if findings.is_good() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Prints the processes of these files as an agent's configuration. Fails where that can not be used as it stands.
+pub(crate) fn import(files: &[PathBuf]) -> ExitCode {
+    let imported = match belay_agent::import(files) {
+        Ok(imported) => imported,
+        Err(error) => return fail(&Chain(&error).to_string()),
+    };
+    if let Err(error) = write!(io::stdout(), "{imported}") {
+        return fail(&Chain(&error).to_string());
+    }
+    let (processes, notes) = (imported.processes(), imported.notes());
+    let _ = writeln!(io::stderr(), "processes: {processes}, notes to read: {notes}");
+    match imported.check() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(told) => fail(&format!("this is to be corrected before it can be used:\n{told}")),
+    }
+}
+
+fn fail(told: &str) -> ExitCode {
+    // Nobody can be told that nobody can be told.
+    let _ = writeln!(io::stderr(), "error: {told}");
+    ExitCode::FAILURE
+}
