@@ -10,9 +10,9 @@
 //! - [`Outputs::watch`] for each declared process before its first start, and again when its settings change. From then
 //!   on its files stay within their bound, over all its starts and stops.
 //! - [`Outputs::forget`] when it is not declared any more. Its files stay.
-//! - Where the start of a process may block, note `from = outputs.end(alias)` before it; *ready when the output holds a text* is then
-//!   `outputs.wait_for_text(alias, from, text)` under a timeout, and the last lines of that instance for its exit report
-//!   are `outputs.tail(alias, from, lines, bytes)`, which blocks.
+//! - Where the start of a process may block, note `from = outputs.end(alias)` before it; *ready when the output holds a
+//!   text* is then `outputs.wait_for_text(alias, from, text)` under a timeout, and the last lines of that instance for
+//!   its exit report are `outputs.tail(alias, from, lines, bytes)`, which blocks.
 //! - [`Outputs::read`] gives a [`Reader`] for whoever asks: `reader.stream(encode)` is what a gRPC handler answers with.
 //! - [`Outputs::close`] when the agent is asked to end: all readers end at once.
 
