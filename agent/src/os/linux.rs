@@ -14,6 +14,7 @@ mod proc;
 mod raw;
 mod reap;
 mod spawn;
+mod sweep;
 mod user;
 mod walked;
 

@@ -218,7 +218,7 @@ impl Cgroup {
 
     /// Whether anything lives in it, or below it.
     pub(super) fn populated(&self) -> io::Result<bool> {
-        let events = fs::read_to_string(self.dir.join("cgroup.events"))?;
+        let events = proc::read_text(self.dir.join("cgroup.events"))?;
         Ok(events.lines().any(|line| line == "populated 1"))
     }
 
@@ -239,7 +239,7 @@ impl Cgroup {
     /// Lets frozen processes go on.
     pub(super) fn thaw(&self) -> io::Result<()> {
         // Not `frozen` in `cgroup.events`: a signal makes that flicker.
-        match fs::read(self.dir.join("cgroup.freeze"))?.first() {
+        match proc::read(self.dir.join("cgroup.freeze"))?.first() {
             Some(b'1') => self.write("cgroup.freeze", "0"),
             _ => Ok(()),
         }
@@ -264,7 +264,7 @@ impl Cgroup {
     }
 
     fn number(&self, file: &str, name: &str) -> Option<u64> {
-        let text = fs::read_to_string(self.dir.join(file)).ok()?;
+        let text = proc::read_text(self.dir.join(file)).ok()?;
         text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
     }
 
@@ -283,7 +283,7 @@ impl Cgroup {
 
     /// Whether a file of words holds this one.
     fn lists(&self, file: &str, word: &str) -> bool {
-        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        let text = proc::read_text(self.dir.join(file)).unwrap_or_default();
         text.split_ascii_whitespace().any(|known| known == word)
     }
 
@@ -304,7 +304,7 @@ pub(super) fn is_within(path: &str, group: &str) -> bool {
 }
 
 fn collect_procs(dir: &Path, pids: &mut Vec<i32>) {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let text = proc::read_text(dir.join("cgroup.procs")).unwrap_or_default();
     // A zero stands for a process of a namespace that is not visible from here.
     pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0));
     for child in subfolders(dir) {

@@ -17,11 +17,11 @@ use std::{
 use tracing::warn;
 
 use super::{
-    MARK,
     cgroup::{Cgroup, is_within},
     members,
     proc::{self, Stat},
     reap,
+    sweep::is_mark,
     walked::{EXEC, Id, LOOKS},
 };
 
@@ -237,10 +237,6 @@ impl Found {
             }
         }
     }
-}
-
-fn is_mark(entry: &[u8]) -> bool {
-    entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
 
 /// `None` where it is gone.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -44,7 +44,7 @@ impl Stat {
     }
 
     fn read_by<T>(pid: i32, parse: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
-        match fs::read(format!("/proc/{pid}/stat")) {
+        match read(format!("/proc/{pid}/stat")) {
             Ok(line) if line.is_empty() => Ok(None),
             Ok(line) => parse(&line).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
             Err(error) if is_gone(&error) => Ok(None),
@@ -93,6 +93,31 @@ fn fields(line: &[u8]) -> Option<Vec<&str>> {
     Some(rest.split_ascii_whitespace().collect())
 }
 
+/// Reads a file of the kernel whole, which has no size to ask for.
+pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        match file.read(bytes.get_mut(length..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if length == bytes.len() {
+            bytes.resize(2 * length, 0);
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// The same as text.
+pub(super) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
         || error.raw_os_error() == Some(libc::ESRCH)
@@ -100,7 +125,7 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// The cgroup (version 2) of a process.
 pub(super) fn cgroup(pid: impl std::fmt::Display) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let text = read_text(format!("/proc/{pid}/cgroup")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
@@ -132,7 +157,7 @@ pub(super) fn user(pid: i32) -> Option<u32> {
 /// The children of a process, those of all its threads.
 pub(super) fn children(pid: i32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let lists = threads.filter_map(|thread| read_text(thread.path().join("children")).ok());
     lists.flat_map(|list| parse_pids(&list).collect::<Vec<_>>()).collect()
 }
 
@@ -148,7 +173,7 @@ pub(super) fn has_environment(pid: i32, entry: &[u8]) -> bool {
 
 /// The environment with which a process was started, its entries ended by zeros; empty where it can not be read.
 pub(super) fn environment(pid: i32) -> Vec<u8> {
-    fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+    read(format!("/proc/{pid}/environ")).unwrap_or_default()
 }
 
 /// When a process began, as a date.

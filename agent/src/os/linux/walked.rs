@@ -21,6 +21,7 @@ use super::{
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
+    sweep::{self, Seen},
 };
 use crate::{
     error::Chain,
@@ -125,8 +126,17 @@ impl Tree for Walked {
     }
 
     fn look(&self) -> Option<Sight> {
-        let pids = self.0.pids();
-        members::look(&pids, self.0.living_main(), members::memory(&pids), self.0.started)
+        let main = self.0.living_main();
+        let mut seen = self.0.seen();
+        if seen.is_empty() && main.is_none() {
+            seen = self.0.members().unwrap_or_default().iter().map(Id::of).collect();
+        }
+        let alive = seen.into_iter().filter_map(|id| {
+            let (stat, memory) = Stat::read_with_memory(id.pid).ok()??;
+            (stat.alive && stat.ticks == id.ticks).then_some((id.pid, memory))
+        });
+        let (pids, memory): (Vec<_>, Vec<_>) = alive.unzip();
+        members::look(&pids, main, memory.iter().sum(), self.0.started)
     }
 
     fn members(&self) -> Vec<Leftover> {
@@ -241,6 +251,30 @@ impl Walk {
     fn is_undecided(&self, stat: &Stat) -> bool {
         let of_kernel = stat.pid == KERNEL || stat.parent == KERNEL;
         stat.alive && !of_kernel && stat.ticks >= self.first.ticks && proc::environment(stat.pid).is_empty()
+    }
+
+    /// The members that the last sweep has seen: to look for them anew for each look would take too long.
+    fn seen(&self) -> Vec<Id> {
+        let Ok(sweep) = sweep::lately() else {
+            return Vec::new();
+        };
+        let own = i32::try_from(std::process::id()).unwrap_or_default();
+        let known = self.known();
+        let is_member = |seen: &&Seen| {
+            let Seen { stat, mark, .. } = seen;
+            let is_known = known.members.contains(&Id::of(stat));
+            is_known || (stat.ticks >= self.first.ticks && mark.as_deref() == Some(&self.mark))
+        };
+        let alive = sweep.processes.iter().filter(|seen| seen.stat.alive && seen.stat.pid != own);
+        let (members, others): (Vec<_>, Vec<_>) = alive.partition(is_member);
+        let mut seen: Vec<_> = members.iter().map(|member| Id::of(&member.stat)).collect();
+        let mut next = 0;
+        while let Some(parent) = seen.get(next).map(|id| id.pid) {
+            let children = others.iter().filter(|other| other.stat.parent == parent);
+            seen.extend(children.map(|child| Id::of(&child.stat)));
+            next += 1;
+        }
+        seen
     }
 
     fn pids(&self) -> Vec<i32> {
