@@ -70,7 +70,8 @@ impl Cgroups {
         &self.base
     }
 
-    fn above(&self) -> Option<Cgroup> {
+    /// The group in which this program is, or was before it stepped aside.
+    pub(super) fn above(&self) -> Option<Cgroup> {
         let (above, _) = self.base.rsplit_once('/')?;
         self.open(if above.is_empty() { "/" } else { above })
     }
@@ -269,7 +270,7 @@ impl Cgroup {
     }
 
     /// Moves this program from here to a group below, if it is alone.
-    fn step_aside(&self) -> Result<(), String> {
+    pub(super) fn step_aside(&self) -> Result<(), String> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let here = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
         if proc::parse_pids(&here).any(|pid| pid != own) {
