@@ -96,7 +96,7 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// [`Tree::release`]. Blocks.
     fn accounts(&self) -> Accounts;
 
-    /// What a person should know of it: members that left its cgroup, say. Blocks.
+    /// What a person should know of it: members that were seen to have left its cgroup, say.
     fn notes(&self) -> Vec<String>;
 
     /// Gives back what the kernel keeps for it, once it is empty. Blocks.
@@ -196,7 +196,8 @@ pub(crate) struct Launch {
     pub umask: u32,
     /// The nice value.
     pub nice: i32,
-    /// The OOM score adjustment.
+    /// The OOM score adjustment. It is always set, so that an agent that protects itself protects none of its processes
+    /// (Hazard P33).
     pub oom_score_adj: i32,
     /// Limits on each process.
     pub rlimits: BTreeMap<RlimitName, Rlimit>,

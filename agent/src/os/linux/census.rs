@@ -85,13 +85,16 @@ fn mark_of(stat: &Stat) -> Mark {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Mark::Absent,
         Err(_) => return Mark::Hidden,
     };
-    let is_mark =
-        |entry: &&[u8]| entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
-    match environment.split(|byte| *byte == 0).find(is_mark) {
+    match environment.split(|byte| *byte == 0).find(|entry| is_mark(entry)) {
         Some(mark) => Mark::Carried(mark.to_owned()),
         None if environment.is_empty() => Mark::Hidden,
         None => Mark::Absent,
     }
+}
+
+/// Whether an entry of an environment marks a member of any instance.
+pub(super) fn is_mark(entry: &[u8]) -> bool {
+    entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
 
 /// The parent of the kernel's own threads.

@@ -70,7 +70,8 @@ impl Cgroups {
         &self.base
     }
 
-    fn above(&self) -> Option<Cgroup> {
+    /// The group in which this program is, or was before it stepped aside.
+    pub(super) fn above(&self) -> Option<Cgroup> {
         let (above, _) = self.base.rsplit_once('/')?;
         self.open(if above.is_empty() { "/" } else { above })
     }
@@ -225,7 +226,7 @@ impl Cgroup {
 
     /// Whether anything lives in it, or below it.
     pub(super) fn populated(&self) -> io::Result<bool> {
-        let events = fs::read_to_string(self.dir.join("cgroup.events"))?;
+        let events = proc::read_text(self.dir.join("cgroup.events"))?;
         Ok(events.lines().any(|line| line == "populated 1"))
     }
 
@@ -246,7 +247,7 @@ impl Cgroup {
     /// Lets frozen processes go on.
     pub(super) fn thaw(&self) -> io::Result<()> {
         // Not `frozen` in `cgroup.events`: a signal makes that flicker.
-        match fs::read(self.dir.join("cgroup.freeze"))?.first() {
+        match proc::read(self.dir.join("cgroup.freeze"))?.first() {
             Some(b'1') => self.write("cgroup.freeze", "0"),
             _ => Ok(()),
         }
@@ -271,12 +272,12 @@ impl Cgroup {
     }
 
     fn number(&self, file: &str, name: &str) -> Option<u64> {
-        let text = fs::read_to_string(self.dir.join(file)).ok()?;
+        let text = proc::read_text(self.dir.join(file)).ok()?;
         text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
     }
 
     /// Moves this program from here to a group below, if it is alone.
-    fn step_aside(&self) -> Result<(), String> {
+    pub(super) fn step_aside(&self) -> Result<(), String> {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         let here = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
         if proc::parse_pids(&here).any(|pid| pid != own) {
@@ -290,7 +291,7 @@ impl Cgroup {
 
     /// Whether a file of words holds this one.
     fn lists(&self, file: &str, word: &str) -> bool {
-        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        let text = proc::read_text(self.dir.join(file)).unwrap_or_default();
         text.split_ascii_whitespace().any(|known| known == word)
     }
 
@@ -311,7 +312,7 @@ pub(super) fn is_within(path: &str, group: &str) -> bool {
 }
 
 fn collect_procs(dir: &Path, pids: &mut Vec<i32>) {
-    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let text = proc::read_text(dir.join("cgroup.procs")).unwrap_or_default();
     // A zero stands for a process of a namespace that is not visible from here.
     pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0));
     for child in subfolders(dir) {

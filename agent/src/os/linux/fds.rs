@@ -2,7 +2,7 @@
 //!
 //! No instance is started while few are free. Where there are none all the same, what is needed to signal and to prove is
 //! done on a thread with a table of descriptors of its own, in which a few spare ones are closed: nobody else can take
-//! their places.
+//! their places. Where a container forbids such a table, only the first holds.
 
 use std::{
     fs::{self, File},

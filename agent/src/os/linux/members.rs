@@ -13,7 +13,7 @@ use tracing::warn;
 use super::{
     listeners,
     pidfd::{Pidfd, Sent},
-    proc::{self, Stat},
+    proc,
 };
 use crate::{
     error::Chain,
@@ -77,12 +77,6 @@ pub(super) fn look(
         sockets,
         memory,
     })
-}
-
-/// The memory of these processes together, in bytes.
-pub(super) fn memory(members: &[i32]) -> u64 {
-    let read = members.iter().filter_map(|pid| Stat::read_with_memory(*pid).ok().flatten());
-    read.map(|(_, memory)| memory).sum()
 }
 
 /// The members, as they are told to a person.

@@ -17,7 +17,7 @@ use std::{
 use tracing::warn;
 
 use super::{
-    MARK,
+    census::is_mark,
     cgroup::{Cgroup, is_within},
     members,
     proc::{self, Stat},
@@ -237,10 +237,6 @@ impl Found {
             }
         }
     }
-}
-
-fn is_mark(entry: &[u8]) -> bool {
-    entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
 
 /// `None` where it is gone.

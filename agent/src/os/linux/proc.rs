@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -45,7 +45,7 @@ impl Stat {
     }
 
     fn read_by<T>(pid: i32, parse: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
-        match read_whole(&format!("/proc/{pid}/stat")) {
+        match read(&format!("/proc/{pid}/stat")) {
             Ok(line) if line.is_empty() => Ok(None),
             Ok(line) => parse(&line).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
             Err(error) if is_gone(&error) => Ok(None),
@@ -126,6 +126,31 @@ fn fields(line: &[u8]) -> Option<Vec<&str>> {
     Some(rest.split_ascii_whitespace().collect())
 }
 
+/// Reads a file of the kernel whole, which has no size to ask for.
+pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        match file.read(bytes.get_mut(length..).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if length == bytes.len() {
+            bytes.resize(2 * length, 0);
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// The same as text.
+pub(super) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
         || error.raw_os_error() == Some(libc::ESRCH)
@@ -133,7 +158,7 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// The cgroup (version 2) of a process.
 pub(super) fn cgroup(pid: impl std::fmt::Display) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let text = read_text(format!("/proc/{pid}/cgroup")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
@@ -165,7 +190,7 @@ pub(super) fn user(pid: i32) -> Option<u32> {
 /// The children of a process, those of all its threads.
 pub(super) fn children(pid: i32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let lists = threads.filter_map(|thread| read_text(thread.path().join("children")).ok());
     lists.flat_map(|list| parse_pids(&list).collect::<Vec<_>>()).collect()
 }
 
@@ -186,14 +211,7 @@ pub(super) fn environment(pid: i32) -> Vec<u8> {
 
 /// The same, or why it can not be read.
 pub(super) fn try_environment(pid: i32) -> io::Result<Vec<u8>> {
-    read_whole(&format!("/proc/{pid}/environ"))
-}
-
-/// Reads a file that says that it is empty, as all of `/proc` do, with hardly more than one call.
-fn read_whole(path: &str) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(4096);
-    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    read(&format!("/proc/{pid}/environ"))
 }
 
 /// When a process began, as a date.

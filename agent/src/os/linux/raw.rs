@@ -104,7 +104,7 @@ pub(super) fn enter(command: &mut Command, entry: Entry) {
     unsafe { command.pre_exec(enter) };
 }
 
-/// What the agent, or whoever started it, blocks or ignores is nothing to its processes.
+/// Hazard P35: what the agent, or whoever started it, blocks or ignores is nothing to its processes.
 fn begin_with_default_signals() {
     for signal in 1..=LAST_SIGNAL {
         // SAFETY: the kernel reads a `sigaction` that is all zeros: the default action, no flags, no mask. It refuses

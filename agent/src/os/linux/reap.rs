@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fs, io,
+    io,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
@@ -68,7 +68,7 @@ pub(super) fn take<T>(take: impl FnOnce() -> T) -> T {
 pub(super) fn orphans() -> io::Result<Vec<i32>> {
     let held = held();
     // The kernel gives orphans to the first thread.
-    let children = match fs::read_to_string(format!("/proc/self/task/{}/children", own_pid())) {
+    let children = match proc::read_text(format!("/proc/self/task/{}/children", own_pid())) {
         Ok(text) => proc::parse_pids(&text).collect(),
         // A kernel without `CONFIG_PROC_CHILDREN`.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -132,9 +132,8 @@ fn launch(dir: &Path, command: &str, args: &[&str]) -> Launch {
 
 /// The folder of the cgroup above those of all instances: a script gets it as its first argument.
 fn above(linux: &Linux) -> String {
-    let base = linux.cgroups.as_ref().and_then(|cgroups| cgroups.open(cgroups.base()));
-    let above = base.as_ref().and_then(|base| base.dir().parent());
-    above.map_or_else(String::new, |above| above.display().to_string())
+    let above = linux.cgroups.as_ref().and_then(Cgroups::above);
+    above.map_or_else(String::new, |above| above.dir().display().to_string())
 }
 
 /// Runs another test of this program once more, as a command that begins so does: whatever a process can not undo.

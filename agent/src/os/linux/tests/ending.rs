@@ -159,6 +159,10 @@ async fn the_exit_of_somebody_elses_child_is_known() {
         let Adoption::Alive(tree) = linux.adopt(&foreign.instance) else {
             panic!("it is alive");
         };
+        if parent != "wait" {
+            let pid = i32::try_from(foreign.parent.id()).unwrap();
+            eventually(|| proc::command(pid, 100) == "sleep 1000").await;
+        }
         match killed {
             true => tree.kill().unwrap(),
             false => foreign.may_exit(),

@@ -47,15 +47,17 @@ async fn a_member_that_left_is_asked() {
 /// Hazard P07: one kill is for those too who become orphans by it, and for what they started without the mark.
 #[tokio::test]
 async fn a_member_that_left_is_killed() {
-    let script = "setsid sh -c 'echo $$ > $0/cgroup.procs; trap \"\" TERM; env -i sleep 1000 & echo out; wait' $1 & \
+    let script = "setsid sh -c 'echo $$ > $0/cgroup.procs; trap \"\" TERM; env -i sleep 1000 & echo own $!; echo out $$; \
+                  wait' $1 & \
                   exec sleep 1000";
     let Some(subject) = start(script) else {
         return;
     };
-    subject.says("out").await;
+    let pids = [subject.number("out ").await, subject.number("own ").await];
     subject.tree.kill().unwrap();
     assert_eq!(subject.main_ended().await, Exit::Signal(Signal::KILL));
     subject.emptied().await;
+    eventually(|| !pids.into_iter().any(exists)).await;
 }
 
 /// Hazard P07, after a restart of the agent, which then has no orphans of its own to look at.
@@ -78,6 +80,7 @@ async fn a_member_that_left_is_taken_back() {
     timeout(PATIENCE, tree.emptied()).await.unwrap();
     assert!(tree.is_empty());
     subject.emptied().await;
+    eventually(|| !exists(pid)).await;
 }
 
 /// Hazard P07: whoever was seen inside is known outside, whatever it has become.

@@ -40,3 +40,38 @@ async fn without_writing() {
         assert!(why.starts_with("cannot write `") && why.contains("Read-only file system"), "{why}");
     }
 }
+
+/// Controllers are only for groups without processes of their own: the agent leaves its own, and knows it again.
+#[test]
+fn the_agent_steps_aside() {
+    again(&["env"], "tracking::steps_aside");
+}
+
+#[test]
+fn steps_aside() {
+    let found = Cgroups::find("belay-outer");
+    let (true, Ok(outer)) = (is_again(), &found) else {
+        return eprintln!("skipped: no cgroup v2 can be written here");
+    };
+    let unit = outer.instance("unit").unwrap();
+    unit.make().unwrap();
+    let enter = |group: &Cgroup| fs::write(group.dir().join("cgroup.procs"), "0").unwrap();
+    enter(&unit);
+    let before = Cgroups::find("belay-inner").unwrap();
+    before.above().unwrap().step_aside().unwrap();
+    assert_eq!(proc::cgroup("self").unwrap(), format!("{}/agent", unit.path()));
+    let after = Cgroups::find("belay-inner").unwrap();
+    assert_eq!((before.base(), after.base()), (&*format!("{}/belay-inner", unit.path()), before.base()));
+    let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    enter(&unit);
+    let told = before.above().unwrap().step_aside();
+    fs::write(unit.dir().join("cgroup.procs"), other.id().to_string()).unwrap();
+    let refused = before.above().unwrap().step_aside();
+    enter(&outer.above().unwrap());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(told, Ok(()));
+    assert!(refused.unwrap_err().contains("other programs than this one run in the cgroup"));
+    unit.remove().unwrap();
+    outer.release();
+}
