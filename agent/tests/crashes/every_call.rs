@@ -55,7 +55,9 @@ fn beside_few(test: &str) {
         return;
     }
     let mut inside = Command::new("unshare");
-    inside.args(["--pid", "--fork", "--mount-proc"]).arg(std::env::current_exe().unwrap());
+    // The shell waits for all orphans: zombies are seen, too.
+    inside.args(["--pid", "--fork", "--mount-proc", "sh", "-c", "\"$0\" \"$@\"; exit $?"]);
+    inside.arg(std::env::current_exe().unwrap());
     let said = inside.args(["--exact", test, "--ignored", "--nocapture"]).output().unwrap();
     let text = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
     assert!(said.status.success() && text.contains("1 passed"), "{text}");

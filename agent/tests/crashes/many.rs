@@ -1,15 +1,16 @@
 //! Many processes: of the agent's own, and of others.
 
 use std::{
+    io::Read,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use belay_proto::agent::v1::ProcessPhase;
 
 use crate::{
     MODES, SLEEPER, check_done,
-    host::{Host, alive},
+    host::{Host, PATIENCE, alive},
     tracked,
 };
 
@@ -80,14 +81,15 @@ impl Crowd {
     async fn gather(count: usize) -> Self {
         let text = "$SIG{TERM} = sub { kill KILL => @all; wait for @all; exit };
             for (1..shift) { my $pid = fork // die; if (!$pid) { $SIG{TERM} = 'DEFAULT'; sleep 1000; exit } push @all, $pid }
-            print 'all'; close STDOUT; sleep 1000 while 1";
+            $| = 1; print 'all'; sleep 1000 while 1";
         let mut perl = Command::new("perl");
         perl.args(["-e", text, &count.to_string()]).stdout(Stdio::piped());
-        let mut perl = perl.spawn().unwrap();
-        let out = perl.stdout.take().unwrap();
-        let said = tokio::task::spawn_blocking(|| std::io::read_to_string(out).unwrap());
-        assert_eq!(tokio::time::timeout(Duration::from_secs(60), said).await.unwrap().unwrap(), "all");
-        Self(perl)
+        let mut crowd = Self(perl.spawn().unwrap());
+        let mut out = crowd.0.stdout.take().unwrap();
+        let mut said = [0; 3];
+        let hear = tokio::task::spawn_blocking(move || out.read_exact(&mut said).map(|()| said));
+        assert_eq!(&tokio::time::timeout(PATIENCE, hear).await.unwrap().unwrap().unwrap(), b"all");
+        crowd
     }
 }
 
