@@ -7,12 +7,23 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::{
     MARK,
     proc::{self, Stat},
 };
+
+/// All processes.
+#[derive(Debug)]
+pub(super) struct Census {
+    /// It was read after all with a lower number.
+    pub number: u64,
+    /// Who there is.
+    pub all: Vec<Seen>,
+    began: Instant,
+}
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,30 +45,41 @@ pub(super) enum Mark {
     Hidden,
 }
 
-/// All processes. Blocks. What is given back was read after this was called.
-pub(super) fn take() -> io::Result<Arc<Vec<Seen>>> {
+/// All processes, read after this was called. Blocks.
+pub(super) fn take() -> io::Result<Arc<Census>> {
     let mut desk = lock();
     let wanted = desk.begun + 1;
     loop {
         match &desk.last {
-            Some((number, list)) if *number >= wanted => return Ok(list.clone()),
+            Some(census) if census.number >= wanted => return Ok(census.clone()),
             _ if desk.is_busy => desk = DONE.wait(desk).unwrap_or_else(PoisonError::into_inner),
-            _ => {
-                desk.begun += 1;
-                desk.is_busy = true;
-                let number = desk.begun;
-                drop(desk);
-                let list = read().map(Arc::new);
-                desk = lock();
-                desk.is_busy = false;
-                DONE.notify_all();
-                let list = list?;
-                desk.last = Some((number, list.clone()));
-                return Ok(list);
-            }
+            _ => break,
         }
     }
+    desk.begun += 1;
+    desk.is_busy = true;
+    let (number, began) = (desk.begun, Instant::now());
+    drop(desk);
+    let all = read();
+    desk = lock();
+    desk.is_busy = false;
+    DONE.notify_all();
+    let census = Arc::new(Census { number, all: all?, began });
+    desk.last = Some(census.clone());
+    Ok(census)
 }
+
+/// All processes as they were a moment ago. Blocks.
+pub(super) fn recent() -> io::Result<Arc<Census>> {
+    let last = lock().last.clone();
+    match last.filter(|census| census.began.elapsed() < MOMENT) {
+        Some(census) => Ok(census),
+        None => take(),
+    }
+}
+
+/// How old a census may be that proves nothing.
+const MOMENT: Duration = Duration::from_millis(500);
 
 fn read() -> io::Result<Vec<Seen>> {
     let mut marks = HashMap::new();
@@ -101,8 +123,8 @@ struct Desk {
     begun: u64,
     /// Whether one is being read.
     is_busy: bool,
-    /// The last one that could be read, and which it was.
-    last: Option<(u64, Arc<Vec<Seen>>)>,
+    /// The last one that could be read.
+    last: Option<Arc<Census>>,
 }
 
 fn lock() -> MutexGuard<'static, Desk> {

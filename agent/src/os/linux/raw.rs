@@ -3,12 +3,15 @@
 
 use std::{
     io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::{
+        fd::{AsRawFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::Command,
 };
 
 use rustix::{
-    process::{Gid, Uid, setsid},
+    process::{Gid, Signal, Uid, setsid},
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -73,6 +76,21 @@ pub(super) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(|error| error.into_parts().1)
 }
 
+/// Sends a signal to the process group whose leader, be it alive or not, is held by this pidfd.
+pub(super) fn signal_group(leader: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    // SAFETY: a system call that reads no memory: the kernel makes the details of the signal itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            leader.as_raw_fd(),
+            signal.as_raw(),
+            std::ptr::null::<libc::siginfo_t>(),
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The first child of this program that has ended and was not waited for. Leaves it as it is.
 pub(super) fn peek_zombie() -> Option<i32> {
     // SAFETY: all zeros is a valid `siginfo_t`: it is made of numbers, and of pointers that nobody follows.
@@ -95,3 +113,6 @@ const DEFAULT_ACTION: [u64; 4] = [0; 4];
 const SIGNAL_SET_SIZE: libc::size_t = 8;
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// Since Linux 6.9.
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 4;

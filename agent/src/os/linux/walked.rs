@@ -10,14 +10,14 @@ use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tracing::error;
 
 use super::{
-    census::{self, Mark, Seen},
+    census::{self, Census, Mark, Seen},
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::Stat,
@@ -57,9 +57,11 @@ struct Id {
     ticks: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Known {
     members: HashSet<Id>,
+    /// The census that told them.
+    census: u64,
     /// Who got the stop signal: nobody gets it twice.
     asked: HashSet<Id>,
     /// The session was seen empty: from then on its number may come to mean another one.
@@ -104,7 +106,9 @@ impl Tree for Walked {
 
     fn emptied(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            let mut pause = Duration::ZERO;
             loop {
+                let began = Instant::now();
                 let walk = self.0.clone();
                 match tokio::task::spawn_blocking(move || walk.members()).await {
                     Ok(Ok(members)) if members.is_empty() => return,
@@ -121,13 +125,21 @@ impl Tree for Walked {
                     }
                     Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY).await,
                 }
+                // A tree whose processes come and go all the time is not to keep this program busy.
+                pause = match began.elapsed() {
+                    long if long > RETRY => Duration::ZERO,
+                    _ => (2 * pause).clamp(FIRST_PAUSE, RETRY),
+                };
+                tokio::time::sleep(pause).await;
             }
         })
     }
 
     fn look(&self) -> Option<Sight> {
         let main = self.0.living_main().map(Pidfd::pid);
-        members::look(&self.0.pids(), main, self.0.started)
+        let members = census::recent().map(|census| self.0.members_in(&census)).unwrap_or_default();
+        let pids: Vec<_> = members.iter().map(|member| member.pid).collect();
+        members::look(&pids, main, self.0.started)
     }
 
     fn members(&self) -> Vec<Leftover> {
@@ -178,6 +190,10 @@ impl Walk {
     fn kill(&self) -> Result<(), SignalError> {
         let mut frozen = HashSet::new();
         let mut results = Results::default();
+        // Nobody in the group escapes this, however fast it forks.
+        if let Some(main) = &self.main {
+            results.add(main.send_to_group(Signal::KILL));
+        }
         for round in 1..=ROUNDS {
             let Ok(members) = self.members() else {
                 // Who else there is can not be known now. SIGKILL is repeated until all are gone.
@@ -212,21 +228,32 @@ impl Walk {
     fn members(&self) -> io::Result<Vec<Stat>> {
         let mut looks = 1;
         loop {
-            let all = census::take().inspect_err(|error| {
+            let census = census::take().inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
             })?;
-            let mut known = self.known();
-            let members = self.choose(&all, &mut known);
-            if members.is_empty() && looks < LOOKS && all.iter().any(|seen| self.is_undecided(seen)) {
-                drop(known);
+            let members = self.members_in(&census);
+            if members.is_empty() && looks < LOOKS && census.all.iter().any(|seen| self.is_undecided(seen)) {
                 looks += 1;
                 thread::sleep(EXEC);
                 continue;
             }
-            known.members = members.iter().map(Id::of).collect();
-            known.members.insert(self.first);
             return Ok(members);
         }
+    }
+
+    fn members_in(&self, census: &Census) -> Vec<Stat> {
+        let mut known = self.known();
+        if census.number < known.census {
+            // It is known better by now.
+            return self.choose(&census.all, &mut known.clone());
+        }
+        let members = self.choose(&census.all, &mut known);
+        if !members.is_empty() || !census.all.iter().any(|seen| self.is_undecided(seen)) {
+            known.members = members.iter().map(Id::of).collect();
+            known.members.insert(self.first);
+        }
+        known.census = census.number;
+        members
     }
 
     /// Whether it may be a member that can not be told for a moment.
@@ -282,6 +309,9 @@ impl Walk {
 /// How often it is looked for members before there are none, and how long a look waits for an exec to end.
 const LOOKS: u32 = 10;
 const EXEC: Duration = Duration::from_millis(2);
+
+/// How long to wait at first before walking again.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
