@@ -7,6 +7,7 @@ use belay_tests::{
     wait_for,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::Mutex;
 
 use crate::fleet;
 
@@ -15,12 +16,16 @@ fn rounds() -> usize {
     env::var("BELAY_ROUNDS").map_or(2, |rounds| rounds.parse().expect("a number"))
 }
 
+/// Each of these fleets is a heavy load: one after the other.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// An answer is the proof: nothing of what it calls stopped is alive, and nothing of it begins after that.
 async fn check(setup: HostSetup, victims: &[Victim]) {
     let (victims, others): (Vec<_>, Vec<_>) = victims.iter().partition(|victim| victim.may_run());
     if !others.is_empty() {
         println!("skipped, since this is not root: {others:#?}");
     }
+    let _turn = TURN.lock().await;
     let fleet = fleet(vec![setup.victims(&victims)]).await;
     let caller = Arc::new(fleet.caller(0).await);
     for round in 0..rounds() {
@@ -77,6 +82,7 @@ async fn a_ghost_is_proven_gone_without_cgroups() {
 
 /// Hazard P12: who is given time ends by itself, also where it was stopped by SIGSTOP.
 async fn check_in_peace(setup: HostSetup) {
+    let _turn = TURN.lock().await;
     let polite = VICTIMS.iter().map(|victim| victim.shape);
     let polite: Vec<_> = polite.filter(|shape| Victim::of(shape).end == End::Asked).collect();
     let fleet = fleet(vec![polite.iter().fold(setup, |setup, shape| setup.worker(shape, shape))]).await;
