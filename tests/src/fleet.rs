@@ -161,7 +161,7 @@ impl Fleet {
         let program = PathBuf::from(program);
         let at = |name: &str| folder.path().join(name).display().to_string();
         // Three of them are missed soon where a large host and its tests share a small machine.
-        let heartbeat = if hosts.iter().any(|host| host.processes.len() > 10) { "2s" } else { "200ms" };
+        let heartbeat = if hosts.iter().any(|host| host.processes.len() > 5) { "2s" } else { "200ms" };
 
         fs::write(
             at("server.toml"),

@@ -97,21 +97,33 @@ impl Ledger {
         };
         let ticks = stat_of(pid).map(|stat| stat.starttime);
         let noted = self.lines("begin").into_iter().any(|line| Some(line) == ticks.map(|ticks| (pid, ticks)));
-        if noted || self.is_shown_by(pid) {
+        if noted || self.is_shown_in(&command_line(pid)) {
             // It may end in between.
             let _ = pidfd_send_signal(&held, signal);
         }
     }
 
+    /// Who shows the path. Where one ended before it was looked at, it may have left another one behind: then it is looked
+    /// again for those that came since.
     fn shown(&self) -> Vec<i32> {
-        let all = fs::read_dir("/proc").expect("processes").flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| self.is_shown_by(*pid)).collect()
+        let (mut seen, mut shown) = (BTreeSet::new(), Vec::new());
+        loop {
+            let all = fs::read_dir("/proc").expect("processes").flatten();
+            let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            let mut ended = false;
+            for pid in pids.filter(|pid| seen.insert(*pid)) {
+                let line = command_line(pid);
+                ended |= line.is_empty();
+                shown.extend(self.is_shown_in(&line).then_some(pid));
+            }
+            if !ended {
+                return shown;
+            }
+        }
     }
 
-    fn is_shown_by(&self, pid: i32) -> bool {
+    fn is_shown_in(&self, line: &[u8]) -> bool {
         let path = self.path.as_os_str().as_encoded_bytes();
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.windows(path.len()).any(|part| part == path)
     }
 
@@ -124,6 +136,11 @@ impl Ledger {
         });
         lines.collect()
     }
+}
+
+/// Empty where there is no such process, or none any more.
+fn command_line(pid: i32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
 /// What the kernel tells of a process; `None` where there is none.

@@ -102,6 +102,21 @@ impl Pidfd {
         }
     }
 
+    /// Sends a signal to all processes of the group that this process made, at one moment, even where it has ended itself.
+    /// A kernel older than 6.9 can not do that without a number that may have come to mean another group: then nothing is
+    /// sent.
+    pub(super) fn send_to_group(&self, signal: Signal) -> Result<Sent, SignalError> {
+        let told = |source: io::Error| SignalError { pid: self.pid, signal, source };
+        let raw = signal.to_raw().ok_or_else(|| told(io::ErrorKind::InvalidInput.into()))?;
+        match raw::signal_group(self.fd.as_fd(), raw) {
+            Ok(()) => Ok(Sent::Delivered),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {
+                Ok(Sent::AlreadyGone)
+            }
+            Err(error) => Err(told(error)),
+        }
+    }
+
     /// Whether all its threads have ended.
     pub(super) fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];

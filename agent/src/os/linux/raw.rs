@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags},
     ioctl::{Updater, ioctl, opcode},
-    process::{Gid, Resource, Rlimit, Uid, setpriority_process, setrlimit, setsid, umask},
+    process::{Gid, Resource, Rlimit, Signal, Uid, setpriority_process, setrlimit, setsid, umask},
     thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe},
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -190,6 +190,21 @@ pub(super) fn close_copy(fd: i32) {
     unsafe { rustix::io::close(fd) };
 }
 
+/// Sends a signal to the process group whose leader, be it alive or not, is held by this pidfd.
+pub(super) fn signal_group(leader: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    // SAFETY: a system call that reads no memory: the kernel makes the details of the signal itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            leader.as_raw_fd(),
+            signal.as_raw(),
+            std::ptr::null::<libc::siginfo_t>(),
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The first child of this program that has ended and was not waited for. Leaves it as it is.
 pub(super) fn peek_zombie() -> Option<i32> {
     // SAFETY: all zeros is a valid `siginfo_t`: it is made of numbers, and of pointers that nobody follows.
@@ -362,6 +377,9 @@ const DEFAULT_ACTION: [u64; 4] = [0; 4];
 const SIGNAL_SET_SIZE: libc::size_t = 8;
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// Since Linux 6.9.
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 4;
 
 #[cfg(test)]
 mod tests {

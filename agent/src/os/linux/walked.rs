@@ -68,7 +68,7 @@ pub(super) struct Id {
     pub ticks: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Known {
     members: HashSet<Id>,
     /// Who got the signal of this round: nobody gets it twice.
@@ -135,7 +135,9 @@ impl Tree for Walked {
 
     fn emptied(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            let mut pause = Duration::ZERO;
             loop {
+                let began = Instant::now();
                 let walk = self.0.clone();
                 match tokio::task::spawn_blocking(move || fds::reserved(|| walk.members())).await {
                     Ok(Ok(members)) if members.is_empty() => return,
@@ -152,13 +154,23 @@ impl Tree for Walked {
                     }
                     Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY).await,
                 }
+                // A tree whose processes come and go all the time is not to keep this program busy.
+                pause = match began.elapsed() {
+                    long if long > RETRY => Duration::ZERO,
+                    _ => (2 * pause).clamp(FIRST_PAUSE, RETRY),
+                };
+                tokio::time::sleep(pause).await;
             }
         })
     }
 
     fn look(&self) -> Option<Sight> {
-        let pids = self.0.pids(LOOK_AGE);
-        members::look(&pids, self.0.living_main(), members::memory(&pids), self.0.started)
+        let read = |pid: i32| {
+            let (stat, memory) = Stat::read_with_memory(pid).ok()??;
+            stat.alive.then_some((pid, memory))
+        };
+        let (pids, memory): (Vec<_>, Vec<_>) = self.0.pids(LOOK_AGE).into_iter().filter_map(read).unzip();
+        members::look(&pids, self.0.living_main(), memory.iter().sum(), self.0.started)
     }
 
     fn members(&self) -> Vec<Leftover> {
@@ -226,6 +238,10 @@ impl Walk {
         };
         let mut frozen = HashSet::new();
         let mut results = Results::default();
+        // Nobody in the group escapes this, however fast it forks.
+        if let Some(main) = &self.main {
+            results.add(main.send_to_group(Signal::KILL));
+        }
         for round in 1..=ROUNDS {
             let Ok(members) = self.members() else {
                 // Who else there is can not be known now. SIGKILL is repeated until all are gone.
@@ -379,6 +395,9 @@ pub(super) const EXEC: Duration = Duration::from_millis(2);
 
 /// How old what is told of a living tree may be: all trees of a host are mostly looked at together.
 const LOOK_AGE: Duration = Duration::from_millis(500);
+
+/// How long to wait at first before walking again.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long to wait where the processes of the host can not be listed.
 pub(super) const RETRY: Duration = Duration::from_millis(200);

@@ -227,7 +227,7 @@ impl Victim {
     fn flood(&self) -> io::Result<AtTerm> {
         self.note_begin()?;
         let mut burst = BURST;
-        while !raw::wait_for_sigterm(if burst > 0 { Duration::ZERO } else { MOMENT }) {
+        while !raw::wait_for_sigterm(if burst > 0 { Duration::ZERO } else { 5 * MOMENT }) {
             self.end_without_ledger();
             io::stdout().write_all(&[b'\n'; BLOCK])?;
             burst = burst.saturating_sub(BLOCK);
@@ -255,7 +255,7 @@ impl Victim {
         loop {
             // Whoever read it may be gone.
             let _ = io::stdout().write_all(b"still here\n");
-            self.pause(10 * MOMENT);
+            self.pause(20 * MOMENT);
         }
     }
 
@@ -266,7 +266,7 @@ impl Victim {
         for count in 0_u32.. {
             if raw::fork()? == raw::Copy::Child {
                 if count % 8 != 0 || count > 256 {
-                    self.pause(3 * MOMENT);
+                    self.pause(5 * MOMENT);
                     exit(0);
                 }
                 if count % 16 == 0 {
@@ -275,7 +275,7 @@ impl Victim {
                 self.note("begin")?;
                 self.sleep();
             }
-            self.pause(MOMENT);
+            self.pause(2 * MOMENT);
         }
         Ok(LiveOn)
     }
@@ -283,7 +283,7 @@ impl Victim {
     fn run_away(&self) -> io::Result<AtTerm> {
         self.note_begin()?;
         loop {
-            self.pause(3 * MOMENT);
+            self.pause(5 * MOMENT);
             if raw::fork()? == raw::Copy::Parent {
                 exit(0);
             }
