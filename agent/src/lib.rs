@@ -174,15 +174,18 @@ async fn run_under(
     let api = Api::new(supervisor.clone(), outputs.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
     manager.ready();
-    let shutdown = async {
-        tokio::select! {
-            () = shutdown => manager.stopping(),
-            () = notify::keep_told(manager, &supervisor) => {}
-            () = reloader.at_each_hangup(hangups, manager) => {}
+    let shutdown = {
+        let (supervisor, outputs, ending) = (supervisor.clone(), outputs, ending.clone());
+        async move {
+            tokio::select! {
+                () = shutdown => manager.stopping(),
+                () = notify::keep_told(manager, &supervisor) => {}
+                () = reloader.at_each_hangup(hangups, manager) => {}
+            }
+            ending.cancel();
+            // Those who follow a log would hold up the end.
+            outputs.close();
         }
-        ending.cancel();
-        // Those who follow a log would hold up the end.
-        outputs.close();
     };
     let served = serve(listener, api, gatekeeper, shutdown).await;
     ending.cancel();

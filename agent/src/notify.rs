@@ -91,7 +91,7 @@ impl ServiceManager {
     /// Says that the agent works, as often as it is wanted, as long as `works` answers. Never ends.
     ///
     /// Where it does not answer nothing is said, and systemd restarts the agent.
-    async fn prove_life(&self, works: impl AsyncFn() -> bool) {
+    async fn prove_life<A: Future<Output = bool> + Send>(&self, works: impl Fn() -> A) {
         let Some(within) = self.watchdog else {
             return std::future::pending().await;
         };
@@ -114,7 +114,7 @@ pub(crate) async fn keep_told(manager: &ServiceManager, supervisor: &Supervisor)
         return std::future::pending().await;
     }
     // An answer comes through the owner's own loop; nothing has changed since the last revision that there can be.
-    let works = async || supervisor.changed_since(u64::MAX).await.is_ok();
+    let works = move || async move { supervisor.changed_since(u64::MAX).await.is_ok() };
     let mut life = pin!(manager.prove_life(works));
     let mut statuses = pin!(tell_statuses(manager, supervisor));
     tokio::select! {
@@ -150,7 +150,7 @@ const SEND_PATIENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -205,8 +205,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_owner_that_hangs_is_not_said_to_work() {
         let (manager, heard) = manager(Some(Duration::from_secs(10)));
-        let hangs = Cell::new(false);
-        let works = async || match hangs.get() {
+        let hangs = AtomicBool::new(false);
+        let works = async || match hangs.load(Ordering::Relaxed) {
             true => std::future::pending().await,
             false => true,
         };
@@ -214,7 +214,7 @@ mod tests {
         assert!(timeout(Duration::from_secs(14), &mut life).await.is_err());
         let count = || std::iter::from_fn(&heard).filter(|text| text == "WATCHDOG=1").count();
         assert_eq!(count(), 3);
-        hangs.set(true);
+        hangs.store(true, Ordering::Relaxed);
         assert!(timeout(Duration::from_secs(60), &mut life).await.is_err());
         assert_eq!(count(), 0);
         hangs.set(false);

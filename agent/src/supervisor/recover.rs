@@ -19,8 +19,6 @@ use super::{
 };
 use crate::{
     config::ProcessConfig,
-    error::Chain,
-    folder,
     journal::{Memory, OperationState, ProcessState, Record, State},
     life::{self, Life, Rest, Rules},
     operation::{Accepted, Verb},

@@ -101,12 +101,15 @@ impl Vigil {
     }
 
     async fn look_at_remains(&self, ending: Ending) -> Remains {
-        let tree = self.tree.clone();
-        let look = tokio::task::spawn_blocking(move || (tree.accounts(), tree.notes()));
+        let (tree, outputs, alias) = (self.tree.clone(), self.outputs.clone(), self.alias.clone());
+        let from = self.output_from;
+        let look = tokio::task::spawn_blocking(move || {
+            (tree.accounts(), tree.notes(), outputs.tail(&alias, from, LAST_LINES, LAST_BYTES))
+        });
         // What can not be looked at in time is not told.
-        let (accounts, notes) =
-            timeout(LOOK_PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_default();
-        Remains { ending, accounts, notes, ..Remains::default() }
+        let looked = timeout(LOOK_PATIENCE, look).await.ok().and_then(Result::ok);
+        let (accounts, notes, last_output) = looked.unwrap_or_default();
+        Remains { ending, accounts, notes, last_output, ..Remains::default() }
     }
 
     async fn open_ports(&self) -> BTreeSet<u16> {

@@ -45,7 +45,7 @@ impl Stat {
     }
 
     fn read_by<T>(pid: i32, parse: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
-        match read(&format!("/proc/{pid}/stat")) {
+        match read(format!("/proc/{pid}/stat")) {
             Ok(line) if line.is_empty() => Ok(None),
             Ok(line) => parse(&line).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
             Err(error) if is_gone(&error) => Ok(None),
@@ -213,7 +213,7 @@ pub(super) fn environment(pid: i32) -> Vec<u8> {
 
 /// The same, or why it can not be read.
 pub(super) fn try_environment(pid: i32) -> io::Result<Vec<u8>> {
-    read(&format!("/proc/{pid}/environ"))
+    read(format!("/proc/{pid}/environ"))
 }
 
 /// When a process began, as a date.
