@@ -217,7 +217,7 @@ mod tests {
         hangs.store(true, Ordering::Relaxed);
         assert!(timeout(Duration::from_secs(60), &mut life).await.is_err());
         assert_eq!(count(), 0);
-        hangs.set(false);
+        hangs.store(false, Ordering::Relaxed);
         assert!(timeout(Duration::from_secs(6), &mut life).await.is_err());
         assert!(count() > 0);
     }
