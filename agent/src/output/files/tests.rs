@@ -133,7 +133,7 @@ fn a_flood_keeps_the_newest_and_counts_the_rest() {
     bench.write(1000 * KIB);
     let rotated = bench.files.rotate(true).unwrap().unwrap();
     let kept = bench.read();
-    assert_eq!(kept, [rotated.dropped..bench.truth.len() as u64]);
+    assert_eq!(kept, std::slice::from_ref(&(rotated.dropped..bench.truth.len() as u64)));
     assert!(kept[0].end - kept[0].start <= LIMITS.max_size);
     bench.write(100 * KIB);
     let rotated = bench.files.rotate(false).unwrap().unwrap();
@@ -164,7 +164,11 @@ fn a_rotation_that_is_interrupted_shifts_no_offset() {
                     let ranges = bench.read();
                     assert_eq!(bench.files.end(), bench.truth.len() as u64, "{step:?} {keep} {more}");
                     if keep {
-                        assert_eq!(ranges, [0..bench.files.end()], "{step:?} {more}: nothing is lost");
+                        assert_eq!(
+                            ranges,
+                            std::slice::from_ref(&(0..bench.files.end())),
+                            "{step:?} {more}: nothing is lost"
+                        );
                     }
                     assert!(!bench.files.part_path().exists());
                     bench.write(70 * KIB);
@@ -230,9 +234,9 @@ fn a_deleted_log_is_followed_by_the_next() {
     bench.process = open_for_process(&bench.files.path()).unwrap();
     bench.files.refresh(false);
     bench.write(1000);
-    assert_eq!(bench.read(), [0..bench.truth.len() as u64]);
+    assert_eq!(bench.read(), std::slice::from_ref(&(0..bench.truth.len() as u64)));
     bench.reopen();
-    assert_eq!(bench.read(), [0..bench.truth.len() as u64]);
+    assert_eq!(bench.read(), std::slice::from_ref(&(0..bench.truth.len() as u64)));
 }
 
 /// Hazard P29: where nothing can be copied, the log is emptied all the same.
