@@ -85,7 +85,7 @@ async fn run_out_of_descriptors(mode: &str) {
     let aliases: Vec<String> = (0..60).map(|number| format!("p{number:02}")).collect();
     let once = format!("{SLEEPER}\nrestart = \"never\"");
     let processes: Vec<_> = aliases.iter().map(|alias| (alias.as_str(), once.as_str())).collect();
-    let around = ["prlimit", "--nofile=64", "--"].map(str::to_owned).to_vec();
+    let around = ["prlimit", "--nofile=140", "--"].map(str::to_owned).to_vec();
     let way = Way { around, settings: tracked(mode), ..Way::default() };
     let mut host = Host::prepare(&processes, way).await;
     host.run();

@@ -498,7 +498,7 @@ mod tests {
     /// Hazard P02: the number of the session means nothing where nobody in it is known.
     #[test]
     fn a_session_is_the_same_while_one_who_is_known_is_in_it() {
-        let stranger = stat(1_000_005, 1, 1_000_001, 71);
+        let stranger = stat(1_000_005, 1_000_000, 1_000_001, 71);
         check(&tree(), &[stranger], &[]);
         let own = i32::try_from(std::process::id()).unwrap();
         check(&tree(), &[Stat { parent: own, ..stranger }], &[1_000_005]);
@@ -506,10 +506,10 @@ mod tests {
         let main = Stat { alive: false, ..stat(1_000_001, 1, 1_000_001, 50) };
         let tree = tree();
         check(&tree, &[main, stranger], &[1_000_005]);
-        let next = stat(1_000_006, 1, 1_000_001, 72);
+        let next = stat(1_000_006, 1_000_000, 1_000_001, 72);
         check(&tree, &[stranger, next], &[1_000_005, 1_000_006]);
         check(&tree, &[next], &[1_000_006]);
-        let last = stat(1_000_007, 1, 1_000_001, 73);
+        let last = stat(1_000_007, 1_000_000, 1_000_001, 73);
         check(&tree, &[last], &[]);
     }
 }

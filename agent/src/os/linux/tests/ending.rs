@@ -115,7 +115,13 @@ impl Foreign {
             .unwrap();
         let mut line = String::new();
         std::io::BufReader::new(parent.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let stat = Stat::read(line.trim().parse().unwrap()).unwrap().unwrap();
+        let pid = line.trim().parse().unwrap();
+        let read = || Stat::read(pid).unwrap().unwrap();
+        // A main process leads its session.
+        while read().session != pid {
+            std::thread::yield_now();
+        }
+        let stat = read();
         let instance = Instance {
             alias: Alias::try_from("foreign".to_owned()).unwrap(),
             generation: 1,
