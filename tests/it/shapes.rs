@@ -69,7 +69,6 @@ async fn every_shape_is_proven_gone_without_cgroups() {
 
 /// Hazard P07.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "who moves to another cgroup is not found yet"]
 async fn who_leaves_the_cgroup_is_proven_gone() {
     check(HostSetup::new(), &[DEFECTOR]).await;
 }

@@ -105,6 +105,8 @@ pub const VICTIMS: &[Victim] = &[
     Victim::new("runner", 1, End::Killed),
     // Two deaf processes in sessions of their own: each begins the other again when it ends.
     Victim::new("hydra", 2, End::Killed),
+    // Writes a numbered line every ten milliseconds.
+    Victim::new("talker", 1, End::Asked),
     // Writes without end.
     Victim::new("flood", 1, End::Asked),
     // A deaf grandchild in a session of its own holds its output, and writes to it.
@@ -131,8 +133,8 @@ pub const VICTIMS: &[Victim] = &[
     Victim::new("pid-namespace", 3, End::Killed).of_root(),
 ];
 
-/// Has a deaf child that moves itself to the root cgroup, where this may be done (hazard P07). No supervisor is known to
-/// hold it, so it is not one of [`VICTIMS`].
+/// Has a deaf child that moves itself to the root cgroup, where this may be done (hazard P07). No other supervisor is known
+/// to hold it, so it is not one of [`VICTIMS`].
 pub const DEFECTOR: Victim = Victim::new("defector", 2, End::Killed);
 
 /// Has a deaf grandchild in a session of its own, an orphan with an empty environment: only a cgroup knows whose it is.
