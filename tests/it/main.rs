@@ -4,6 +4,7 @@ mod access;
 mod cli;
 mod force;
 mod grpcurl;
+mod hazards;
 mod log;
 mod recovery;
 mod refusals;
