@@ -155,6 +155,12 @@ async fn right_input_at_the_wrong_time() {
     assert_eq!(answer.status, StatusCode::OK, "and it works again: {}", answer.text);
 
     fleet.server.kill();
+    // What was on its way when the connection broke may have arrived, for all that the gateway knows.
+    wait_for("the gateway sees that the server is gone", async || {
+        let answer = admin.get(&format!("{process}/detail")).await;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE { Ok(()) } else { Err(answer.json) }
+    })
+    .await;
     check(&admin.post(&format!("{process}/stop")).await, 503, "SERVER_UNREACHABLE", "");
 }
 
