@@ -5,11 +5,13 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::walked::{EXEC, LOOKS};
 use crate::stop::Time;
 
 /// The part of `/proc/PID/stat` that matters here.
@@ -201,9 +203,17 @@ pub(super) fn parse_pids(text: &str) -> impl Iterator<Item = i32> {
     text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok())
 }
 
-/// Whether the environment with which a process was started holds this entry. `false` where it can not be read.
+/// Whether the environment with which a process was started holds this entry. `false` where it can not be read. While the
+/// process begins another program, the kernel shows none: this waits for it.
 pub(super) fn has_environment(pid: i32, entry: &[u8]) -> bool {
-    environment(pid).split(|byte| *byte == 0).any(|known| known == entry)
+    for _ in 0..LOOKS {
+        match try_environment(pid) {
+            Ok(environment) if environment.is_empty() => thread::sleep(EXEC),
+            Ok(environment) => return environment.split(|byte| *byte == 0).any(|known| known == entry),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// The environment with which a process was started, its entries ended by zeros; empty where it can not be read.
