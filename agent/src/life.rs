@@ -303,6 +303,11 @@ impl Life {
         self.rules = rules;
     }
 
+    /// What of the configuration decides about it.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Where it is in its life.
     pub(crate) fn phase(&self) -> Phase {
         match self.state {

@@ -206,19 +206,11 @@ impl Os for Linux {
     }
 
     fn owner_of(&self, pid: i32) -> Option<(Alias, u64)> {
-        let named = |name: &str, between: char| {
-            let (alias, generation) = name.rsplit_once(between)?;
-            Some((Alias::try_from(alias.to_owned()).ok()?, generation.parse().ok()?))
-        };
         let group = self.cgroups.as_ref().and_then(|cgroups| cgroups.instance_of(pid));
-        if let Some(group) = group {
-            return named(&group, '.');
+        match group {
+            Some(group) => named(&group, '.'),
+            None => self.marked(pid),
         }
-        let prefix = format!("{MARK}={}/", self.identity);
-        let environment = proc::environment(pid);
-        let mut entries = environment.split(|byte| *byte == 0);
-        let mark = entries.find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
-        named(std::str::from_utf8(mark).ok()?, '/')
     }
 
     fn still_listening(&self, sockets: &Sockets) -> BTreeSet<u16> {
@@ -239,10 +231,7 @@ impl Linux {
         };
         let mut found: Vec<(Instance, Arc<dyn Tree>)> = Vec::new();
         for name in cgroups.names() {
-            let Some((alias, generation)) = name.rsplit_once('.') else {
-                continue;
-            };
-            let (Ok(alias), Ok(generation)) = (Alias::try_from(alias.to_owned()), generation.parse()) else {
+            let Some((alias, generation)) = named(&name, '.') else {
                 continue;
             };
             let Some(group) = cgroups.instance(&name) else {
@@ -267,23 +256,16 @@ impl Linux {
 
     /// Every living instance that is not in a cgroup of its own, by the mark that its processes carry.
     fn survey_marks(&self, all: &[Stat]) -> Vec<(Instance, Arc<dyn Tree>)> {
-        let prefix = format!("{MARK}={}/", self.identity).into_bytes();
         let mut marked: HashMap<(Alias, u64), Vec<Stat>> = HashMap::new();
         for stat in all.iter().filter(|stat| stat.alive) {
-            let environment = proc::environment(stat.pid);
-            let mark = environment
-                .split(|byte| *byte == 0)
-                .find_map(|entry| std::str::from_utf8(entry.strip_prefix(prefix.as_slice())?).ok());
-            let Some((alias, generation)) = mark.and_then(|mark| mark.rsplit_once('/')) else {
+            let Some((alias, generation)) = self.marked(stat.pid) else {
                 continue;
             };
             let own_group = self.cgroups.as_ref().and_then(|cgroups| {
                 let group = cgroups.instance(&format!("{alias}.{generation}"))?;
                 group.holds(stat.pid).then_some(())
             });
-            if let (Ok(alias), Ok(generation), None) =
-                (Alias::try_from(alias.to_owned()), generation.parse(), own_group)
-            {
+            if own_group.is_none() {
                 marked.entry((alias, generation)).or_default().push(*stat);
             }
         }
@@ -293,6 +275,16 @@ impl Linux {
             Some((instance, Arc::new(tree) as Arc<dyn Tree>))
         });
         rediscovered.collect()
+    }
+
+    /// Whose mark a process of this agent carries.
+    fn marked(&self, pid: i32) -> Option<(Alias, u64)> {
+        let prefix = format!("{MARK}={}/", self.identity);
+        let environment = proc::environment(pid);
+        let mut entries = environment.split(|byte| *byte == 0);
+        let mark =
+            entries.find_map(|entry| std::str::from_utf8(entry.strip_prefix(prefix.as_bytes())?).ok())?;
+        named(mark, '/')
     }
 
     /// What an instance must have been, from those of its members that live. Its main process is the one that made the
@@ -317,6 +309,12 @@ impl Linux {
             cgroup,
         })
     }
+}
+
+/// An instance by its name: alias and generation, with this between them.
+fn named(name: &str, between: char) -> Option<(Alias, u64)> {
+    let (alias, generation) = name.rsplit_once(between)?;
+    Some((Alias::try_from(alias.to_owned()).ok()?, generation.parse().ok()?))
 }
 
 /// How often the listing of all processes is tried.

@@ -118,12 +118,12 @@ impl Slot {
 
     /// The longest that a stop of it takes.
     pub(super) fn stop_budget(&self) -> Duration {
-        Rules::from(&self.config).stop_budget() + stop::MARGIN
+        self.life.rules().stop_budget() + stop::MARGIN
     }
 
     /// The longest that a start of it takes.
     pub(super) fn start_budget(&self) -> Duration {
-        Rules::from(&self.config).start_budget() + stop::MARGIN
+        self.life.rules().start_budget() + stop::MARGIN
     }
 
     /// How its next instance is started.

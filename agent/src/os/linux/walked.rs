@@ -68,7 +68,7 @@ pub(super) struct Id {
     pub ticks: u64,
 }
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Known {
     members: HashSet<Id>,
     /// Who got the signal of this round: nobody gets it twice.
