@@ -49,6 +49,9 @@ pub(crate) struct Run {
     /// Only checks the configuration, as `check` does.
     #[arg(long)]
     pub check: bool,
+    /// Only tells whether it would run, as a new program is asked before it takes over.
+    #[arg(long, hide = true, conflicts_with = "check")]
+    pub would_run: bool,
 }
 
 /// What the agent of this host is asked, and where it is.
@@ -100,6 +103,9 @@ pub(crate) enum Action {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Lets the program that now lies in the agent's place take over, in the same process: install it, then call this.
+    /// No process notices, and a program that would not run is refused.
+    Upgrade,
     /// Shows the output of a process.
     Log {
         /// Goes on with what is written from now on.
@@ -174,7 +180,8 @@ mod tests {
     #[test]
     fn to_run_needs_no_command() {
         for arguments in ["--config /x", "run --config /x"] {
-            let Ok(Some(Command::Run(Run { config, check: false }))) = parse(arguments) else {
+            let Ok(Some(Command::Run(Run { config, check: false, would_run: false }))) = parse(arguments)
+            else {
                 panic!("{arguments}");
             };
             assert_eq!(config, PathBuf::from("/x"));

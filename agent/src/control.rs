@@ -23,6 +23,7 @@ use crate::{
     reload::Reloader,
     report::Link,
     supervisor::{Health, Supervisor},
+    upgrade::Upgrader,
 };
 
 /// Answers a person on the host.
@@ -33,6 +34,8 @@ pub(crate) struct Control {
     pub outputs: Outputs,
     /// Reads the configuration again.
     pub reloader: Reloader,
+    /// Lets another program take over; `None` where the agent is a part of another program.
+    pub upgrader: Option<Upgrader>,
     /// Whether the server hears of this host.
     pub link: watch::Receiver<Link>,
     /// What does not change in one life of the agent.
@@ -43,6 +46,8 @@ pub(crate) struct Control {
 pub(crate) struct About {
     /// The agent's identity.
     pub identity: Uuid,
+    /// This life of the agent program.
+    pub incarnation: Uuid,
     /// The host's name.
     pub name: String,
     /// The server's URL.
@@ -62,7 +67,7 @@ impl ControlService for Control {
         let pb::GetStatusRequest {} = request.into_inner();
         let Health { journal_fault, last_orders } = self.supervisor.health().await?;
         let processes = self.supervisor.inventory().await?;
-        let About { identity, name, server, tracker, began } = &self.about;
+        let About { identity, incarnation, name, server, tracker, began } = &self.about;
         let link = self.link.borrow().clone();
         let (tracker, tracker_reason) = tracker.clone().describe();
         Ok(Response::new(pb::GetStatusResponse {
@@ -82,6 +87,12 @@ impl ControlService for Control {
             journal_error: journal_fault.unwrap_or_default(),
             processes: processes.into_iter().map(convert::observed).collect(),
             last_orders: last_orders.into_iter().map(convert::last_order).collect(),
+            incarnation: incarnation.to_string(),
+            upgrade_error: self
+                .upgrader
+                .as_ref()
+                .map(|upgrader| upgrader.failed().to_owned())
+                .unwrap_or_default(),
         }))
     }
 
@@ -101,6 +112,20 @@ impl ControlService for Control {
         let pb::ReloadRequest { dry_run } = request.into_inner();
         let plan = self.reloader.reload(principal, dry_run).await?;
         Ok(Response::new(convert::plan(plan)))
+    }
+
+    async fn upgrade(
+        &self,
+        request: Request<pb::UpgradeRequest>,
+    ) -> Result<Response<pb::UpgradeResponse>, Status> {
+        let Caller { principal } = caller(&request)?;
+        let pb::UpgradeRequest {} = request.into_inner();
+        let upgrader = self.upgrader.as_ref().ok_or_else(|| {
+            Problem::new(Reason::UpgradeRefused, "this agent is a part of another program")
+                .hint("start that one again: the agent takes its processes back")
+        })?;
+        upgrader.upgrade(&principal).await?;
+        Ok(Response::new(pb::UpgradeResponse {}))
     }
 
     type ReadOutputStream = ReceiverStream<Result<pb::ReadLogResponse, Status>>;

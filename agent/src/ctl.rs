@@ -1,6 +1,5 @@
 //! `belay-agent ctl`: a thin client of the agent's control socket.
 
-mod exit;
 mod show;
 mod why;
 
@@ -12,21 +11,26 @@ use std::{
 };
 
 use belay_proto::{
-    Problem, Reason,
+    Exit, Problem, Reason,
     agent::v1::{self as pb, control_service_client::ControlServiceClient},
 };
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
 };
 
-pub(crate) use self::exit::Exit;
 use crate::command_line::{Action, Ctl, DEFAULT_STATE, Which};
 
 /// How long an agent may take that is only asked. An order takes as long as the agent grants it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a new program may take until it answers: the one before finishes its calls, and every process is looked at.
+const TAKEOVER: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether it does.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -76,6 +80,14 @@ async fn act(ctl: Ctl) -> Result<(), Failure> {
         Action::Reload { dry_run } => {
             let plan = agent.client.reload(pb::ReloadRequest { dry_run }).await?.into_inner();
             print(&show::plan(&plan, dry_run))
+        }
+        Action::Upgrade => {
+            let before = agent.status().await?;
+            agent.client.upgrade(pb::UpgradeRequest {}).await?;
+            drop(agent);
+            let now = next_life(&socket, &before.incarnation).await?;
+            let told = show::upgrade(&before, &now);
+            print(&told.map_err(|why| Failure::new(Exit::Failed, why).hint("the program before goes on"))?)
         }
         Action::Log { follow, lines, alias } => agent.log(alias, lines, follow).await,
     }
@@ -197,6 +209,26 @@ fn not_connected(socket: &Path, error: &tonic::transport::Error) -> Failure {
             Failure::new(Exit::Unknown, format!("cannot connect to `{socket}`: {why}"))
         }
     }
+}
+
+/// The agent in its next life, when that answers.
+async fn next_life(socket: &Path, last: &str) -> Result<pb::GetStatusResponse, Failure> {
+    let answers = async {
+        loop {
+            // Between the two programs there is nobody.
+            if let Ok(mut agent) = Agent::connect(socket).await
+                && let Ok(status) = agent.status().await
+                && status.incarnation != last
+            {
+                return status;
+            }
+            sleep(POLL).await;
+        }
+    };
+    timeout(TAKEOVER, answers).await.map_err(|_| {
+        Failure::new(Exit::Unknown, "the new program has taken over and does not answer")
+            .hint("see its log; where it has ended, start it: it takes its processes back")
+    })
 }
 
 fn unknown(alias: &str, program: &str) -> Failure {

@@ -26,14 +26,15 @@ mod report; // the stream to the server
 mod signal; // signals by name
 mod stop; // the stop ladder: a pure function of state, event and time
 mod supervisor; // the one owner of all processes
+mod upgrade; // another program takes over, in the same process
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use belay_proto::agent::v1::agent_service_server::AgentServiceServer;
 use tokio::{
     net::TcpListener,
     signal::unix::{self, SignalKind},
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::TcpListenerStream;
@@ -55,6 +56,7 @@ use crate::{
     reload::Reloader,
     report::{Link, Reporting},
     supervisor::{Declared, Supervisor},
+    upgrade::{Legacy, Upgrader, inherited_listener},
 };
 pub use crate::{
     check::{Findings, check},
@@ -82,34 +84,79 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How long calls that are open at the end may still take. What they ordered goes on at the next start.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Loads a configuration, listens where it says, and runs until SIGTERM or ctrl-c.
-pub async fn start(config: &Path) -> Result<(), Error> {
-    // First of all: as the first process of a container nothing else ends it by SIGTERM.
-    let (asked_to_end, hangups) = (asked_to_end()?, listen_for(SignalKind::hangup())?);
+/// Whether [`start`] would run an agent with this configuration, as far as can be told without starting anything.
+///
+/// # Errors
+/// Why it would not.
+pub fn would_run(config: &Path) -> Result<(), Error> {
     let config = Config::load(config)?;
     config.validate()?;
-    let address = config.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    run_under(&ServiceManager::of_environment(), Some(hangups), listener, config, asked_to_end).await
+    config.token()?;
+    Ok(())
+}
+
+/// Loads a configuration, listens where it says, and runs until SIGTERM or ctrl-c. This must be all that the program does:
+/// an upgrade puts another program in its place.
+///
+/// # Errors
+/// Why it can not run.
+pub async fn start(config: &Path) -> Result<(), Error> {
+    // First of all: as the first process of a container nothing else ends it by SIGTERM.
+    let asked_to_end = asked_to_end()?;
+    let mut upgrader = Upgrader::new()?;
+    let manager = ServiceManager::of_environment();
+    let mut inherited = true;
+    loop {
+        let hangups = listen_for(SignalKind::hangup())?;
+        let config = Config::load(config)?;
+        config.validate()?;
+        let address = config.listen;
+        let listener = match inherited_listener(address).filter(|_| inherited) {
+            Some(listener) => listener,
+            None => TcpListener::bind(address).await,
+        };
+        let listener = listener.map_err(|source| Error::Listen { address, source })?;
+        let around = Around { manager: &manager, hangups: Some(hangups), upgrader: Some(upgrader.clone()) };
+        let legacy = run_within(around, listener, config, asked_to_end.cancelled()).await?;
+        let Some(legacy) = legacy.filter(|_| !asked_to_end.is_cancelled()) else {
+            return Ok(());
+        };
+        upgrader = upgrader.hand_over(legacy);
+        error!(error = upgrader.failed(), "The upgrade failed; this program goes on.");
+        inherited = false;
+    }
 }
 
 /// Runs the agent until `shutdown`. Its processes live on: the next start takes them back.
+///
+/// # Errors
+/// Why it can not run.
 pub async fn run(
     listener: TcpListener,
     config: Config,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    run_under(&ServiceManager::default(), None, listener, config, shutdown).await
+    let around = Around { manager: &ServiceManager::default(), hangups: None, upgrader: None };
+    run_within(around, listener, config, shutdown).await.map(|_| ())
 }
 
-/// The same, and tells `manager` how it is, and reads the configuration again at each hangup.
-async fn run_under(
-    manager: &ServiceManager,
+/// What an agent has around it where it is a program of its own.
+struct Around<'a> {
+    /// Is told how it is.
+    manager: &'a ServiceManager,
+    /// At each of them the configuration is read again.
     hangups: Option<unix::Signal>,
+    /// Lets another program take over.
+    upgrader: Option<Upgrader>,
+}
+
+/// Runs the agent until `shutdown`, or until another program is to take over, which then gets what is given back.
+async fn run_within(
+    Around { manager, hangups, upgrader }: Around<'_>,
     listener: TcpListener,
     config: Config,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), Error> {
+) -> Result<Option<Legacy>, Error> {
     let began = Instant::now();
     config.validate()?;
     let address = listener
@@ -161,11 +208,19 @@ async fn run_under(
     let reporter =
         AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting, tell_link)));
     let ending = CancellationToken::new();
-    let about = About { identity, name: config.name.clone(), server: config.server.clone(), tracker, began };
+    let about = About {
+        identity,
+        incarnation,
+        name: config.name.clone(),
+        server: config.server.clone(),
+        tracker,
+        began,
+    };
     let control = Control {
         supervisor: supervisor.clone(),
         outputs: outputs.clone(),
         reloader: reloader.clone(),
+        upgrader: upgrader.clone(),
         link,
         about,
     };
@@ -174,11 +229,23 @@ async fn run_under(
     let api = Api::new(supervisor.clone(), outputs.clone(), identity, incarnation);
     let gatekeeper = RequireToken::new(token, identity.to_string());
     manager.ready();
+    let wanted = async || match &upgrader {
+        Some(upgrader) => upgrader.wanted().await,
+        None => std::future::pending().await,
+    };
+    // Opened before the other one is closed: nobody is refused in between.
+    let also_listens = listener.as_fd().try_clone_to_owned().ok();
+    let (leave, left) = oneshot::channel();
     let shutdown = {
         let (supervisor, outputs, ending) = (supervisor.clone(), outputs, ending.clone());
         async move {
             tokio::select! {
                 () = shutdown => manager.stopping(),
+                () = wanted() => {
+                    manager.reloading();
+                    // Its receiver is there until the end.
+                    let _ = leave.send(also_listens);
+                }
                 () = notify::keep_told(manager, &supervisor) => {}
                 () = reloader.at_each_hangup(hangups, manager) => {}
             }
@@ -200,9 +267,9 @@ async fn run_under(
         warn!(error = %Chain(&panic), "The owner of the processes ended badly.");
     }
     info!("Agent ended; its processes live on.");
-    // The folder is free for another agent only now.
-    drop(folder);
-    served
+    served?;
+    // Otherwise the folder is free for another agent, only now.
+    Ok(left.await.ok().map(|listener| Legacy { _folder: folder, listener }))
 }
 
 async fn serve(
@@ -262,15 +329,19 @@ fn serve_control(folder: &Path, control: Control, ending: CancellationToken) -> 
 }
 
 /// Listens for SIGTERM and ctrl-c from now on.
-fn asked_to_end() -> Result<impl Future<Output = ()>, Error> {
+fn asked_to_end() -> Result<CancellationToken, Error> {
     let (mut terminate, mut interrupt) =
         (listen_for(SignalKind::terminate())?, listen_for(SignalKind::interrupt())?);
-    Ok(async move {
+    let asked = CancellationToken::new();
+    let asking = asked.clone();
+    tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    })
+        asking.cancel();
+    });
+    Ok(asked)
 }
 
 fn listen_for(kind: SignalKind) -> Result<unix::Signal, Error> {

@@ -4,11 +4,7 @@ mod command_line;
 mod ctl;
 mod prepare;
 
-use std::{
-    io::IsTerminal,
-    path::Path,
-    process::{ExitCode, Termination},
-};
+use std::{io::IsTerminal, path::Path, process::ExitCode};
 
 use belay_agent::Chain;
 use clap::{CommandFactory, Parser};
@@ -19,9 +15,10 @@ use crate::command_line::{Command, CommandLine, Run};
 
 fn main() -> ExitCode {
     match CommandLine::parse().into_command() {
-        Some(Command::Run(Run { config, check: true })) => prepare::check(&config),
-        Some(Command::Run(Run { config, check: false })) => run_logged(&config),
-        Some(Command::Ctl(ctl)) => ctl::run(ctl).report(),
+        Some(Command::Run(Run { config, check: true, .. })) => prepare::check(&config),
+        Some(Command::Run(Run { config, would_run: true, .. })) => prepare::would_run(&config),
+        Some(Command::Run(Run { config, .. })) => run_logged(&config),
+        Some(Command::Ctl(ctl)) => ctl::run(ctl).into(),
         Some(Command::Check { file }) => prepare::check(&file),
         Some(Command::Import { files }) => prepare::import(&files),
         None => {

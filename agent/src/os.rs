@@ -57,6 +57,9 @@ pub(crate) trait Os: Send + Sync + 'static {
     /// Every instance that shows itself to be one of this agent's, whatever the journal knows. Blocks.
     fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)>;
 
+    /// Says that all of an earlier life was taken back. Whoever ends from now on and belongs to nobody is waited for.
+    fn taken_back(&self);
+
     /// Which instance of this agent a process belongs to, by its cgroup or its mark.
     fn owner_of(&self, pid: i32) -> Option<(Alias, u64)>;
 

@@ -17,6 +17,14 @@ pub(crate) fn check(config: &Path) -> ExitCode {
     }
 }
 
+/// Says whether an agent would run with a configuration, and why not.
+pub(crate) fn would_run(config: &Path) -> ExitCode {
+    match belay_agent::would_run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&Chain(&error).to_string()),
+    }
+}
+
 /// Prints the processes of these files as an agent's configuration. Fails where that can not be used as it stands.
 pub(crate) fn import(files: &[PathBuf]) -> ExitCode {
     let imported = match belay_agent::import(files) {

@@ -54,11 +54,22 @@ impl Place {
     /// Waits until systemd is told this.
     #[track_caller]
     fn hear(&self, expected: &str) {
+        self.hear_such(expected, |text| text == expected);
+    }
+
+    /// Waits until systemd is told something that begins so.
+    #[track_caller]
+    fn hear_beginning_with(&self, expected: &str) {
+        self.hear_such(expected, |text| text.starts_with(expected));
+    }
+
+    #[track_caller]
+    fn hear_such(&self, expected: &str, is_such: impl Fn(&str) -> bool) {
         let mut buffer = [0; 1024];
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let length = self.heard.recv(&mut buffer).unwrap();
-            if &buffer[..length] == expected.as_bytes() {
+            if is_such(std::str::from_utf8(&buffer[..length]).unwrap()) {
                 return;
             }
         }
@@ -107,6 +118,21 @@ fn systemd_is_told_how_the_agent_is() {
     for ours in ["NOTIFY_SOCKET", "WATCHDOG_"] {
         assert!(!environment.contains(ours), "{environment}");
     }
+}
+
+/// An upgrade is a reload to systemd: the unit goes on, with the same main process.
+#[test]
+fn systemd_sees_an_upgrade_as_a_reload() {
+    let place = Place::new("");
+    let mut agent = place.start(AGENT, &[]);
+    place.hear("READY=1");
+    assert!(run(&["ctl", "--state", &place.path("state"), "upgrade"]).status.success());
+    place.hear_beginning_with("RELOADING=1\nMONOTONIC_USEC=");
+    place.hear("READY=1");
+    place.hear("WATCHDOG=1");
+    send(agent.id(), Signal::TERM);
+    place.hear("STOPPING=1");
+    assert!(agent.wait().unwrap().success());
 }
 
 /// Hazard P14: whoever loses its parent in a container is waited for by the agent, its first process.

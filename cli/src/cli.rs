@@ -7,14 +7,13 @@ use jiff::SignedDuration;
 
 use crate::{
     commands::{agent, audit, demo_worker, host, log, process, service, task, up, user},
-    exit,
     output::Format,
     target::Connection,
 };
 
 /// Stops, starts and restarts the processes of a fleet of hosts, and proves it.
 #[derive(Debug, Parser)]
-#[command(name = "belay", version, after_help = exit::HELP, after_long_help = long_help())]
+#[command(name = "belay", version, after_help = EXIT_CODES, after_long_help = long_help())]
 pub(crate) struct Cli {
     /// In which form to answer.
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
@@ -83,10 +82,21 @@ impl Command {
     }
 }
 
+/// What [`belay_proto::Exit`] means here.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed, and nothing more will happen
+  2  wrong usage or invalid input: nothing was ordered
+  3  not found: no such host, process, task, user or log file
+  4  not allowed: no credentials, wrong ones, a role is missing, or the log file is not offered
+  5  conflict: the host is busy, the process is not operable, the name is taken
+  6  not reachable, or not proven: the outcome is not known";
+
 /// Below `belay --help`.
 fn long_help() -> String {
     format!(
-        "{}\n\n\
+        "{EXIT_CODES}\n\n\
          Which server a command talks to: the one named by `--server`, `--data` or `--profile`; else by BELAY_SERVER; \
          else what `belay up` runs on its default folder. As whom: `--user` with `--password-file`, or `--token-file`; \
          else what the profile or the folder says; else BELAY_TOKEN, or BELAY_USER with BELAY_PASSWORD.\n\n\
@@ -94,8 +104,7 @@ fn long_help() -> String {
          belay demo\n  \
          belay up --data /tmp/belay\n  \
          belay --data /tmp/belay process list\n  \
-         belay --profile production agent stop --host web-1 --reason \"kernel update\"",
-        exit::HELP
+         belay --profile production agent stop --host web-1 --reason \"kernel update\""
     )
 }
 
@@ -122,6 +131,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        for code in 0..=6 {
+            assert!(EXIT_CODES.contains(&format!("\n  {code}  ")), "{code}");
+        }
+    }
 
     #[test]
     fn the_grammar_is_sound() {

@@ -2,14 +2,11 @@
 
 use std::error::Error;
 
-use belay_proto::{Problem, Reason, Trace};
+use belay_proto::{Exit, Problem, Reason, Trace};
 use serde_json::json;
 use tonic::{Code, Status};
 
-use crate::{
-    exit::Exit,
-    output::{Format, plain, say},
-};
+use crate::output::{Format, plain, say};
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use belay_proto::v1::{GetSubtaskLogRequest, LogLine, Subtask, SubtaskStatus, Task, TaskStatus};
+use belay_proto::{
+    Exit,
+    v1::{GetSubtaskLogRequest, LogLine, Subtask, SubtaskStatus, Task, TaskStatus},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     client::{Client, Watch},
-    exit::Exit,
     failure::Failure,
     progress::Progress,
     signals::Signals,

@@ -19,7 +19,6 @@ mod rest; // one call of the REST API, as curl would make it
 mod up; // server, gateway and agent in this process
 mod up_file; // how other programs find them
 
-mod exit; // what the exit code tells a script
 mod failure; // why a command did not do what it was asked to
 mod folders; // where things lie by default
 mod logging; // what the parts say about themselves, on stderr
@@ -30,10 +29,11 @@ mod words; // how values of the wire read to a person
 
 use std::process::ExitCode;
 
+use belay_proto::Exit;
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{cli::Cli, exit::Exit, failure::Failure};
+use crate::{cli::Cli, failure::Failure};
 
 /// The whole program: reads the command line, does what it says, and answers with the exit code.
 pub fn main() -> ExitCode {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use belay_proto::Exit;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -17,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
-use crate::{credentials::Credentials, exit::Exit, failure::Failure};
+use crate::{credentials::Credentials, failure::Failure};
 
 /// What `belay up` tells other programs.
 #[derive(Debug, Clone, Deserialize)]

@@ -47,7 +47,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::AgentUnreachable | Reason::WrongAgent => (Http::SERVICE_UNAVAILABLE, 0, "CMP10001"),
         // Not known is not failed, so no code that says "failed".
         Reason::NotProven => (Http::GATEWAY_TIMEOUT, 0, "COM10999"),
-        Reason::Leftovers | Reason::SignalRefused | Reason::StartFailed => {
+        Reason::Leftovers | Reason::SignalRefused | Reason::StartFailed | Reason::UpgradeRefused => {
             (Http::INTERNAL_SERVER_ERROR, 0, "CMP10002")
         }
         Reason::Superseded | Reason::StaleEpoch => (Http::CONFLICT, 1005, "COM10005"),

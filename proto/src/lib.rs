@@ -27,10 +27,12 @@ pub mod fleet {
 /// The encoded `google.protobuf.FileDescriptorSet` of the whole contract, comments and options included.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+mod exit;
 mod ids;
 mod problem;
 mod trace;
 
+pub use exit::Exit;
 pub use ids::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, UserId};
 pub use problem::{DOMAIN, Problem, Reason};
 pub use trace::Trace;

@@ -86,6 +86,8 @@ reasons! {
     LogUnknown = "LOG_UNKNOWN", NotFound;
     /// A process could not be started.
     StartFailed = "START_FAILED", Aborted;
+    /// The program that is to take the place of the agent's would not run.
+    UpgradeRefused = "UPGRADE_REFUSED", FailedPrecondition;
     /// A newer order took the place of this one before it had ended.
     Superseded = "SUPERSEDED", Aborted;
     /// A step of a task took longer than it may.

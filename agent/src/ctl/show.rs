@@ -44,6 +44,8 @@ pub(super) fn status(status: &pb::GetStatusResponse, now: Timestamp) -> String {
         journal_error,
         processes: all,
         last_orders: _,
+        incarnation: _,
+        upgrade_error: _,
     } = status;
     let up = uptime.and_then(|uptime| Duration::try_from(uptime).ok()).map(short).unwrap_or_default();
     let or = |bad: bool, good: &str, what: String| if bad { what } else { good.to_owned() };
@@ -72,6 +74,19 @@ pub(super) fn status(status: &pb::GetStatusResponse, now: Timestamp) -> String {
         ],
     ];
     format!("{}\n{}", columns(rows), processes(all, now))
+}
+
+/// What became of an upgrade. An error says why the same program as before goes on.
+pub(super) fn upgrade(before: &pb::GetStatusResponse, now: &pb::GetStatusResponse) -> Result<String, String> {
+    if !now.upgrade_error.is_empty() {
+        return Err(plain(&now.upgrade_error));
+    }
+    let pb::GetStatusResponse { version, pid, processes, .. } = now;
+    let live = processes.iter().filter(|process| process.pid != 0).count();
+    Ok(format!(
+        "version {version} took over from version {} as pid {pid}; processes alive: {live}\n",
+        before.version
+    ))
 }
 
 /// What a reload does, or would do.

@@ -247,6 +247,8 @@ impl Os for FakeOs {
         living.map(|tree| (tree.instance.clone(), tree as Arc<dyn Tree>)).collect()
     }
 
+    fn taken_back(&self) {}
+
     fn owner_of(&self, pid: i32) -> Option<(Alias, u64)> {
         let all = self.processes();
         let tree = all.iter().find(|tree| tree.instance.pid == pid)?;

@@ -7,6 +7,7 @@ mod census;
 mod cgroup;
 mod fds;
 mod grouped;
+pub(crate) mod handover;
 mod listeners;
 pub(crate) mod mailbox;
 mod members;
@@ -32,7 +33,6 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -42,6 +42,7 @@ use self::{
     outside::Outside,
     pidfd::Pidfd,
     proc::Stat,
+    reap::Reaper,
     walked::Walked,
 };
 use super::{Adoption, Helper, Instance, Launch, Os, StartError, Started, Tracker, Tree};
@@ -60,7 +61,7 @@ pub(crate) struct Linux {
     tracker: Tracker,
     /// `None` where no cgroup can be made, or none is wanted.
     cgroups: Option<Cgroups>,
-    reaper: AbortHandle,
+    reaper: Reaper,
 }
 
 impl Linux {
@@ -86,7 +87,7 @@ impl Linux {
             boot_id: proc::boot_id()?,
             tracker,
             cgroups: cgroups.ok(),
-            reaper: reap::reap_orphans()?,
+            reaper: Reaper::spawn()?,
         })
     }
 
@@ -129,7 +130,6 @@ impl Linux {
 
 impl Drop for Linux {
     fn drop(&mut self) {
-        self.reaper.abort();
         if let Some(cgroups) = &self.cgroups {
             cgroups.release();
         }
@@ -203,6 +203,10 @@ impl Os for Linux {
         // What left its cgroup while others stayed belongs to the tree that is found already.
         found.extend(marked.filter(|(i, _)| !grouped.contains(&(i.alias.clone(), i.generation))));
         found
+    }
+
+    fn taken_back(&self) {
+        self.reaper.begin();
     }
 
     fn owner_of(&self, pid: i32) -> Option<(Alias, u64)> {

@@ -72,6 +72,7 @@ impl Owner {
         for alias in found.keys().filter(|alias| !self.slots.contains_key(*alias)) {
             warn!(%alias, "A process that is not declared any more is left alone.");
         }
+        self.os.taken_back();
         self.begin_own(self.start_queue(|slot| to_start.contains(&slot.config.alias)));
         self.resume(&state, same_boot);
         let aliases: Vec<_> = self.slots.keys().cloned().collect();

@@ -25,6 +25,11 @@ impl Host {
         stop(self.client.clone(), alias.to_owned(), order(id), TOKEN).await
     }
 
+    pub(crate) async fn stop_in_epoch(&self, alias: &str, epoch: u64) -> Result<Operation, Status> {
+        let order = order(&operation_id()).map(|order| Order { epoch, ..order });
+        stop(self.client.clone(), alias.to_owned(), order, TOKEN).await
+    }
+
     pub(crate) async fn stop_within(&self, alias: &str, budget: Duration) -> Result<Operation, Status> {
         let order = order(&operation_id()).map(|order| Order { budget: budget.try_into().ok(), ..order });
         stop(self.client.clone(), alias.to_owned(), order, TOKEN).await

@@ -40,6 +40,8 @@ pub(crate) struct Way {
     pub around: Vec<String>,
     /// Who runs it, in a folder of their own; by default whoever runs the test.
     pub user: Option<u32>,
+    /// Whether it gets a copy of the program in its own folder, which another one may replace.
+    pub own_program: bool,
     /// How often it reports; often by default.
     pub heartbeat: Option<Duration>,
 }
@@ -94,9 +96,11 @@ impl Host {
         };
         write("agent.toml", &config);
         write("token", TOKEN);
+        // Where the program was built, another user may not look.
+        if way.own_program || way.user.is_some() {
+            install(Path::new(env!("CARGO_BIN_EXE_belay-agent")), &dir.path().join("belay-agent"));
+        }
         if let Some(user) = way.user {
-            // Where the program was built, they may not look.
-            fs::copy(env!("CARGO_BIN_EXE_belay-agent"), dir.path().join("belay-agent")).unwrap();
             let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
             for path in entries.chain([dir.path().to_owned()]) {
                 chown(path, Some(user), Some(user)).unwrap();
@@ -191,6 +195,11 @@ impl Host {
         self.dir.path().join("state")
     }
 
+    /// Where the agent listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Its folder.
     pub(crate) fn folder(&self) -> &Path {
         self.dir.path()
@@ -251,10 +260,12 @@ impl Host {
         if let Some(user) = self.way.user {
             line.extend(["setpriv".to_owned(), "--clear-groups".to_owned()]);
             line.extend([format!("--reuid={user}"), format!("--regid={user}")]);
-            line.push(self.dir.path().join("belay-agent").display().to_string());
-        } else {
-            line.push(env!("CARGO_BIN_EXE_belay-agent").to_owned());
         }
+        let copy = self.dir.path().join("belay-agent");
+        line.push(match self.way.own_program || self.way.user.is_some() {
+            true => copy.display().to_string(),
+            false => env!("CARGO_BIN_EXE_belay-agent").to_owned(),
+        });
         let mut program = Command::new(&line[0]);
         program.args(&line[1..]).arg("--config").arg(self.dir.path().join("agent.toml"));
         program.stderr(log.unwrap());
@@ -318,6 +329,15 @@ impl Drop for Host {
         }
         remove_cgroups(&self.dir.path().join("state/identity"));
     }
+}
+
+/// Installs a program as a package manager does: another file takes the name. Not by this process: what it forks meanwhile
+/// would have the file open for writing, and nobody could run it.
+pub(crate) fn install(from: &Path, to: &Path) {
+    let new = to.with_extension("new");
+    let copied = Command::new("install").args(["-m", "755"]).args([from, &new]).status().unwrap();
+    assert!(copied.success());
+    fs::rename(new, to).unwrap();
 }
 
 /// Whether this process lives. A zombie does not: it waits for its parent, which is somebody else after a crash.

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Run the agent of this host with these settings.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Only tell whether it would run, as a new program is asked before it takes over.
+    #[arg(long, hide = true, requires = "config")]
+    would_run: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -79,13 +82,15 @@ pub(crate) struct OrderArgs {
 /// Does it.
 pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
     match args {
-        Args { config: Some(config), command: _ } => service::agent(config, context).await,
-        Args { config: None, command: Some(command) } => match command {
+        Args { config: Some(config), would_run, command: _ } => {
+            service::agent(config, would_run, context).await
+        }
+        Args { config: None, command: Some(command), .. } => match command {
             Command::Status { host, check } => status(host.as_deref(), check, context).await,
             Command::Stop(args) => order(Verb::Stop, args, context).await,
             Command::Start(args) => order(Verb::Start, args, context).await,
         },
-        Args { config: None, command: None } => {
+        Args { config: None, command: None, .. } => {
             Err(Failure::usage("what about the agent?").hint("see `belay agent --help`"))
         }
     }

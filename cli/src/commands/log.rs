@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::v1::{
-    ReadAgentProcessLogRequest, ReadAgentProcessLogResponse, read_agent_process_log_request::From,
+use belay_proto::{
+    Exit,
+    v1::{ReadAgentProcessLogRequest, ReadAgentProcessLogResponse, read_agent_process_log_request::From},
 };
 use clap::Args as ClapArgs;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,7 +19,6 @@ use tokio::{
 use super::Context;
 use crate::{
     client::{Client, Log},
-    exit::Exit,
     failure::Failure,
     names,
     output::{Format, say},

@@ -25,10 +25,13 @@ pub(crate) async fn server(args: Args, context: &Context) -> Result<(), Failure>
     ran.map_err(|error| cannot("server", &args.config, &error))
 }
 
-/// Runs the agent of this host until SIGTERM or Ctrl-C.
-pub(crate) async fn agent(config: PathBuf, context: &Context) -> Result<(), Failure> {
+/// Runs the agent of this host until SIGTERM or Ctrl-C, or only tells whether it would run.
+pub(crate) async fn agent(config: PathBuf, would_run: bool, context: &Context) -> Result<(), Failure> {
     context.connection.refuse("agent --config", true)?;
-    let ran = belay_agent::start(&config).await;
+    let ran = match would_run {
+        true => belay_agent::would_run(&config),
+        false => belay_agent::start(&config).await,
+    };
     ran.map_err(|error| cannot("agent", &config, &error))
 }
 

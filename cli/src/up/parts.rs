@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, pin::Pin, time::Duration};
 
+use belay_proto::Exit;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 
 use super::{Settings, server_config};
-use crate::{demo_agent, exit::Exit, failure::Failure};
+use crate::{demo_agent, failure::Failure};
 
 /// How long one part may take to end.
 const END: Duration = Duration::from_secs(30);

@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use belay_proto::v1::{Host, HostStatus};
+use belay_proto::{
+    Exit,
+    v1::{Host, HostStatus},
+};
 use secrecy::SecretString;
 use tokio::time::sleep;
 
@@ -10,7 +13,6 @@ use super::{Settings, parts::Addresses, password_file};
 use crate::{
     client::Client,
     credentials::{Credentials, read_secret},
-    exit::Exit,
     failure::Failure,
     rest::Rest,
     target::Target,

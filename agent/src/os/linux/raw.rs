@@ -4,7 +4,7 @@
 use std::{
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
     process::Command,
@@ -365,6 +365,16 @@ fn pidfd_info(process: BorrowedFd<'_>, mask: u64) -> io::Result<PidfdInfo> {
 
 const INFO_CREDENTIALS: u64 = 1 << 1;
 const INFO_EXIT: u64 = 1 << 3;
+
+/// What an earlier program in this process left open under this number. `None` for anything that this program has opened.
+pub(super) fn left_open(descriptor: RawFd) -> Option<OwnedFd> {
+    // SAFETY: it asks for flags, and refuses a number under which nothing is open.
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
+    // Whatever this program opens is closed when another one is run.
+    let is_left = flags >= 0 && flags & libc::FD_CLOEXEC == 0 && descriptor > libc::STDERR_FILENO;
+    // SAFETY: it is open, and nobody else in this program knows of it: see above.
+    is_left.then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
 
 /// The last signal number, real-time signals included.
 const LAST_SIGNAL: libc::c_int = 64;

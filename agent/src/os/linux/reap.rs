@@ -7,15 +7,16 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     io,
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::AbortHandle,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::{
@@ -80,27 +81,49 @@ pub(super) fn orphans() -> io::Result<Vec<i32>> {
     Ok(children.into_iter().filter(|pid| !held.contains_key(pid)).collect())
 }
 
-/// Makes this program the parent of all orphans below it, and reaps them until the handle aborts it.
-pub(super) fn reap_orphans() -> io::Result<AbortHandle> {
-    set_child_subreaper(Some(getpid()))?;
-    let mut children = signal(SignalKind::child())?;
-    let task = tokio::spawn(async move {
-        while children.recv().await.is_some() {
-            let mut swept = reap_in_order();
-            while swept == Swept::Blocked {
-                tokio::time::sleep(PATIENCE).await;
-                swept = reap_in_order();
-                if swept == Swept::Blocked {
-                    let search = tokio::task::spawn_blocking(reap_by_search).await;
-                    swept = search.unwrap_or(Ok(Swept::Clean)).unwrap_or_else(|error| {
-                        warn!(error = %Chain(&error), "Orphans can not be searched for.");
-                        Swept::Clean
-                    });
-                }
+/// Reaps orphans until it is dropped.
+#[derive(Debug)]
+pub(super) struct Reaper {
+    /// Children of an earlier program in this process are to be taken back first: how they ended would be lost.
+    begin: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Reaper {
+    /// Makes this program the parent of all orphans below it. Must be called within a runtime.
+    pub(super) fn spawn() -> io::Result<Self> {
+        set_child_subreaper(Some(getpid()))?;
+        let children = signal(SignalKind::child())?;
+        let begin = Arc::new(Notify::new());
+        let task = reap_orphans(begin.clone(), children);
+        Ok(Self { begin, _task: AbortOnDropHandle::new(tokio::spawn(task)) })
+    }
+
+    /// Reaps from now on, beginning with those that have ended already.
+    pub(super) fn begin(&self) {
+        self.begin.notify_one();
+    }
+}
+
+async fn reap_orphans(begin: Arc<Notify>, mut children: Signal) {
+    begin.notified().await;
+    loop {
+        let mut swept = reap_in_order();
+        while swept == Swept::Blocked {
+            tokio::time::sleep(PATIENCE).await;
+            swept = reap_in_order();
+            if swept == Swept::Blocked {
+                let search = tokio::task::spawn_blocking(reap_by_search).await;
+                swept = search.unwrap_or(Ok(Swept::Clean)).unwrap_or_else(|error| {
+                    warn!(error = %Chain(&error), "Orphans can not be searched for.");
+                    Swept::Clean
+                });
             }
         }
-    });
-    Ok(task.abort_handle())
+        if children.recv().await.is_none() {
+            return;
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

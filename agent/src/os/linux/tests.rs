@@ -39,6 +39,7 @@ impl Subject {
     fn start_as(cgroup: CgroupUse, script: &str, settings: impl FnOnce(&mut Launch)) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let linux = Linux::new(Uuid::new_v4(), cgroup).unwrap();
+        linux.taken_back();
         if cgroup == CgroupUse::Auto && linux.cgroups.is_none() {
             eprintln!("skipped: no cgroup v2 can be written here");
             return None;

@@ -1,24 +1,14 @@
-//! What the exit code tells a script.
+//! What the exit code of a command tells a script: the same of every program of Belay.
 
 use std::process::ExitCode;
 
-use belay_proto::Reason;
 use tonic::Code;
 
-/// Shown below `belay --help`.
-pub(crate) const HELP: &str = "\
-Exit codes:
-  0  done
-  1  failed, and nothing more will happen
-  2  wrong usage or invalid input: nothing was ordered
-  3  not found: no such host, process, task, user or log file
-  4  not allowed: no credentials, wrong ones, a role is missing, or the log file is not offered
-  5  conflict: the host is busy, the process is not operable, the name is taken
-  6  not reachable, or not proven: the outcome is not known";
+use crate::Reason;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// What was asked for is done.
     Done = 0,
     /// It failed.
@@ -37,7 +27,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// The exit code of a refusal by Belay.
-    pub(crate) const fn of_reason(reason: Reason) -> Self {
+    pub const fn of_reason(reason: Reason) -> Self {
         match reason {
             Reason::InvalidArgument | Reason::UnsupportedMediaType | Reason::BodyTooLarge => Self::Usage,
             Reason::Unauthenticated | Reason::PermissionDenied | Reason::LogNotOffered => Self::NotAllowed,
@@ -65,6 +55,7 @@ impl Exit {
             Reason::Leftovers
             | Reason::SignalRefused
             | Reason::StartFailed
+            | Reason::UpgradeRefused
             | Reason::RouteUnknown
             | Reason::MethodNotAllowed
             | Reason::Internal => Self::Failed,
@@ -72,7 +63,7 @@ impl Exit {
     }
 
     /// The exit code of a status that says nothing more than its code: of a proxy, or of a lost connection.
-    pub(crate) const fn of_code(code: Code) -> Self {
+    pub const fn of_code(code: Code) -> Self {
         match code {
             Code::Ok => Self::Done,
             Code::InvalidArgument | Code::OutOfRange => Self::Usage,
@@ -117,7 +108,13 @@ mod tests {
         check(Reason::NotProven, 6);
         check(Reason::LogUnknown, 3);
         check(Reason::LogNotOffered, 4);
+        check(Reason::Superseded, 5);
+        check(Reason::ProcessUndeclared, 5);
+        check(Reason::TimedOut, 6);
+        check(Reason::ShuttingDown, 6);
+        check(Reason::Overloaded, 6);
         check(Reason::Leftovers, 1);
+        check(Reason::StartFailed, 1);
         check(Reason::SignalRefused, 1);
         check(Reason::Internal, 1);
     }
@@ -126,13 +123,6 @@ mod tests {
     fn no_refusal_looks_like_success() {
         for reason in Reason::ALL {
             assert_ne!(Exit::of_reason(*reason), Exit::Done, "{}", reason.as_str());
-        }
-    }
-
-    #[test]
-    fn the_help_names_every_code() {
-        for code in 0..=6 {
-            assert!(HELP.contains(&format!("\n  {code}  ")), "{code}");
         }
     }
 }
