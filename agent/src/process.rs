@@ -217,6 +217,9 @@ pub(crate) struct Observed {
     pub leftovers: Vec<Leftover>,
     /// The longest that a stop of it takes, proof included.
     pub stop_budget: Duration,
+    /// The longest that a start of it takes, until it is ready.
+    #[serde(default)]
+    pub start_budget: Duration,
     /// Why it does not run although it is wanted, or why it failed.
     #[serde(default)]
     pub trouble: String,

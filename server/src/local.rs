@@ -164,6 +164,7 @@ mod tests {
                 last_exit: None,
                 leftovers: Vec::new(),
                 stop_budget: SignedDuration::from_secs(16),
+                start_budget: SignedDuration::from_secs(3),
                 trouble: String::new(),
                 next_start_time: None,
                 endings: 0,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use belay_proto::{HostId, Problem, ProcessId, Reason};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -23,8 +23,9 @@ use crate::{
 const UNKNOWN_STOP_BUDGET: Duration = Duration::from_secs(20);
 /// How long a forced stop may take: to kill, to prove it and to answer.
 const FORCED_STOP_BUDGET: Duration = Duration::from_secs(6);
-/// How long a start may take. An agent answers when the process is ready, for which it has a minute by default.
-const START_BUDGET: Duration = Duration::from_secs(70);
+/// How long a start may take where the agent has not said. It answers when the process is ready, for which that has a
+/// minute by default.
+const UNKNOWN_START_BUDGET: Duration = Duration::from_secs(70);
 /// What the way to the agent and back may take on top.
 const MARGIN: Duration = Duration::from_secs(2);
 /// How long an agent that does not answer is asked again while the caller waits.
@@ -126,13 +127,18 @@ fn check(app: &App, host: HostId, process: ProcessId) -> Result<Process, Error> 
 
 /// The longest that the agent takes.
 fn budget(observed: Option<&Observed>, verb: &Verb) -> Duration {
-    let told = observed.and_then(|observed| Duration::try_from(observed.stop_budget).ok());
-    let stop = told.filter(|budget| !budget.is_zero()).unwrap_or(UNKNOWN_STOP_BUDGET);
+    let told = |budget: fn(&Observed) -> SignedDuration, unknown| {
+        let told = observed.and_then(|observed| Duration::try_from(budget(observed)).ok());
+        told.filter(|budget| !budget.is_zero()).unwrap_or(unknown)
+    };
+    let stop = told(|observed| observed.stop_budget, UNKNOWN_STOP_BUDGET);
     match verb {
         Verb::Stop(_) | Verb::StopAll => stop,
         Verb::ForceStop(_) => FORCED_STOP_BUDGET,
         // A start waits for a stop that is under way.
-        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll => stop + START_BUDGET,
+        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll => {
+            stop + told(|observed| observed.start_budget, UNKNOWN_START_BUDGET)
+        }
     }
 }
 
@@ -253,13 +259,11 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
     use crate::process::Phase;
 
     #[track_caller]
-    fn check(stop_budget: i64, verb: fn(String) -> Verb, expected: Duration) {
+    fn check(stop_budget: i64, start_budget: i64, verb: fn(String) -> Verb, expected: Duration) {
         let observed = Observed {
             revision: 1,
             phase: Phase::Running,
@@ -270,6 +274,7 @@ mod tests {
             last_exit: None,
             leftovers: Vec::new(),
             stop_budget: SignedDuration::from_secs(stop_budget),
+            start_budget: SignedDuration::from_secs(start_budget),
             trouble: String::new(),
             next_start_time: None,
             endings: 0,
@@ -280,11 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_stop_needs_only_the_time_of_its_proof() {
-        check(606, Verb::Stop, Duration::from_secs(606));
-        check(606, Verb::ForceStop, FORCED_STOP_BUDGET);
-        check(606, Verb::Start, Duration::from_secs(606) + START_BUDGET);
-        check(0, Verb::Stop, UNKNOWN_STOP_BUDGET);
-        check(0, Verb::ForceStop, FORCED_STOP_BUDGET);
+    fn an_order_may_take_as_long_as_the_agent_says() {
+        check(606, 3, Verb::Stop, Duration::from_secs(606));
+        check(606, 3, Verb::ForceStop, FORCED_STOP_BUDGET);
+        check(606, 900, Verb::Start, Duration::from_secs(606 + 900));
+        check(16, 3, Verb::Restart, Duration::from_secs(16 + 3));
+        check(0, 0, Verb::Stop, UNKNOWN_STOP_BUDGET);
+        check(0, 0, Verb::ForceStop, FORCED_STOP_BUDGET);
+        check(16, 0, Verb::Start, Duration::from_secs(16) + UNKNOWN_START_BUDGET);
     }
 }

@@ -42,6 +42,9 @@ pub(crate) struct Observed {
     /// The longest that a stop takes, proof included.
     pub(crate) stop_budget: SignedDuration,
     // What follows is missing in observations that an older server wrote down.
+    /// The longest that a start takes, until it is ready. Zero where the agent has not said.
+    #[serde(default)]
+    pub(crate) start_budget: SignedDuration,
     /// Why it is not running although it is wanted, or why it failed.
     #[serde(default)]
     pub(crate) trouble: String,

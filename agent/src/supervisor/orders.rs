@@ -397,7 +397,7 @@ fn overdue_at(operation: &Running) -> Time {
 
 fn process_unknown(alias: &Alias) -> Problem {
     Problem::new(Reason::ProcessUnknown, format!("this host's agent declares no process `{alias}`"))
-        .hint("see which it declares with `GetInventory`")
+        .hint("see which it declares with `belay-agent ctl ps` on the host, or with `GetInventory`")
         .target(format!("processes/{alias}"))
 }
 

@@ -168,6 +168,7 @@ impl Slot {
             last_exit: self.last_exit.clone(),
             leftovers: self.leftovers.clone(),
             stop_budget: self.stop_budget(),
+            start_budget: self.start_budget(),
             trouble: self.life.trouble().to_owned(),
             next_start: self.next_start.filter(|_| self.life.next_start().is_some()),
             endings: self.life.endings(),

@@ -286,6 +286,7 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         last_exit,
         leftovers,
         stop_budget,
+        start_budget,
         trouble,
         next_start_time,
         endings,
@@ -320,6 +321,7 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
             .map(|agent::Leftover { pid, command }| Leftover { pid, command: shown(command) })
             .collect(),
         stop_budget: stop_budget.map(read_duration).transpose()?.unwrap_or_default(),
+        start_budget: start_budget.map(read_duration).transpose()?.unwrap_or_default(),
         trouble: shown(trouble),
         next_start_time: next_start_time.map(read_time).transpose()?,
         endings,

@@ -81,6 +81,7 @@ fn declared(alias: &str) -> Declared {
             last_exit: None,
             leftovers: vec![],
             stop_budget: SignedDuration::from_secs(10),
+            start_budget: SignedDuration::from_secs(3),
             trouble: String::new(),
             next_start_time: None,
             endings: 0,
