@@ -5,6 +5,7 @@ mod cli;
 mod force;
 mod grpcurl;
 mod hazards;
+mod local;
 mod log;
 mod recovery;
 mod refusals;
