@@ -5,6 +5,7 @@
 
 mod effects;
 mod helper;
+mod lane;
 mod local;
 mod looker;
 mod orders;

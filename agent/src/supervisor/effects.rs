@@ -11,9 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span, error, info, warn};
 
 use super::{
-    Living, Seen,
+    Seen,
     helper::run_helper,
-    looker::Looker,
     owner::{Event, Launched, Owner, Work},
     slot::{Alive, Slot, unseen},
     vigil::{Remains, Vigil},
@@ -30,10 +29,6 @@ use crate::{
 
 /// How long the look at leftovers may take. Less than [`crate::stop::MARGIN`], which pays for it.
 const SURVEY_PATIENCE: Duration = Duration::from_millis(500);
-
-/// How long the first look at a new instance may hold up that it is known. Less than [`life::SETTLE`], so that a second
-/// look has its time before the start is answered.
-const FIRST_LOOK_PATIENCE: Duration = Duration::from_millis(50);
 
 impl Owner {
     /// Does one thing that the life of a process asks for.
@@ -66,23 +61,17 @@ impl Owner {
         let generation = slot.generation + 1;
         let launch = self.launch_of(slot, generation);
         let (os, outputs, events) = (self.os.clone(), self.outputs.clone(), self.events.clone());
+        let lane = self.lane.clone();
         self.journal.append(Record::Starting { alias: alias.clone(), generation });
         self.launching += 1;
         let alias = alias.clone();
         let task = async move {
-            let launched = tokio::task::spawn_blocking(move || {
+            let launched = lane.run(move || {
                 let output_from = outputs.end(&launch.alias);
                 let started = os.start(&launch).map_err(|error| Chain(&error).to_string())?;
-                Ok(Launched { started, output_from, sight: None })
+                Ok(Launched { started, output_from })
             });
-            let mut result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
-            if let Ok(Launched { started, sight, .. }) = &mut result {
-                let tree = started.tree.clone();
-                let look = tokio::task::spawn_blocking(move || tree.look());
-                // The look may hang, and the instance must be known all the same: it may have to be stopped.
-                *sight =
-                    tokio::time::timeout(FIRST_LOOK_PATIENCE, look).await.ok().and_then(Result::ok).flatten();
-            }
+            let result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
             let launched = Event::Launched { alias, generation, result };
             // An error means that the owner is gone: the instance is found again by its cgroup or its mark.
             let _ = events.send(launched).await;
@@ -133,7 +122,7 @@ impl Owner {
         let span = slot.span.clone();
         let _entered = span.enter();
         match result {
-            Ok(Launched { started: Started { instance, tree, not_applied }, output_from, sight }) => {
+            Ok(Launched { started: Started { instance, tree, not_applied }, output_from }) => {
                 info!(%alias, pid = instance.pid, generation, "Process started.");
                 for setting in &not_applied {
                     warn!(%alias, setting, "A setting is not applied.");
@@ -144,12 +133,9 @@ impl Owner {
                 slot.leftovers.clear();
                 slot.not_applied = not_applied;
                 slot.last_active = Some(date);
-                let is_seen = sight.is_some();
-                self.hold(&alias, instance, tree, sight, output_from);
-                if !is_seen {
-                    // Mostly this one comes back before the instance has settled.
-                    self.look(&alias);
-                }
+                self.hold(&alias, instance, tree, None, output_from);
+                // It may hang, and the instance is known all the same. Mostly it comes back before the instance has settled.
+                self.look(&alias);
                 self.work.push_back(Work::Life(alias.clone(), life::Event::Started));
                 if outdated {
                     self.renew(alias);
@@ -190,6 +176,7 @@ impl Owner {
             sockets: sockets.clone(),
             outputs: self.outputs.clone(),
             output_from,
+            lane: self.lane.clone(),
             events: self.events.clone(),
         };
         slot.alive = Some(Alive {
@@ -354,19 +341,17 @@ impl Owner {
         slot.leftovers.clear();
         slot.not_applied.clear();
         self.journal.append(Record::Ended { alias: alias.clone(), report });
-        tokio::task::spawn_blocking(move || alive.tree.release());
     }
 
     fn look(&mut self, alias: &Alias) {
         let Some((slot, alive)) = self.slots.get(alias).and_then(|s| Some((s, s.alive.as_ref()?))) else {
             return;
         };
-        let living = Living { alias: alias.clone(), generation: slot.generation, tree: alive.tree.clone() };
-        let events = self.events.clone();
+        let (alias, generation, tree) = (alias.clone(), slot.generation, alive.tree.clone());
+        let (lane, events) = (self.lane.clone(), self.events.clone());
         tokio::spawn(async move {
-            let seen: Vec<Seen> = Looker::default().look(vec![living]).await;
-            for seen in seen {
-                let _ = events.send(Event::Seen(seen)).await;
+            if let Ok(Some(sight)) = lane.run(move || tree.look()).await {
+                let _ = events.send(Event::Seen(Seen { alias, generation, sight })).await;
             }
         });
     }

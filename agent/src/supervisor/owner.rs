@@ -11,14 +11,14 @@ use bytesize::ByteSize;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{Command, Living, News, Seen, slot::Slot, vigil::Remains};
+use super::{Command, Living, News, Seen, lane::Lane, slot::Slot, vigil::Remains};
 use crate::{
     journal::Journal,
     life::{self, Moment},
     operation::Running,
     os::{Os, Started},
     output::Outputs,
-    process::{Alias, Exit, Leftover, Observed, Sight},
+    process::{Alias, Exit, Leftover, Observed},
     stop::Time,
 };
 
@@ -50,6 +50,8 @@ pub(super) struct Owner {
     pub(super) work: VecDeque<Work>,
     /// For the tasks that work for the owner.
     pub(super) events: mpsc::Sender<Event>,
+    /// For what may block.
+    pub(super) lane: Lane,
     /// How many instances are being made.
     pub(super) launching: usize,
     /// Processes that are not declared any more, and are forgotten when they are gone.
@@ -95,8 +97,6 @@ pub(super) struct Launched {
     pub started: Started,
     /// Where its output begins.
     pub output_from: u64,
-    /// How it was seen at once; `None` where the look took too long, or it ended before.
-    pub sight: Option<Sight>,
 }
 
 impl Owner {
@@ -119,6 +119,7 @@ impl Owner {
             accepted: 0,
             work: VecDeque::new(),
             events,
+            lane: Lane::default(),
             launching: 0,
             removed: BTreeSet::new(),
             news: watch::Sender::default(),
@@ -289,8 +290,9 @@ impl Owner {
     }
 
     fn changed_since(&self, revision: u64) -> Vec<Observed> {
-        let all = self.slots.keys().filter_map(|alias| self.observe(alias));
-        all.filter(|observed| observed.revision > revision).collect()
+        let is_newer = |slot: &Slot| slot.shown.as_ref().map_or(0, |shown| shown.revision) > revision;
+        let newer = self.slots.iter().filter(|(_, slot)| is_newer(slot));
+        newer.filter_map(|(alias, _)| self.observe(alias)).collect()
     }
 
     fn living(&self) -> Vec<Living> {

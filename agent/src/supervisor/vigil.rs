@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
-use super::owner::Event;
+use super::{lane::Lane, owner::Event};
 use crate::{
     life,
     os::{Accounts, Ending, Os, Tree},
@@ -40,6 +43,7 @@ pub(super) struct Vigil {
     pub(super) outputs: Outputs,
     /// Where its output begins.
     pub(super) output_from: u64,
+    pub(super) lane: Lane,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -102,12 +106,17 @@ impl Vigil {
 
     async fn look_at_remains(&self, ending: Ending) -> Remains {
         let (tree, outputs, alias) = (self.tree.clone(), self.outputs.clone(), self.alias.clone());
-        let from = self.output_from;
-        let look = tokio::task::spawn_blocking(move || {
-            (tree.accounts(), tree.notes(), outputs.tail(&alias, from, LAST_LINES, LAST_BYTES))
-        });
+        let (from, lane) = (self.output_from, self.lane.clone());
+        let (tell, told) = oneshot::channel();
+        let look = move || {
+            let last_output = outputs.tail(&alias, from, LAST_LINES, LAST_BYTES);
+            // Nobody listens any more where it took too long.
+            let _ = tell.send((tree.accounts(), tree.notes(), last_output));
+            tree.release();
+        };
+        tokio::spawn(async move { lane.run(look).await });
         // What can not be looked at in time is not told.
-        let looked = timeout(LOOK_PATIENCE, look).await.ok().and_then(Result::ok);
+        let looked = timeout(LOOK_PATIENCE, told).await.ok().and_then(Result::ok);
         let (accounts, notes, last_output) = looked.unwrap_or_default();
         Remains { ending, accounts, notes, last_output, ..Remains::default() }
     }
