@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a program holds in memory, in MiB.
+/// What a program holds in memory, in MiB, and with how many threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
     /// All that is resident.
@@ -16,6 +16,8 @@ pub struct Memory {
     pub proportional: f64,
     /// What only it has.
     pub private: f64,
+    /// Its threads: each has a stack, and mostly a heap of its own.
+    pub threads: usize,
 }
 
 impl Memory {
@@ -27,14 +29,15 @@ impl Memory {
             values.map(|value| value.trim().parse::<f64>().expect("a number") / 1024.0).sum()
         };
         let private = mib("Private_Clean:") + mib("Private_Dirty:");
-        Self { resident: mib("Rss:"), proportional: mib("Pss:"), private }
+        let threads = threads(pid).len();
+        Self { resident: mib("Rss:"), proportional: mib("Pss:"), private, threads }
     }
 }
 
 impl Display for Memory {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { resident, proportional, private } = self;
-        write!(f, "RSS {resident:>8.1} MiB  PSS {proportional:>8.1} MiB  private {private:>4.1} MiB")
+        let Self { resident, proportional, private, threads } = self;
+        write!(f, "RSS {resident:>5.1} MiB, PSS {proportional:.1}, private {private:.1}, {threads} threads")
     }
 }
 
