@@ -1,20 +1,15 @@
 //! What a stop costs, from the REST call to the proof, beside the floor that the kernel sets and a peer on the same
 //! machine; how many reads a second are answered; and what each part weighs when idle.
 //!
-//! `cargo bench -p belay-tests`. The peer is supervisord, where it is installed (`pip install supervisor`).
+//! `cargo bench -p belay-tests --bench stop`. The peer is supervisord, where it is installed (`pip install supervisor`).
 
 #![allow(clippy::print_stdout)] // what a benchmark is for
 
-use std::{
-    fs,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use belay_tests::{Client, Fleet, HostSetup, Programs, Supervisor, Supervisord, is_gone, wait_for};
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+use belay_tests::{
+    Client, Fleet, HostSetup, Memory, Programs, Supervisor, Supervisord, Times, floor::Sleepers, is_gone,
+    wait_for,
 };
 
 const STOPS: usize = 300;
@@ -29,11 +24,11 @@ async fn main() {
     println!("idle: resident memory");
     let (server, gateway, agent) = (fleet.server.pid(), fleet.gateway.pid(), fleet.agent(0).pid());
     for (name, pid) in [("server", server), ("gateway", gateway), ("agent", agent)] {
-        println!("  {name:<34} {:>8.1} MiB", resident(pid));
+        println!("  {name:<34} {}", Memory::of(pid));
     }
 
     println!("stop of `sleep infinity`, {STOPS} times");
-    report("floor: kill and pidfd", (0..STOPS).map(|_| floor()).collect());
+    report("floor: kill and pidfd", (0..STOPS).map(|_| Sleepers::start(1).0.stop()).collect());
     report("Belay: REST, proven, audited", rest_stops(&fleet).await);
     match supervisord(&fleet).await {
         Some(times) => report("supervisord: XML-RPC stopProcess", times),
@@ -44,27 +39,6 @@ async fn main() {
     let (reads, times) = reads(&fleet).await;
     println!("  {:<34} {:>8.0} /s", "through gateway and server", reads);
     report("latency", times);
-}
-
-/// The bare kernel: a signal through a pidfd, and the wait for its end.
-fn floor() -> Duration {
-    let mut child = Command::new("/bin/sleep").arg("infinity").spawn().expect("started");
-    let pid = Pid::from_raw(child.id().cast_signed()).expect("a pid");
-    wait_for_exec(child.id().cast_signed());
-    let start = Instant::now();
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("opened");
-    pidfd_send_signal(&pidfd, Signal::TERM).expect("signalled");
-    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).expect("awaited");
-    let spent = start.elapsed();
-    child.wait().expect("reaped");
-    spent
-}
-
-/// A process that was forked and has not yet become `sleep` dies another death.
-fn wait_for_exec(pid: i32) {
-    while fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() != "sleep") {
-        std::hint::spin_loop();
-    }
 }
 
 async fn rest_stops(fleet: &Fleet) -> Vec<Duration> {
@@ -129,14 +103,6 @@ async fn read(client: Client, path: String, until: Instant) -> Vec<Duration> {
     times
 }
 
-fn report(what: &str, mut times: Vec<Duration>) {
-    times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    println!("  {what:<34} p50 {:>7.3} ms   p99 {:>7.3} ms   max {:>7.3} ms", at(0.5), at(0.99), at(1.0));
-}
-
-fn resident(pid: i32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("a number") / 1024.0
+fn report(what: &str, times: Vec<Duration>) {
+    println!("  {what:<34} {}", Times::from(times));
 }

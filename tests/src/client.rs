@@ -1,10 +1,13 @@
 //! Calls as a REST caller and as a gRPC caller make them.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use belay_proto::v1::{
-    agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-    host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
-    task_service_client::TaskServiceClient, user_service_client::UserServiceClient,
+use belay_proto::{
+    agent::v1::agent_service_client::AgentServiceClient,
+    v1::{
+        agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        task_service_client::TaskServiceClient, user_service_client::UserServiceClient,
+    },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -178,6 +181,8 @@ impl Wire {
     }
 
     services! {
+        /// An agent, by the fleet's token.
+        orders: AgentServiceClient,
         /// Hosts.
         hosts: HostServiceClient,
         /// Agents.

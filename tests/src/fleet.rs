@@ -14,7 +14,10 @@ use http::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Caller, Client, GRACE, Ledger, Part, Proxy, Victim, Wire, cgroup::remove_cgroups, wait_for};
+use crate::{
+    Caller, Client, GRACE, Ledger, Part, Proxy, Victim, Wire, cgroup::remove_cgroups, marked::end_marked,
+    wait_for,
+};
 
 /// What a host of a fleet runs.
 #[derive(Debug, Clone)]
@@ -23,6 +26,7 @@ pub struct HostSetup {
     cgroup: &'static str,
     proxied: bool,
     mistaken: bool,
+    installed: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +59,7 @@ impl Declared {
 impl HostSetup {
     /// A host that runs nothing yet.
     pub fn new() -> Self {
-        Self { processes: Vec::new(), cgroup: "auto", proxied: false, mistaken: false }
+        Self { processes: Vec::new(), cgroup: "auto", proxied: false, mistaken: false, installed: None }
     }
 
     /// A worker: a victim of this shape.
@@ -86,6 +90,14 @@ impl HostSetup {
     #[must_use]
     pub fn base(self, alias: &str) -> Self {
         self.declare(alias, Program::Victim("plain".into()), false, LONG_GRACE)
+    }
+
+    /// Its agent is as it is on a host: this program, the `belay-agent`, its own log level, and the heartbeat that a
+    /// server asks for by default.
+    #[must_use]
+    pub fn as_installed(mut self, program: &Path) -> Self {
+        self.installed = Some(program.to_owned());
+        self
     }
 
     /// Does without cgroups.
@@ -161,7 +173,13 @@ impl Fleet {
         let program = PathBuf::from(program);
         let at = |name: &str| folder.path().join(name).display().to_string();
         // Three of them are missed soon where a large host and its tests share a small machine.
-        let heartbeat = if hosts.iter().any(|host| host.processes.len() > 5) { "2s" } else { "200ms" };
+        let heartbeat = if hosts.iter().any(|host| host.installed.is_some()) {
+            "5s"
+        } else if hosts.iter().any(|host| host.processes.len() > 5) {
+            "2s"
+        } else {
+            "200ms"
+        };
 
         fs::write(
             at("server.toml"),
@@ -245,8 +263,11 @@ impl Fleet {
         }
         let path = at(".toml");
         fs::write(&path, config).expect("written");
-        let mut agent =
-            Part::new(&self.program, &["agent", "--config", &path.display().to_string()], at(".log"));
+        let path = path.display().to_string();
+        let mut agent = match &setup.installed {
+            Some(program) => Part::new(program, &["--config", &path], at(".log")).logging("info"),
+            None => Part::new(&self.program, &["agent", "--config", &path], at(".log")),
+        };
         agent.start();
         self.hosts.push(Host { agent, proxy, ledgers, name });
 
@@ -282,6 +303,13 @@ impl Fleet {
     /// A gRPC caller who may do everything.
     pub fn wire(&self) -> Wire {
         Wire::user(&self.server_address(), "admin", &self.password)
+    }
+
+    /// A gRPC caller who orders the agent of a host, as the server does.
+    pub fn agent_wire(&self, host: usize) -> Wire {
+        let token = fs::read_to_string(self.folder.path().join("server/fleet.token")).expect("the token");
+        let port = FIRST_AGENT_PORT + u16::try_from(host).expect("few hosts");
+        Wire::new(&format!("{}:{port}", self.address), &format!("Bearer {}", token.trim()))
     }
 
     /// `HOST:PORT` of the server.
@@ -404,7 +432,12 @@ impl Drop for Fleet {
                 host.agent.kill();
             }
             host.ledgers.values().for_each(Ledger::end_all);
-            remove_cgroups(&self.folder.path().join(format!("{}-state/identity", host.name)));
+            let identity = self.folder.path().join(format!("{}-state/identity", host.name));
+            // Those who keep no ledger.
+            if let Ok(identity) = fs::read_to_string(&identity) {
+                end_marked(&format!("BELAY_INSTANCE={}/", identity.trim()));
+            }
+            remove_cgroups(&identity);
         }
     }
 }

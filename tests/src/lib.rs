@@ -8,12 +8,16 @@ mod campaign;
 mod cgroup;
 mod client;
 mod fleet;
+pub mod floor;
 mod ledger;
+mod marked;
 mod part;
 mod proxy;
 mod shape;
 mod supervisord;
+mod times;
 mod victims;
+mod weight;
 
 pub use campaign::{Caller, Stop, Supervisor, start_all, stop_all};
 pub use cgroup::cgroup_mount;
@@ -24,7 +28,9 @@ pub use part::Part;
 pub use proxy::Proxy;
 pub use shape::Shape;
 pub use supervisord::{Programs, Supervisord};
+pub use times::Times;
 pub use victims::{DEFECTOR, End, GHOST, GRACE, VICTIMS, Victim};
+pub use weight::{Effort, Memory};
 
 use std::{
     fmt::Debug,

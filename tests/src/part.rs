@@ -18,6 +18,7 @@ pub struct Part {
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
+    filter: &'static str,
     child: Option<Child>,
 }
 
@@ -25,7 +26,15 @@ impl Part {
     /// A part that is not running yet. What it logs goes to `log`.
     pub fn new(program: &Path, arguments: &[&str], log: PathBuf) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { program: program.to_owned(), arguments, log, child: None }
+        let filter = "info,belay_server=debug,belay_agent=debug";
+        Self { program: program.to_owned(), arguments, log, filter, child: None }
+    }
+
+    /// Logs what this filter lets through, instead of all that helps with a failing test.
+    #[must_use]
+    pub fn logging(mut self, filter: &'static str) -> Self {
+        self.filter = filter;
+        self
     }
 
     /// Starts it, once more where it ended.
@@ -34,7 +43,7 @@ impl Part {
         let log = File::options().append(true).create(true).open(&self.log).expect("a log");
         let child = Command::new(&self.program)
             .args(&self.arguments)
-            .env("RUST_LOG", "info,belay_server=debug,belay_agent=debug")
+            .env("RUST_LOG", self.filter)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

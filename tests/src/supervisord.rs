@@ -15,13 +15,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Ledger, Supervisor, Victim, wait_for};
+use crate::{Ledger, Supervisor, Victim, marked::end_marked, wait_for};
 
-/// A running supervisord. It ends when it is dropped, victims included.
+/// A running supervisord. It ends when it is dropped, what it runs included.
 #[derive(Debug)]
 pub struct Supervisord {
     address: String,
     child: Child,
+    mark: String,
     ledgers: BTreeMap<String, Ledger>,
 }
 
@@ -77,9 +78,32 @@ impl Supervisord {
         fs::write(&config, text).expect("written");
         let mut command = Command::new(env::var_os("SUPERVISORD").unwrap_or_else(|| "supervisord".into()));
         command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let peer = Self { address, child: command.spawn().ok()?, ledgers };
+        // What it runs inherits it.
+        command.env(MARK, &folder);
+        let mark = format!("{MARK}={}", folder.display());
+        let peer = Self { address, child: command.spawn().ok()?, mark, ledgers };
         wait_for("supervisord listens", async || TcpStream::connect(&peer.address).await).await;
         Some(peer)
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// Starts every program, and answers when all run.
+    pub async fn start_all(&self) -> String {
+        self.call("startAllProcesses", "").await
+    }
+
+    /// Stops every program, and answers when all are gone.
+    pub async fn stop_all(&self) -> String {
+        self.call("stopAllProcesses", "").await
+    }
+
+    /// What it tells of every program.
+    pub async fn all(&self) -> String {
+        self.call("getAllProcessInfo", "").await
     }
 
     /// What it tells of a program.
@@ -128,8 +152,12 @@ impl Drop for Supervisord {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.ledgers.values().for_each(Ledger::end_all);
+        end_marked(&self.mark);
     }
 }
+
+/// Marks what a peer runs.
+const MARK: &str = "BELAY_PEER";
 
 const DONE: &str = "<boolean>1</boolean>";
 
