@@ -51,6 +51,7 @@ impl Exit {
             Reason::UserExists
             | Reason::LastAdmin
             | Reason::AgentBusy
+            | Reason::AgentCloned
             | Reason::ProcessNotOperable
             | Reason::ProcessUndeclared
             | Reason::Superseded

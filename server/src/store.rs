@@ -23,7 +23,7 @@ pub(crate) use {
     audit::{AuditEntry, AuditRow},
     hosts::Declared,
     local::LocalRecord,
-    operations::{NewOperation, OperationOutcome},
+    operations::{NewOperation, OperationOutcome, Unsettled},
     tasks::{Effects, NewTask},
 };
 

@@ -65,6 +65,7 @@ impl Fleet {
         let hello = Hello {
             identity: Uuid::from_u128(7).to_string(),
             incarnation: Uuid::new_v4().to_string(),
+            boot_id: Uuid::from_u128(8).to_string(),
             address: "127.0.0.1:1".to_owned(),
             name: "host-1".to_owned(),
             processes,

@@ -23,6 +23,7 @@ pub struct HostSetup {
     cgroup: &'static str,
     proxied: bool,
     mistaken: bool,
+    copied: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ impl Declared {
 impl HostSetup {
     /// A host that runs nothing yet.
     pub fn new() -> Self {
-        Self { processes: Vec::new(), cgroup: "auto", proxied: false, mistaken: false }
+        Self { processes: Vec::new(), cgroup: "auto", proxied: false, mistaken: false, copied: false }
     }
 
     /// A worker: a victim of this shape.
@@ -106,6 +107,14 @@ impl HostSetup {
     #[must_use]
     pub fn mistaken_for_the_first(mut self) -> Self {
         self.mistaken = true;
+        self
+    }
+
+    /// Its state folder has a copy of the identity of the first host's agent. Whether the server knows the host, and what
+    /// it says of it, is for the test to see.
+    #[must_use]
+    pub fn copied_from_the_first(mut self) -> Self {
+        self.copied = true;
         self
     }
 
@@ -166,7 +175,8 @@ impl Fleet {
         fs::write(
             at("server.toml"),
             format!(
-                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"{heartbeat}\"\ndrain = \"3s\"\n",
+                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"{heartbeat}\"\n\
+                 clone_silence = \"1s\"\ndrain = \"3s\"\n",
                 at("server")
             ),
         )
@@ -245,11 +255,28 @@ impl Fleet {
         }
         let path = at(".toml");
         fs::write(&path, config).expect("written");
+        if setup.copied {
+            fs::create_dir(at("-state")).expect("a folder");
+            let original = self.folder.path().join(format!("{}-state/identity", self.hosts[0].name));
+            fs::copy(original, at("-state/identity")).expect("copied");
+        }
         let mut agent =
             Part::new(&self.program, &["agent", "--config", &path.display().to_string()], at(".log"));
         agent.start();
         self.hosts.push(Host { agent, proxy, ledgers, name });
 
+        if !setup.copied {
+            self.wait_for_processes(number, &setup).await;
+        }
+        for Declared { alias, program, .. } in &setup.processes {
+            if let Program::Victim(shape) = program {
+                self.ledger(number, alias).wait_for_begun(Victim::of(shape).family).await;
+            }
+        }
+    }
+
+    /// Waits until the server knows that all processes of a host run.
+    async fn wait_for_processes(&self, number: usize, setup: &HostSetup) {
         let path = format!("/api/v2/compute/hosts/{}/agent", self.host_id(number).await);
         let client = self.admin();
         wait_for("the host's processes run", async || {
@@ -262,11 +289,6 @@ impl Fleet {
             if setup.processes.iter().all(runs) { Ok(()) } else { Err(agent.json) }
         })
         .await;
-        for Declared { alias, program, .. } in &setup.processes {
-            if let Program::Victim(shape) = program {
-                self.ledger(number, alias).wait_for_begun(Victim::of(shape).family).await;
-            }
-        }
     }
 
     /// A REST caller without credentials.

@@ -331,13 +331,17 @@ async fn the_audit_trail_tells_how_orders_ended() {
     let (done, unknown) = (operation(host.id), operation(host.id));
     store.accept(done.clone(), None, audit("StopAgentProcess")).await.expect("accepted");
     store.accept(unknown.clone(), None, audit("StartAgentProcess")).await.expect("accepted");
-    assert_eq!(store.unsettled(host.id).await.expect("read"), [] as [Uuid; 0], "somebody waits for them");
+    let unsettled = async |store: &Store| -> Vec<_> {
+        let orders = store.unsettled(host.id).await.expect("read");
+        orders.into_iter().map(|order| order.id).collect()
+    };
+    assert_eq!(unsettled(&store).await, [] as [Uuid; 0], "somebody waits for them");
     drop(store);
     let store = scratch.open().await;
-    assert_eq!(store.unsettled(host.id).await.expect("read"), [done.id, unknown.id], "nobody does any more");
+    assert_eq!(unsettled(&store).await, [done.id, unknown.id], "nobody does any more");
     store.settle(done.id, OperationOutcome::Done, Timestamp::now()).await.expect("settled");
     store.settle(unknown.id, OperationOutcome::Unknown, Timestamp::now()).await.expect("settled");
-    assert_eq!(store.unsettled(host.id).await.expect("read"), [unknown.id]);
+    assert_eq!(unsettled(&store).await, [unknown.id]);
 
     let rows = store.audit_records(None, 10).await.expect("read");
     let told: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.outcome.as_str())).collect();
