@@ -22,7 +22,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 pub(crate) use {
     audit::{AuditEntry, AuditRow},
     hosts::Declared,
-    local::LocalRecord,
+    local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
     tasks::{Effects, NewTask},
 };
