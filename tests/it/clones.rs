@@ -7,7 +7,7 @@ use belay_proto::{
 use belay_tests::{Answer, HostSetup, NOBODY, wait_for};
 use http::StatusCode;
 
-use crate::fleet;
+use crate::{cli::belay, fleet};
 
 /// Hazard A10: while two agents report one identity, both are shown, and no order is sent to either; when one of them is
 /// gone for good, orders work again.
@@ -53,6 +53,12 @@ async fn no_order_reaches_an_agent_that_has_a_copy() {
     let refused = wire.agents().stop_host_agent(stop).await.expect_err("refused");
     assert_eq!(Problem::from_status(&refused).expect("a reason").reason, Reason::AgentCloned);
 
+    for arguments in [&["host", "list"][..], &["agent", "status", "--host", &host_id.to_string()]] {
+        let (code, out, err) = belay(&fleet, arguments);
+        assert_eq!(code, 0, "{out}{err}");
+        assert!(addresses.iter().all(|address| out.contains(address)), "{out}");
+    }
+
     // Reads go on, and a documented answer has no field more.
     let shown = admin.get(&host).await;
     assert_eq!((shown.status, shown.data()["status"].as_str()), (StatusCode::OK, Some("AVAILABLE")));
@@ -73,6 +79,17 @@ async fn no_order_reaches_an_agent_that_has_a_copy() {
     assert_eq!(fleet.ledger(1, "ob_cleaner").terminations(), NOBODY);
     let got = wire.hosts().get_host(GetHostRequest { host_id }).await.expect("an answer").into_inner();
     assert_eq!(got.host.expect("a host").clones, [], "one agent is left");
+
+    // As the hint says: the copy becomes a host of its own.
+    fleet.ledger(1, "ob_cleaner").end_all();
+    for file in ["identity", "journal"] {
+        std::fs::remove_file(fleet.folder().join("host-2-state").join(file)).expect("removed");
+    }
+    fleet.agent(1).start();
+    assert_ne!(fleet.host_id(1).await, host_id);
+    assert_eq!(fleet.host_id(0).await, host_id);
+    let started = admin.post(&format!("{process}/start")).await;
+    assert_eq!(started.status, StatusCode::OK, "{}", started.text);
 
     let log = fleet.server.log_text();
     for event in ["Agents have one identity", "One agent has the identity again"] {
