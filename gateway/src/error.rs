@@ -42,7 +42,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::BodyTooLarge => (Http::PAYLOAD_TOO_LARGE, 1003, "COM10003"),
         Reason::UserExists | Reason::LastAdmin => (Http::CONFLICT, 1005, "COM10005"),
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
-        Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::AgentCloned | Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),
         Reason::AgentUnreachable | Reason::WrongAgent => (Http::SERVICE_UNAVAILABLE, 0, "CMP10001"),
         // Not known is not failed, so no code that says "failed".
@@ -195,6 +195,7 @@ mod tests {
         USER_EXISTS            409 COM10005 1005
         LAST_ADMIN             409 COM10005 1005
         AGENT_BUSY             409 CMP07019 7019
+        AGENT_CLONED           409 COM10005 1005
         PROCESS_NOT_OPERABLE   409 COM10005 1005
         PROCESS_UNDECLARED     409 CMP07054 0
         AGENT_UNREACHABLE      503 CMP10001 0

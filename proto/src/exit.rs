@@ -41,6 +41,7 @@ impl Exit {
             Reason::UserExists
             | Reason::LastAdmin
             | Reason::AgentBusy
+            | Reason::AgentCloned
             | Reason::ProcessNotOperable
             | Reason::ProcessUndeclared
             | Reason::Superseded

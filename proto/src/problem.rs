@@ -68,6 +68,8 @@ reasons! {
     LastAdmin = "LAST_ADMIN", FailedPrecondition;
     /// A task holds the host, or the agent is in a state in which it can not take the order.
     AgentBusy = "AGENT_BUSY", FailedPrecondition;
+    /// More than one living agent reports the identity of the host: an order could reach the wrong one.
+    AgentCloned = "AGENT_CLONED", FailedPrecondition;
     /// A base process, which is ordered only with the whole agent.
     ProcessNotOperable = "PROCESS_NOT_OPERABLE", FailedPrecondition;
     /// The agent of the host does not declare the process any more.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -92,6 +93,20 @@ pub(crate) struct Order {
     pub(crate) trace: Trace,
     /// By when the agent must have ended the work. `None` leaves it to the stop settings there.
     pub(crate) budget: Option<Duration>,
+    /// Whether an earlier server may have sent it.
+    pub(crate) resumed: bool,
+}
+
+impl Order {
+    fn asked(&self) -> Asked {
+        let (alias, stops) = match &self.verb {
+            Verb::Stop(alias) | Verb::ForceStop(alias) => (Some(alias.clone()), true),
+            Verb::Start(alias) | Verb::Restart(alias) => (Some(alias.clone()), false),
+            Verb::StopAll => (None, true),
+            Verb::StartAll => (None, false),
+        };
+        Asked { id: self.id, alias, stops }
+    }
 }
 
 /// Why an order or a question has no answer.
@@ -101,6 +116,43 @@ pub(crate) enum NoAnswer {
     Refused(Problem),
     /// Nothing was heard: it may have arrived, or not.
     Lost(Status),
+    /// What was heard can not be: it can not be read, or contradicts what was asked (hazard A14). It is no outcome.
+    Wrong(String),
+}
+
+impl NoAnswer {
+    /// What a caller is told of an agent that was asked and gave no answer.
+    pub(crate) fn into_error(self, fleet: &Fleet, host: HostId) -> Error {
+        match (self, fleet.reachable(host)) {
+            (Self::Refused(problem), _) => Error::Agent(problem),
+            (Self::Wrong(what), _) => Error::WrongAnswer { host, what },
+            (Self::Lost(_), Err(cloned @ Error::AgentCloned { .. })) => cloned,
+            (Self::Lost(status), _) => {
+                let age = fleet.host(host).ok().and_then(|view| view.silence());
+                Error::AgentUnreachable { host, age, source: Some(Box::new(status)) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(problem) => write!(f, "{}", problem.message),
+            Self::Lost(status) => write!(f, "{}", status.message()),
+            Self::Wrong(what) => write!(f, "its answer can not be: {what}"),
+        }
+    }
+}
+
+/// What an answer about an order must be about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) id: Uuid,
+    /// The one process that was ordered; `None` where it was all of them.
+    pub(crate) alias: Option<String>,
+    /// Whether nothing of it may be alive when the order is done.
+    pub(crate) stops: bool,
 }
 
 /// The agents of the fleet, as the server calls them.
@@ -124,6 +176,9 @@ impl Agents {
 
     /// Has an order carried out: sends it, and after a lost connection sends it again under the same operation id, for
     /// as long as `patience`. `deadline` bounds the whole.
+    ///
+    /// What may have arrived is sent again to another life of the agent only when it is that of the same host, for all that
+    /// can be known (hazard A10): a copy would do it a second time, on a wrong host.
     pub(crate) async fn carry_out(
         &self,
         fleet: &Fleet,
@@ -133,20 +188,21 @@ impl Agents {
         deadline: Instant,
     ) -> Result<Operation, NoAnswer> {
         let mut lost_since: Option<Instant> = None;
+        let mut sent_to: Option<String> = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let lost = match self.send(fleet, host, order, deadline).await {
+            let lost = match self.send(fleet, host, order, &mut sent_to, deadline).await {
                 Ok(operation) if operation.state != OperationState::Running => return Ok(operation),
-                Ok(_) => Status::unavailable("the agent answered before the operation had ended"),
+                Ok(_) => NoAnswer::Wrong("the operation goes on, and that is no answer to an order".into()),
                 Err(NoAnswer::Refused(problem)) => return Err(NoAnswer::Refused(problem)),
-                Err(NoAnswer::Lost(status)) => status,
+                Err(lost) => lost,
             };
             let since = *lost_since.get_or_insert_with(|| {
                 warn!(%host, operation = %order.id, error = %lost, "No answer from the agent; asking again.");
                 Instant::now()
             });
             if since.elapsed() + pause > patience || Instant::now() + pause > deadline {
-                return Err(NoAnswer::Lost(lost));
+                return Err(lost);
             }
             sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
@@ -158,14 +214,15 @@ impl Agents {
         &self,
         fleet: &Fleet,
         host: HostId,
-        id: Uuid,
+        asked: &Asked,
     ) -> Result<Option<Operation>, NoAnswer> {
         let agent = reachable(fleet, host)?;
         let mut client = self.client(&agent.address)?;
-        let request = self.request(&agent, pb::GetOperationRequest { operation_id: id.to_string() }, None);
+        let operation_id = asked.id.to_string();
+        let request = self.request(&agent, pb::GetOperationRequest { operation_id }, None);
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_operation(request)).await;
         match answer {
-            Ok(answer) => Ok(Some(read(answer.operation)?)),
+            Ok(answer) => Ok(Some(read(answer.operation, asked)?)),
             Err(NoAnswer::Refused(problem)) if problem.reason == Reason::OperationUnknown => Ok(None),
             Err(error) => Err(error),
         }
@@ -182,7 +239,7 @@ impl Agents {
         let mut client = self.client(&agent.address)?;
         let request = self.request(&agent, pb::GetInventoryRequest {}, Some(trace));
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_inventory(request)).await?;
-        answer.processes.into_iter().map(|process| observed(process).map_err(garbled)).collect()
+        answer.processes.into_iter().map(|process| observed(process).map_err(NoAnswer::Wrong)).collect()
     }
 
     /// Reads a log, over a connection of its own: a reader that does not take what it asked for fills that one, and
@@ -195,7 +252,7 @@ impl Agents {
         trace: Trace,
     ) -> Result<Log, NoAnswer> {
         use pb::read_log_request::From;
-        let agent = reachable(fleet, read.host)?;
+        let agent = fleet.reporting(read.host).map_err(lost)?;
         let channel = endpoint(&agent.address)?
             .initial_stream_window_size(LOG_WINDOW)
             .initial_connection_window_size(LOG_WINDOW)
@@ -221,9 +278,18 @@ impl Agents {
         fleet: &Fleet,
         host: HostId,
         order: &Order,
+        sent_to: &mut Option<String>,
         deadline: Instant,
     ) -> Result<Operation, NoAnswer> {
         let agent = reachable(fleet, host)?;
+        let is_new_there = match sent_to {
+            None => order.resumed,
+            Some(incarnation) => *incarnation != agent.incarnation,
+        };
+        if is_new_there && !fleet.in_doubt_for(host).is_zero() {
+            return Err(lost(Error::AgentDoubted(host)));
+        }
+        *sent_to = Some(agent.incarnation.clone());
         let mut client = self.client(&agent.address)?;
         let wire = Some(pb::Order {
             operation_id: order.id.to_string(),
@@ -264,7 +330,7 @@ impl Agents {
                 bounded(deadline, client.start_all_processes(request)).await?.operation
             }
         };
-        read(operation)
+        read(operation, &order.asked())
     }
 
     /// One connection for each address, made when it is first needed and again when it is lost.
@@ -326,7 +392,11 @@ fn endpoint(address: &str) -> Result<Endpoint, NoAnswer> {
 }
 
 fn reachable(fleet: &Fleet, host: HostId) -> Result<Reachable, NoAnswer> {
-    fleet.reachable(host).map_err(|error| NoAnswer::Lost(Status::unavailable(error.to_string())))
+    fleet.reachable(host).map_err(lost)
+}
+
+fn lost(error: Error) -> NoAnswer {
+    NoAnswer::Lost(Status::unavailable(error.to_string()))
 }
 
 async fn bounded<T>(
@@ -347,11 +417,9 @@ fn no_answer(status: Status) -> NoAnswer {
     }
 }
 
-fn read(operation: Option<pb::Operation>) -> Result<Operation, NoAnswer> {
-    operation.ok_or_else(|| "it has no operation".to_owned()).and_then(Operation::read).map_err(garbled)
-}
-
-/// An answer that can not be read is no answer: the agent is asked again.
-fn garbled(what: String) -> NoAnswer {
-    NoAnswer::Lost(Status::data_loss(format!("the agent's answer cannot be read: {what}")))
+/// Reads what an agent says of an operation, and holds it against what was asked.
+fn read(operation: Option<pb::Operation>, asked: &Asked) -> Result<Operation, NoAnswer> {
+    let read = operation.ok_or_else(|| "it has no operation".to_owned()).and_then(Operation::read);
+    let checked = read.and_then(|operation| operation.check(asked).map(|()| operation));
+    checked.map_err(NoAnswer::Wrong)
 }

@@ -23,6 +23,11 @@ pub struct Config {
     /// How often an agent reports at least. A host is OFFLINE after three times this. Default: 5 s.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
+    /// How long a copy of an agent's identity must not have been heard until orders for its host are taken again; and how
+    /// long an agent that came back from another boot or address may be a copy. Longer than an agent pauses before it
+    /// connects again, with the time that an attempt takes. Never less than three times `heartbeat`. Default: 30 s.
+    #[serde(with = "humantime_serde")]
+    pub clone_silence: Duration,
     /// How long a shutdown waits for what runs. Default: 10 s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
@@ -35,6 +40,7 @@ impl Default for Config {
             data: PathBuf::from("/var/lib/belay-server"),
             allow_plaintext: false,
             heartbeat: Duration::from_secs(5),
+            clone_silence: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
     }
@@ -69,6 +75,9 @@ pub enum ConfigError {
     /// The heartbeat is out of bounds.
     #[error("`heartbeat` is {0:?}; it must be from 100ms to 1h")]
     Heartbeat(Duration),
+    /// The silence of a copy is out of bounds.
+    #[error("`clone_silence` is {0:?}; it must be at most 1h")]
+    CloneSilence(Duration),
 }
 
 impl Config {
@@ -95,6 +104,9 @@ impl Config {
         }
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.heartbeat) {
             return Err(ConfigError::Heartbeat(self.heartbeat));
+        }
+        if self.clone_silence > Duration::from_secs(3600) {
+            return Err(ConfigError::CloneSilence(self.clone_silence));
         }
         Ok(())
     }
@@ -139,5 +151,6 @@ mod tests {
         check("listen = \"0.0.0.0:9440\"", "allow_plaintext = true");
         check("listen = \"0.0.0.0:9440\"\nallow_plaintext = true", "ok");
         check("heartbeat = \"1ms\"", "from 100ms to 1h");
+        check("clone_silence = \"2h\"", "at most 1h");
     }
 }

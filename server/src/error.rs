@@ -144,6 +144,27 @@ pub enum Error {
         #[source]
         source: Option<Box<Status>>,
     },
+    /// More than one living agent has the identity of the host's.
+    #[error("{} agents report the identity of host {host}: {}", agents.len(), agents.join(" and "))]
+    AgentCloned {
+        /// The host.
+        host: HostId,
+        /// Each of them, for a person who has to tell them apart.
+        agents: Vec<String>,
+    },
+    /// Another agent with the identity of the host's may live, which is not known yet.
+    #[error("another agent with the identity of host {0} may live, which is being found out")]
+    AgentDoubted(HostId),
+    /// The agent's answer contradicts the order.
+    #[error(
+        "the agent of host {host} answered what can not be: {what}; what became of the order is not known yet"
+    )]
+    WrongAnswer {
+        /// The host.
+        host: HostId,
+        /// The contradiction.
+        what: String,
+    },
     /// The effect was not proven in time.
     #[error("{what} was not proven within {waited:?}; the order goes on")]
     NotProven {
@@ -238,6 +259,19 @@ impl From<&Error> for Problem {
                      `GET /api/v2/compute/hosts/{host}` shows when it last reported"
                 ))
                 .retry_after(Duration::from_secs(5)),
+            Error::AgentCloned { host, .. } => {
+                told(Reason::AgentCloned).target(format!("hosts/{host}")).hint(
+                    "on the host that is the copy: stop its processes with `belay-agent ctl stop --all`, end its agent, \
+                     remove `identity` and `journal` from its state folder and start it again; it becomes a host of its own",
+                )
+            }
+            Error::AgentDoubted(host) => told(Reason::AgentUnreachable)
+                .target(format!("hosts/{host}"))
+                .hint("try again in a few seconds")
+                .retry_after(Duration::from_secs(5)),
+            Error::WrongAnswer { host, .. } => told(Reason::NotProven)
+                .target(format!("hosts/{host}"))
+                .hint("read the process again before the order is repeated, and look at the agent's log"),
             Error::NotProven { host, process, .. } => told(Reason::NotProven)
                 .target(target(*host, *process))
                 .hint(format!("read the process again: `belay process get --host {host} {process}`")),

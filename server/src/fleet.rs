@@ -12,8 +12,10 @@ use belay_proto::{HostId, ProcessId, TaskId};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::{
+    clones::{Agent, Clones, Twin},
     error::Error,
     host::{AgentState, Facts, Host},
     process::{Observed, Process},
@@ -28,7 +30,9 @@ pub(crate) struct Fleet {
     hosts: RwLock<BTreeMap<HostId, Entry>>,
     /// A host whose agent was silent for longer is offline.
     patience: Duration,
-    /// Woken when an agent connects.
+    /// A copy of an agent that was not heard for longer is gone.
+    silence: Duration,
+    /// Woken when an agent connects, and when what is known of its copies changes.
     connected: Notify,
 }
 
@@ -38,6 +42,14 @@ struct Entry {
     processes: BTreeMap<ProcessId, Process>,
     task: Option<TaskId>,
     link: Option<Link>,
+    /// Streams of other lives of the agent that came back after another one had taken their place: late words of the dead,
+    /// or copies. What they say of processes is not taken in.
+    beside: Vec<Link>,
+    clones: Clones,
+    /// Whether the agent took the place of one on another host whose stream was open: that one would come back soon.
+    supplanted: bool,
+    /// Whether that it has copies was logged.
+    told_of_clones: bool,
     unsaved: BTreeSet<ProcessId>,
 }
 
@@ -45,6 +57,7 @@ struct Entry {
 #[derive(Debug)]
 struct Link {
     incarnation: String,
+    welcomed: Instant,
     last_report: Instant,
     /// Ends the stream when a newer one takes its place.
     stream: CancellationToken,
@@ -59,6 +72,10 @@ pub(crate) struct HostView {
     pub(crate) online: bool,
     /// The age of the last report of this server's life.
     pub(crate) report_age: Option<Duration>,
+    /// The agents that live at the same time with the identity of this one, itself included. Empty where there is one.
+    pub(crate) clones: Vec<Twin>,
+    /// Whether another agent with its identity may live, which is not known yet.
+    doubted: bool,
 }
 
 /// An agent that can be called.
@@ -68,6 +85,8 @@ pub(crate) struct Reachable {
     pub(crate) address: String,
     /// Who must be there: an address may have come to another agent.
     pub(crate) identity: String,
+    /// Which life of it.
+    pub(crate) incarnation: String,
 }
 
 /// What is worth writing back: last observations, and when each host last reported.
@@ -79,14 +98,18 @@ pub(crate) struct Unsaved {
 
 impl Fleet {
     /// A fleet as the database knows it; no agent has reported yet.
-    pub(crate) fn new(hosts: Vec<(Host, Vec<Process>)>, patience: Duration) -> Self {
+    pub(crate) fn new(hosts: Vec<(Host, Vec<Process>)>, patience: Duration, silence: Duration) -> Self {
+        let silence = silence.max(patience);
         let entry = |(host, processes): (Host, Vec<Process>)| {
-            let processes = processes.into_iter().map(|process| (process.id, process)).collect();
-            (host.id, Entry { host, processes, task: None, link: None, unsaved: BTreeSet::new() })
+            let before = Some(Agent::of(&host.facts, String::new()));
+            let mut entry = Entry::new(host, before, silence);
+            entry.processes.extend(processes.into_iter().map(|process| (process.id, process)));
+            (entry.host.id, entry)
         };
         Self {
             hosts: RwLock::new(hosts.into_iter().map(entry).collect()),
             patience,
+            silence,
             connected: Notify::new(),
         }
     }
@@ -126,51 +149,108 @@ impl Fleet {
     /// Where orders for a host go, and whom they are for.
     ///
     /// # Errors
-    /// [`Error::HostUnknown`], or [`Error::AgentUnreachable`] where its agent does not report.
+    /// [`Error::HostUnknown`]; [`Error::AgentCloned`] and [`Error::AgentDoubted`] where an order could reach the wrong host;
+    /// [`Error::AgentUnreachable`] where its agent does not report.
     pub(crate) fn reachable(&self, host: HostId) -> Result<Reachable, Error> {
+        let view = self.host(host)?;
+        if !view.clones.is_empty() {
+            return Err(Error::AgentCloned {
+                host,
+                agents: view.clones.iter().map(Twin::to_string).collect(),
+            });
+        }
+        if view.online && view.doubted {
+            return Err(Error::AgentDoubted(host));
+        }
+        self.reporting(host)
+    }
+
+    /// Where questions go that only a person asks: also while the agent has a copy, to the one whose state is shown.
+    ///
+    /// # Errors
+    /// [`Error::HostUnknown`], or [`Error::AgentUnreachable`] where its agent does not report.
+    pub(crate) fn reporting(&self, host: HostId) -> Result<Reachable, Error> {
         let view = self.host(host)?;
         match view.online {
             true => {
-                let Facts { address, identity, .. } = view.host.facts;
-                Ok(Reachable { address, identity })
+                let Facts { address, identity, incarnation, .. } = view.host.facts;
+                Ok(Reachable { address, identity, incarnation })
             }
             false => Err(Error::AgentUnreachable { host, age: view.silence(), source: None }),
         }
     }
 
     /// Waits until the agent of a host reports.
-    pub(crate) async fn until_reachable(&self, host: HostId) {
+    ///
+    /// # Errors
+    /// [`Error::AgentCloned`]: only a person can end that.
+    pub(crate) async fn until_reachable(&self, host: HostId) -> Result<(), Error> {
         loop {
             // Enlisted before the look, so that no connection in between is missed.
             let connected = self.connected.notified();
-            if self.reachable(host).is_ok() {
-                return;
+            match self.reachable(host) {
+                Ok(_) => return Ok(()),
+                Err(cloned @ Error::AgentCloned { .. }) => return Err(cloned),
+                Err(_) => connected.await,
             }
-            connected.await;
         }
     }
 
-    /// An agent opened its stream, which ends with its token. An older stream of it is ended.
+    /// How much longer there may be another agent, on another host, with the identity of a host's: one that knows of orders
+    /// that this one does not know of.
+    pub(crate) fn in_doubt_for(&self, host: HostId) -> Duration {
+        self.read().get(&host).map_or(self.silence, |entry| entry.clones.in_doubt_for(Instant::now()))
+    }
+
+    /// An agent says hello. Where it is another life of one whose stream is open, and came back after that one had taken
+    /// its place, its stream stays open beside that one until it is known whether both live; gives their host then.
+    /// `None` leaves it to [`Self::connect`].
+    pub(crate) fn connect_beside(
+        &self,
+        identity: &str,
+        agent: &Agent,
+        stream: &CancellationToken,
+    ) -> Option<HostId> {
+        let mut hosts = self.write();
+        let (id, entry) = hosts.iter_mut().find(|(_, entry)| entry.host.facts.identity == identity)?;
+        let comes_back = entry.clones.knows(&agent.incarnation);
+        let is_another = entry.link.as_ref().is_some_and(|link| link.incarnation != agent.incarnation);
+        if !(comes_back && is_another) {
+            return None;
+        }
+        let at = Instant::now();
+        entry.clones.hello(agent.clone(), at);
+        entry.end_beside(|link| link.incarnation == agent.incarnation);
+        entry.beside.push(Link::new(agent.incarnation.clone(), at, stream.clone()));
+        warn!(
+            host = %id, name = agent.name, address = agent.address, incarnation = agent.incarnation,
+            "An agent came back after another one with its identity had taken its place; no order is sent until it is \
+             known which of them live.",
+        );
+        Some(*id)
+    }
+
+    /// An agent opened its stream, which ends with its token. Older streams of it are ended: whoever lives comes back.
     pub(crate) fn connect(
         &self,
         host: Host,
+        agent: Agent,
         processes: Vec<(Process, Option<Observed>)>,
         now: Timestamp,
         stream: CancellationToken,
     ) {
         let mut hosts = self.write();
         let id = host.id;
-        let entry = hosts.entry(id).or_insert_with(|| Entry {
-            host: host.clone(),
-            processes: BTreeMap::new(),
-            task: None,
-            link: None,
-            unsaved: BTreeSet::new(),
-        });
+        let entry = hosts.entry(id).or_insert_with(|| Entry::new(host.clone(), None, self.silence));
+        let at = Instant::now();
         let same_life = entry.link.as_ref().is_some_and(|link| link.incarnation == host.facts.incarnation);
+        let same_host = agent.is_on_host_of(&Agent::of(&entry.host.facts, String::new()));
+        entry.supplanted |= entry.link.is_some() && !same_life && !same_host;
+        entry.clones.hello(agent, at);
         if let Some(link) = entry.link.take() {
             link.stream.cancel();
         }
+        entry.end_beside(|_| true);
         for (mut process, observed) in processes {
             if let Some(known) = entry.processes.get(&process.id) {
                 process.observed = known.observed.clone();
@@ -184,8 +264,7 @@ impl Fleet {
             }
             entry.processes.insert(process.id, process);
         }
-        entry.link =
-            Some(Link { incarnation: host.facts.incarnation.clone(), last_report: Instant::now(), stream });
+        entry.link = Some(Link::new(host.facts.incarnation.clone(), at, stream));
         // What the agent is meant to do was not the report's to say: keep what tasks have set meanwhile.
         let agent_state = entry.host.agent_state;
         entry.host = Host { agent_state, ..host };
@@ -193,10 +272,12 @@ impl Fleet {
         self.connected.notify_waiters();
     }
 
-    /// An agent reported on its stream.
+    /// An agent reported on its stream. Of two lives of one agent, only the one that came last is believed what it says of
+    /// processes.
     pub(crate) fn report(
         &self,
         host: HostId,
+        incarnation: &str,
         stream: &CancellationToken,
         observed: Vec<(String, Observed)>,
         now: Timestamp,
@@ -206,11 +287,21 @@ impl Fleet {
         if stream.is_cancelled() {
             return;
         }
-        if let Some(link) = &mut entry.link {
-            link.last_report = Instant::now();
+        let at = Instant::now();
+        let mut streams = entry.link.iter_mut().chain(&mut entry.beside);
+        let Some(link) = streams.find(|link| link.incarnation == incarnation) else { return };
+        link.last_report = at;
+        entry.clones.answered(incarnation, link.welcomed, at);
+        if entry.link.as_ref().is_some_and(|link| link.incarnation == incarnation) {
+            entry.host.last_report_time = Some(now);
+            entry.observe(observed, now);
         }
-        entry.host.last_report_time = Some(now);
-        entry.observe(observed, now);
+        let cleared = entry.supplanted && entry.clones.in_doubt_for(at).is_zero();
+        entry.supplanted &= !cleared;
+        if entry.tell_of_clones(at) || cleared {
+            drop(hosts);
+            self.connected.notify_waiters();
+        }
     }
 
     /// An agent answered an order with what it saw.
@@ -220,13 +311,18 @@ impl Fleet {
         }
     }
 
-    /// A stream ended. Nothing happens where a newer one has taken its place.
-    pub(crate) fn disconnect(&self, host: HostId, stream: &CancellationToken) {
+    /// A stream ended. Nothing happens where a newer one has taken its place. Where it was the one that is believed, those
+    /// beside it are ended as well: whoever of them lives comes back, and says all that there is to say.
+    pub(crate) fn disconnect(&self, host: HostId, incarnation: &str, stream: &CancellationToken) {
         if let Some(entry) = self.write().get_mut(&host)
             && !stream.is_cancelled()
         {
-            entry.link = None;
+            match entry.link.take_if(|link| link.incarnation == incarnation) {
+                Some(_) => entry.end_beside(|_| true),
+                None => entry.end_beside(|link| link.incarnation == incarnation),
+            }
         }
+        self.connected.notify_waiters();
     }
 
     /// What a task has made durable of a host.
@@ -268,7 +364,50 @@ impl Fleet {
     }
 }
 
+impl Link {
+    fn new(incarnation: String, welcomed: Instant, stream: CancellationToken) -> Self {
+        Self { incarnation, welcomed, last_report: welcomed, stream }
+    }
+}
+
 impl Entry {
+    fn new(host: Host, before: Option<Agent>, silence: Duration) -> Self {
+        Self {
+            host,
+            processes: BTreeMap::new(),
+            task: None,
+            link: None,
+            beside: Vec::new(),
+            clones: Clones::new(before, silence),
+            supplanted: false,
+            told_of_clones: false,
+            unsaved: BTreeSet::new(),
+        }
+    }
+
+    fn end_beside(&mut self, which: impl Fn(&Link) -> bool) {
+        for link in self.beside.extract_if(.., |link| which(link)) {
+            link.stream.cancel();
+        }
+    }
+
+    /// Logs that the agent has copies, or has none any more. Gives whether that is news.
+    fn tell_of_clones(&mut self, at: Instant) -> bool {
+        let twins = self.clones.twins(at);
+        if self.told_of_clones != twins.is_empty() {
+            return false;
+        }
+        self.told_of_clones = !twins.is_empty();
+        let host = self.host.id;
+        if self.told_of_clones {
+            let agents = twins.iter().map(Twin::to_string).collect::<Vec<_>>().join(" and ");
+            warn!(%host, agents, "Agents have one identity; no order for the host is taken until only one is left.");
+            return true;
+        }
+        info!(%host, "One agent has the identity again; orders for the host are taken.");
+        true
+    }
+
     fn view(&self, patience: Duration) -> HostView {
         let report_age = self.link.as_ref().map(|link| link.last_report.elapsed());
         HostView {
@@ -276,6 +415,8 @@ impl Entry {
             task: self.task,
             online: report_age.is_some_and(|age| age <= patience),
             report_age,
+            clones: self.clones.twins(Instant::now()),
+            doubted: !self.beside.is_empty() || self.supplanted,
         }
     }
 

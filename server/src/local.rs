@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use belay_proto::{HostId, Trace};
 use jiff::Timestamp;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     host::{AgentState, agent_target},
     process::{Phase, Process, target},
-    store::{AuditEntry, LocalRecord, OperationOutcome},
+    store::{AuditEntry, LocalRecord, OperationOutcome, Recorded},
 };
 
 /// How much of a list of aliases is kept in the audit trail, in bytes.
@@ -62,7 +62,8 @@ impl LocalVerb {
     }
 }
 
-/// Writes an operation down with its audit record: once, however often it is reported.
+/// Writes an operation down with its audit record: once, however often it is reported. What contradicts what is known of
+/// that operation changes nothing (hazard A14).
 pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperation) -> Result<(), Error> {
     let now = Timestamp::now();
     let processes = app.fleet.processes(host)?;
@@ -89,8 +90,15 @@ pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperat
     let record =
         LocalRecord { id, verb: verb.rpc(), host, process, trace, begun: audit.time, ended: now, outcome };
     match app.store.record_local(record, state, audit).await.map_err(Error::Store)? {
-        None => debug!(%host, operation = %id, "An operation of the host itself was reported again."),
-        Some(set) => {
+        Recorded::Again => {
+            debug!(%host, operation = %id, "An operation of the host itself was reported again.")
+        }
+        // Acknowledged all the same: told again, it would be as wrong, and nothing after it would be heard.
+        Recorded::Contradicts(what) => warn!(
+            %host, operation = %id, principal, verb = ?verb, ?aliases,
+            "An agent reports an operation of the host itself that can not be: {what}. Nothing is changed.",
+        ),
+        Recorded::New(set) => {
             info!(%host, operation = %id, principal, verb = ?verb, ?aliases, "An operation of the host itself.");
             if let Some(state) = set {
                 app.fleet.set_agent_state(host, state, now);

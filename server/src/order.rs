@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use crate::{
     access::Caller,
-    agents::{NoAnswer, Order, Verb},
+    agents::{Asked, NoAnswer, Order, Verb},
     app::App,
     convert::{Operation, OperationState},
     error::{Chain, Error},
     host::AgentState,
     process::{Observed, Process, target},
-    store::{AuditEntry, NewOperation, OperationOutcome, StoreError},
+    store::{AuditEntry, NewOperation, OperationOutcome, StoreError, Unsettled},
 };
 
 /// How long a stop may take where the agent has not said.
@@ -84,6 +84,7 @@ async fn accept(
         principal: caller.user.name.clone(),
         trace: caller.trace,
         budget: None,
+        resumed: false,
     };
     let intent = NewOperation {
         id: order.id,
@@ -120,9 +121,11 @@ async fn accept(
 
 fn check(app: &App, host: HostId, process: ProcessId) -> Result<Process, Error> {
     let known = app.fleet.process(host, process)?;
-    known.check_operable()?;
-    app.fleet.reachable(host)?;
-    Ok(known)
+    match app.fleet.reachable(host) {
+        // What is known of the process may be of the wrong host.
+        Err(cloned @ Error::AgentCloned { .. }) => Err(cloned),
+        reachable => known.check_operable().and(reachable).map(|_| known),
+    }
 }
 
 /// The longest that the agent takes.
@@ -168,10 +171,9 @@ async fn send(
             write_down(&app, order.id, outcome);
             Err(Error::Agent(problem))
         }
-        Err(NoAnswer::Lost(status)) => {
+        Err(unknown) => {
             find_out(&app, host, order.id);
-            let age = app.fleet.host(host).ok().and_then(|view| view.silence());
-            Err(Error::AgentUnreachable { host, age, source: Some(Box::new(status)) })
+            Err(unknown.into_error(&app.fleet, host))
         }
     }
 }
@@ -214,7 +216,7 @@ pub(crate) async fn settle_unknown(app: &Arc<App>, host: HostId) {
     let mut pause = FIRST_PAUSE;
     while !settle_what_ended(app, host).await {
         // An agent that is gone is asked when it is back.
-        if app.fleet.reachable(host).is_err() {
+        if app.fleet.reporting(host).is_err() {
             return;
         }
         sleep(pause).await;
@@ -223,6 +225,10 @@ pub(crate) async fn settle_unknown(app: &Arc<App>, host: HostId) {
 }
 
 /// Whether nothing is left to be settled.
+///
+/// A copy of the agent does not know of the order, or knows it as it was when the copy was made (hazard A10). So nobody is
+/// asked while there are two, nor before one of another host that lives would have been heard: until then the outcome is
+/// unknown.
 async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
     let unsettled = match app.store.unsettled(host).await {
         Ok(unsettled) => unsettled,
@@ -231,9 +237,23 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
             return false;
         }
     };
+    if unsettled.is_empty() {
+        return true;
+    }
+    let doubt = app.fleet.in_doubt_for(host);
+    if !doubt.is_zero() {
+        sleep(doubt).await;
+        return false;
+    }
     let mut all = true;
-    for id in unsettled {
-        match app.agents.operation(&app.fleet, host, id).await {
+    for Unsettled { id, process, stops } in unsettled {
+        let known = process.and_then(|process| app.fleet.process(host, process).ok());
+        let asked = Asked { id, alias: known.map(|process| process.alias), stops };
+        let answer = app.agents.operation(&app.fleet, host, &asked).await;
+        if app.fleet.reachable(host).is_err() {
+            return false;
+        }
+        match answer {
             Ok(Some(operation)) if operation.state == OperationState::Running => all = false,
             Ok(Some(operation)) => settle(app, host, operation),
             Ok(None) => {
@@ -246,6 +266,10 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
             }
             Err(NoAnswer::Refused(Problem { message, .. })) => {
                 warn!(%host, operation = %id, message, "The agent does not say what became of an order.");
+                all = false;
+            }
+            Err(NoAnswer::Wrong(what)) => {
+                warn!(%host, operation = %id, what, "The agent says of an order what can not be.");
                 all = false;
             }
             Err(NoAnswer::Lost(status)) => {

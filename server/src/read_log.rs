@@ -90,9 +90,6 @@ pub(crate) async fn read_log(
 fn explain(app: &App, host: HostId, process: ProcessId, error: NoAnswer) -> Error {
     match error {
         NoAnswer::Refused(problem) => Error::Agent(problem.target(target(host, process))),
-        NoAnswer::Lost(status) => {
-            let age = app.fleet.host(host).ok().and_then(|view| view.silence());
-            Error::AgentUnreachable { host, age, source: Some(Box::new(status)) }
-        }
+        unknown => unknown.into_error(&app.fleet, host),
     }
 }

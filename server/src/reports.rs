@@ -15,11 +15,13 @@ use tracing::{Instrument, info, warn};
 
 use crate::{
     app::App,
+    clones::Agent,
     convert::{Report, report},
     error::Error,
     fleet::OFFLINE_AFTER,
     host::Facts,
-    local, order,
+    local::{self, LocalOperation},
+    order,
     store::Declared,
 };
 
@@ -45,10 +47,16 @@ impl Reports {
     async fn welcome(
         &self,
         facts: Facts,
+        machine: String,
         declared: Vec<Declared>,
     ) -> Result<(HostId, CancellationToken), Error> {
         let app = &self.app;
         let now = Timestamp::now();
+        let agent = Agent::of(&facts, machine);
+        let stream = app.shutdown.child_token();
+        if let Some(id) = app.fleet.connect_beside(&facts.identity, &agent, &stream) {
+            return Ok((id, stream));
+        }
         let (host, processes) = app.store.register(&facts, &declared, now).await?;
         let id = host.id;
         if let Ok(before) = app.fleet.host(id)
@@ -65,8 +73,7 @@ impl Reports {
                 (process, seen)
             })
             .collect();
-        let stream = app.shutdown.child_token();
-        app.fleet.connect(host, observed, now, stream.clone());
+        app.fleet.connect(host, agent, observed, now, stream.clone());
         info!(host = %id, name = facts.name, address = facts.address, incarnation = facts.incarnation, "Agent connected.");
         let (unsettled, connected) = (app.clone(), stream.clone());
         app.background
@@ -78,11 +85,13 @@ impl Reports {
     async fn follow(
         &self,
         host: HostId,
+        incarnation: &str,
         stream: &CancellationToken,
         mut reports: Streaming<ReportRequest>,
         acknowledge: Acknowledgements,
     ) -> Result<(), Status> {
         let patience = self.app.heartbeat * OFFLINE_AFTER;
+        let mut untaken: Option<(u64, LocalOperation)> = None;
         loop {
             let next = tokio::select! {
                 next = timeout(patience, reports.message()) => next,
@@ -95,25 +104,34 @@ impl Reports {
                 return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
             };
             let Some(message) = next? else { return Ok(()) };
-            match report(message)? {
+            let mut taken = Vec::with_capacity(2);
+            let observed = match report(message)? {
                 (sequence, Report::Changed(observed)) => {
-                    self.app.fleet.report(host, stream, observed, Timestamp::now());
-                    let acknowledged = ReportResponse { sequence, welcome: None };
-                    if acknowledge.send(Ok(acknowledged)).await.is_err() {
-                        return Ok(());
-                    }
+                    taken.push(sequence);
+                    observed
                 }
                 (sequence, Report::Local(operation)) => {
-                    self.app.fleet.report(host, stream, Vec::new(), Timestamp::now());
-                    // What is not written down is not acknowledged: the agent tells it again.
-                    local::take_in(&self.app, host, operation).await?;
-                    let acknowledged = ReportResponse { sequence, welcome: None };
-                    if acknowledge.send(Ok(acknowledged)).await.is_err() {
-                        return Ok(());
-                    }
+                    // A second one before the first is acknowledged is told again on the next stream.
+                    untaken.get_or_insert((sequence, operation));
+                    Vec::new()
                 }
                 (_, Report::Hello(..)) => {
                     return Err(Error::invalid("report", "a hello is the first message only").into());
+                }
+            };
+            self.app.fleet.report(host, incarnation, stream, observed, Timestamp::now());
+            // Of which host it is, is not known while another agent has the same identity.
+            if self.app.fleet.reachable(host).is_ok()
+                && let Some((sequence, operation)) = untaken.take()
+            {
+                // What is not written down is not acknowledged: the agent tells it again.
+                local::take_in(&self.app, host, operation).await?;
+                taken.push(sequence);
+            }
+            for sequence in taken {
+                let acknowledged = ReportResponse { sequence, welcome: None };
+                if acknowledge.send(Ok(acknowledged)).await.is_err() {
+                    return Ok(());
                 }
             }
         }
@@ -132,10 +150,11 @@ impl FleetService for Reports {
         let first = timeout(HELLO_TIMEOUT, reports.message())
             .await
             .map_err(|_| Error::invalid("report", format!("no hello within {HELLO_TIMEOUT:?}")))??;
-        let Some((sequence, Report::Hello(facts, declared))) = first.map(report).transpose()? else {
+        let Some((sequence, Report::Hello(facts, machine, declared))) = first.map(report).transpose()? else {
             return Err(Error::invalid("report", "the first message must be a hello").into());
         };
-        let (host, stream) = self.welcome(*facts, declared).await?;
+        let incarnation = facts.incarnation.clone();
+        let (host, stream) = self.welcome(*facts, machine, declared).await?;
 
         let (acknowledge, acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
         let heartbeat_interval = self.app.heartbeat.try_into().ok();
@@ -145,8 +164,8 @@ impl FleetService for Reports {
 
         let this = self.clone();
         let follow = async move {
-            let end = this.follow(host, &stream, reports, acknowledge.clone()).await;
-            this.app.fleet.disconnect(host, &stream);
+            let end = this.follow(host, &incarnation, &stream, reports, acknowledge.clone()).await;
+            this.app.fleet.disconnect(host, &incarnation, &stream);
             stream.cancel();
             match end {
                 Ok(()) => info!(%host, "Agent disconnected."),

@@ -115,7 +115,7 @@ pub async fn run(
     let Server { config, store, hasher, fleet_token } = server;
     let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let app = Arc::new(App {
-        fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER),
+        fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER, config.clone_silence),
         agents: Agents::new(&fleet_token, store.epoch())?,
         verifier: Arc::new(Verifier::new(store.clone(), hasher)?),
         store: store.clone(),

@@ -22,8 +22,8 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 pub(crate) use {
     audit::{AuditEntry, AuditRow},
     hosts::Declared,
-    local::LocalRecord,
-    operations::{NewOperation, OperationOutcome},
+    local::{LocalRecord, Recorded},
+    operations::{NewOperation, OperationOutcome, Unsettled},
     tasks::{Effects, NewTask},
 };
 

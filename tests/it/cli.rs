@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::fleet;
 
 /// Runs `belay` against a fleet. Gives its exit code, and what it printed on both channels.
-fn belay(fleet: &Fleet, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn belay(fleet: &Fleet, arguments: &[&str]) -> (i32, String, String) {
     let ran = Command::new(fleet.program())
         .args(arguments)
         .env("BELAY_SERVER", fleet.server_address())

@@ -2,6 +2,7 @@
 
 mod access;
 mod cli;
+mod clones;
 mod force;
 mod grpcurl;
 mod hazards;

@@ -26,6 +26,7 @@ pub struct HostSetup {
     cgroup: &'static str,
     proxied: bool,
     mistaken: bool,
+    copied: bool,
     installed: Option<PathBuf>,
 }
 
@@ -59,7 +60,14 @@ impl Declared {
 impl HostSetup {
     /// A host that runs nothing yet.
     pub fn new() -> Self {
-        Self { processes: Vec::new(), cgroup: "auto", proxied: false, mistaken: false, installed: None }
+        Self {
+            processes: Vec::new(),
+            cgroup: "auto",
+            proxied: false,
+            mistaken: false,
+            copied: false,
+            installed: None,
+        }
     }
 
     /// A worker: a victim of this shape.
@@ -118,6 +126,14 @@ impl HostSetup {
     #[must_use]
     pub fn mistaken_for_the_first(mut self) -> Self {
         self.mistaken = true;
+        self
+    }
+
+    /// Its state folder has a copy of the identity of the first host's agent. Whether the server knows the host, and what
+    /// it says of it, is for the test to see.
+    #[must_use]
+    pub fn copied_from_the_first(mut self) -> Self {
+        self.copied = true;
         self
     }
 
@@ -184,7 +200,8 @@ impl Fleet {
         fs::write(
             at("server.toml"),
             format!(
-                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"{heartbeat}\"\ndrain = \"3s\"\n",
+                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"{heartbeat}\"\n\
+                 clone_silence = \"1s\"\ndrain = \"3s\"\n",
                 at("server")
             ),
         )
@@ -263,6 +280,11 @@ impl Fleet {
         }
         let path = at(".toml");
         fs::write(&path, config).expect("written");
+        if setup.copied {
+            fs::create_dir(at("-state")).expect("a folder");
+            let original = self.folder.path().join(format!("{}-state/identity", self.hosts[0].name));
+            fs::copy(original, at("-state/identity")).expect("copied");
+        }
         let path = path.display().to_string();
         let mut agent = match &setup.installed {
             Some(program) => Part::new(program, &["--config", &path], at(".log")).logging("info"),
@@ -271,6 +293,18 @@ impl Fleet {
         agent.start();
         self.hosts.push(Host { agent, proxy, ledgers, name });
 
+        if !setup.copied {
+            self.wait_for_processes(number, &setup).await;
+        }
+        for Declared { alias, program, .. } in &setup.processes {
+            if let Program::Victim(shape) = program {
+                self.ledger(number, alias).wait_for_begun(Victim::of(shape).family).await;
+            }
+        }
+    }
+
+    /// Waits until the server knows that all processes of a host run.
+    async fn wait_for_processes(&self, number: usize, setup: &HostSetup) {
         let path = format!("/api/v2/compute/hosts/{}/agent", self.host_id(number).await);
         let client = self.admin();
         wait_for("the host's processes run", async || {
@@ -283,11 +317,6 @@ impl Fleet {
             if setup.processes.iter().all(runs) { Ok(()) } else { Err(agent.json) }
         })
         .await;
-        for Declared { alias, program, .. } in &setup.processes {
-            if let Program::Victim(shape) = program {
-                self.ledger(number, alias).wait_for_begun(Victim::of(shape).family).await;
-            }
-        }
     }
 
     /// A REST caller without credentials.

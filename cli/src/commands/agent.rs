@@ -8,7 +8,7 @@ use belay_proto::v1::{
 };
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{Context, process, service, task};
+use super::{Context, host::clones, process, service, task};
 use crate::{
     client::Client,
     failure::Failure,
@@ -121,7 +121,8 @@ async fn status(host: Option<&str>, check: bool, context: &Context) -> Result<()
 
     let words = words::host_agent_status(agent.status);
     let available = agent.status == HostAgentStatus::Available as i32;
-    let text = detail(&names::host_words(&host), &agent);
+    let text =
+        format!("{}{}", detail(&names::host_words(&host), &agent), clones(std::slice::from_ref(&host)));
     context.answer(|zone| json::HostAgent::new(agent, zone), || text)?;
     if check && !available {
         return Err(Failure::failed(format!("the agent of host {} is {words}", names::host_words(&host))));

@@ -1,7 +1,9 @@
 //! `belay host`.
 
+use std::fmt::Write as _;
+
 use belay_gateway::json;
-use belay_proto::v1::Host;
+use belay_proto::v1::{AgentClone, Host};
 use clap::Subcommand;
 
 use super::Context;
@@ -45,5 +47,53 @@ fn table(hosts: &[Host]) -> String {
             if host.task_id == 0 { String::new() } else { host.task_id.to_string() },
         ]);
     }
-    table.render()
+    format!("{}{}", table.render(), clones(hosts))
+}
+
+/// The agents that report the identity of a host at the same time, where there is more than one. Empty where there is none
+/// such.
+pub(crate) fn clones(hosts: &[Host]) -> String {
+    let mut text = String::new();
+    for host in hosts.iter().filter(|host| !host.clones.is_empty()) {
+        let mut table = Table::new(["NAME", "ADDRESS", "MACHINE", "BOOT", "REPORT AGE"]);
+        for clone in &host.clones {
+            let AgentClone { name, address, machine, boot_id, report_age } = clone.clone();
+            table.row([name, address, machine, boot_id, words::duration(report_age.as_ref())]);
+        }
+        // Writing to a String can not fail.
+        let _ = write!(
+            text,
+            "\nThese agents report the identity of host {}; no order for it is taken until one is left:\n{}",
+            host.id,
+            table.render()
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hazard A10.
+    #[test]
+    fn agents_with_one_identity_are_shown() {
+        let clone = |name: &str, address: &str| AgentClone {
+            name: name.into(),
+            address: address.into(),
+            machine: "25d1a0".into(),
+            boot_id: "b7".into(),
+            report_age: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
+        };
+        let clones_of_it = vec![clone("web-1", "10.0.0.5:9441"), clone("web-2", "10.0.0.6:9441")];
+        let cloned = Host { id: 20, clones: clones_of_it, ..Host::default() };
+        assert_eq!(
+            clones(&[Host::default(), cloned]),
+            "\nThese agents report the identity of host 20; no order for it is taken until one is left:\n\
+             NAME   ADDRESS        MACHINE  BOOT  REPORT AGE\n\
+             web-1  10.0.0.5:9441  25d1a0   b7    2s\n\
+             web-2  10.0.0.6:9441  25d1a0   b7    2s\n"
+        );
+        assert_eq!(clones(&[Host::default()]), "");
+    }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     access::Role,
+    agents::Asked,
     error::Error,
     host::Facts,
     local::{LocalOperation, LocalVerb},
@@ -140,8 +141,8 @@ pub(crate) fn task_filter(statuses: &[i32]) -> Result<Vec<TaskStatus>, Error> {
 /// One message of an agent's stream.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// Who reports, and the full inventory.
-    Hello(Box<Facts>, Vec<Declared>),
+    /// Who reports, a digest of the machine's id, and the full inventory.
+    Hello(Box<Facts>, String, Vec<Declared>),
     /// Processes that changed; none for a heartbeat.
     Changed(Vec<(String, Observed)>),
     /// What somebody ordered on the host itself.
@@ -153,8 +154,8 @@ pub(crate) fn report(report: fleet::ReportRequest) -> Result<(u64, Report), Erro
     let fleet::ReportRequest { sequence, report } = report;
     let report = match report {
         Some(fleet::report_request::Report::Hello(hello)) => {
-            let (facts, declared) = read_hello(hello)?;
-            Report::Hello(Box::new(facts), declared)
+            let (facts, machine, declared) = read_hello(hello)?;
+            Report::Hello(Box::new(facts), machine, declared)
         }
         Some(fleet::report_request::Report::ProcessesChanged(fleet::ProcessesChanged { processes })) => {
             check_count(processes.len())?;
@@ -192,25 +193,27 @@ fn local_operation(operation: fleet::LocalOperation) -> Result<LocalOperation, E
     let user = principal.strip_prefix("local:").unwrap_or(&principal);
     let outcome = match reason.is_empty() {
         true => OperationOutcome::Done,
-        false => OperationOutcome::Failed { reason: name(&reason), message: shorten(message, LONGEST_SHOWN) },
+        false => {
+            OperationOutcome::Failed { reason: one_line(&reason), message: shorten(message, LONGEST_SHOWN) }
+        }
     };
     Ok(LocalOperation {
         id,
-        user: name(user),
+        user: one_line(user),
         verb,
-        aliases: aliases.iter().map(|alias| name(alias)).collect(),
+        aliases: aliases.iter().map(|alias| one_line(alias)).collect(),
         time: accept_time.and_then(|time| read_time(time).ok()),
         outcome,
     })
 }
 
 /// A name on one line, cut where it is too long for one.
-fn name(text: &str) -> String {
+fn one_line(text: &str) -> String {
     let plain = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
     plain.take(LONGEST_NAME / 8).collect()
 }
 
-fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
+fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Error> {
     let fleet::Hello {
         identity,
         incarnation,
@@ -226,6 +229,7 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
         processes,
         tracker,
         tracker_reason,
+        machine,
     } = hello;
     check_count(processes.len())?;
     for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {
@@ -264,7 +268,7 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, Vec<Declared>), Error> {
         }
         declared.push(Declared { alias, operable, log_file_pattern, observed });
     }
-    Ok((facts, declared))
+    Ok((facts, one_line(&machine), declared))
 }
 
 /// Reads what an agent saw of one process. An agent may lie; it may not break anything (hazard A13).
@@ -471,6 +475,30 @@ impl Operation {
             processes: processes.into_iter().map(observed).collect::<Result<_, _>>()?,
             changed,
         })
+    }
+
+    /// Holds it against what was asked: an agent may have mixed up its operations, or lie (hazard A14).
+    pub(crate) fn check(&self, asked: &Asked) -> Result<(), String> {
+        let Asked { id, alias, stops } = asked;
+        if self.id != *id {
+            return Err(format!("it is about operation {}, and {id} was asked for", self.id));
+        }
+        // Of all processes, one that was stopped may have been started again before the last one was gone.
+        let Some(alias) = alias else { return Ok(()) };
+        if let Some((other, _)) = self.processes.iter().find(|(other, _)| other != alias) {
+            return Err(format!("it is about process `{}`, and `{alias}` was ordered", one_line(other)));
+        }
+        if self.state != OperationState::Done {
+            return Ok(());
+        }
+        let Some((_, seen)) = self.processes.first() else {
+            return Err(format!("it is done and says nothing of `{alias}`"));
+        };
+        let is_gone = seen.alive.is_none() && matches!(seen.phase, Phase::Stopped | Phase::Failed);
+        if *stops && !is_gone {
+            return Err(format!("the stop is done and `{alias}` is in the phase {:?}", seen.phase));
+        }
+        Ok(())
     }
 
     /// Why it failed, where it did.

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::inward::Page;
 use crate::{
     access::{Role, User},
+    clones::{Agent, Twin},
     fleet::HostView,
     host::AgentState,
     process::{ExitReport, Leftover, Phase, Process, Rung},
@@ -34,6 +35,18 @@ pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
         report_age: view.report_age.and_then(|age| age.try_into().ok()),
         task_id: view.task.map_or(0, |task| task.get()),
         boot_id: facts.boot_id.clone(),
+        clones: view.clones.iter().map(clone_to_wire).collect(),
+    }
+}
+
+fn clone_to_wire(twin: &Twin) -> v1::AgentClone {
+    let Twin { agent: Agent { incarnation: _, name, address, machine, boot_id }, last } = twin;
+    v1::AgentClone {
+        name: name.clone(),
+        address: address.clone(),
+        machine: machine.clone(),
+        boot_id: boot_id.clone(),
+        report_age: last.elapsed().try_into().ok(),
     }
 }
 

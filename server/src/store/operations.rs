@@ -42,6 +42,16 @@ pub(crate) enum OperationOutcome {
     Unknown,
 }
 
+/// An order whose outcome nobody waits for any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unsettled {
+    pub(crate) id: Uuid,
+    /// The process, where it was one.
+    pub(crate) process: Option<ProcessId>,
+    /// Whether it was a stop.
+    pub(crate) stops: bool,
+}
+
 const PENDING: &str = "PENDING";
 const UNKNOWN: &str = "UNKNOWN";
 
@@ -102,7 +112,7 @@ impl Store {
 
     /// Orders to one process of this host whose outcome nobody waits for any more: of an earlier server, or lost on the
     /// way. What an open task ordered, the task itself resolves.
-    pub(crate) async fn unsettled(&self, host: HostId) -> Result<Vec<Uuid>> {
+    pub(crate) async fn unsettled(&self, host: HostId) -> Result<Vec<Unsettled>> {
         let open = task::Entity::find()
             .select_only()
             .column(task::Column::Id)
@@ -122,7 +132,14 @@ impl Store {
             .all(&self.read)
             .await?;
         let damaged = |id: &str| StoreError::Damaged(format!("the operation id `{id}`"));
-        rows.into_iter().map(|row| row.id.parse().map_err(|_| damaged(&row.id))).collect()
+        let read = |row: operation::Model| {
+            Ok(Unsettled {
+                id: row.id.parse().map_err(|_| damaged(&row.id))?,
+                process: row.process_id.map(id).transpose()?,
+                stops: row.verb.starts_with("Stop"),
+            })
+        };
+        rows.into_iter().map(read).collect()
     }
 }
 

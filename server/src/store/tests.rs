@@ -332,19 +332,57 @@ async fn the_audit_trail_tells_how_orders_ended() {
     let (done, unknown) = (operation(host.id), operation(host.id));
     store.accept(done.clone(), None, audit("StopAgentProcess")).await.expect("accepted");
     store.accept(unknown.clone(), None, audit("StartAgentProcess")).await.expect("accepted");
-    assert_eq!(store.unsettled(host.id).await.expect("read"), [] as [Uuid; 0], "somebody waits for them");
+    let unsettled = async |store: &Store| -> Vec<_> {
+        let orders = store.unsettled(host.id).await.expect("read");
+        orders.into_iter().map(|order| order.id).collect()
+    };
+    assert_eq!(unsettled(&store).await, [] as [Uuid; 0], "somebody waits for them");
     drop(store);
     let store = scratch.open().await;
-    assert_eq!(store.unsettled(host.id).await.expect("read"), [done.id, unknown.id], "nobody does any more");
+    assert_eq!(unsettled(&store).await, [done.id, unknown.id], "nobody does any more");
     store.settle(done.id, OperationOutcome::Done, Timestamp::now()).await.expect("settled");
     store.settle(unknown.id, OperationOutcome::Unknown, Timestamp::now()).await.expect("settled");
-    assert_eq!(store.unsettled(host.id).await.expect("read"), [unknown.id]);
+    assert_eq!(unsettled(&store).await, [unknown.id]);
 
     let rows = store.audit_records(None, 10).await.expect("read");
     let told: Vec<_> = rows.iter().map(|row| (row.action.as_str(), row.outcome.as_str())).collect();
     assert_eq!(told, [("StartAgentProcess", ""), ("StopAgentProcess", "DONE")]);
     let older = store.audit_records(Some(rows[0].id), 10).await.expect("read");
     assert_eq!(older, rows[1..]);
+}
+
+/// Hazard A14: the id of an operation is that of one operation.
+#[tokio::test]
+async fn what_is_reported_of_a_known_operation_must_be_the_same() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let (other, _) = store.register(&facts("b"), &[], Timestamp::now()).await.expect("registered");
+    let ordered = operation(host.id);
+    store.accept(ordered.clone(), None, audit("StopAgentProcess")).await.expect("accepted");
+    let record = |id: Uuid| LocalRecord {
+        id,
+        verb: "StopProcess",
+        host: host.id,
+        process: None,
+        trace: Trace::of_operation(id.into_bytes()),
+        begun: Timestamp::now(),
+        ended: Timestamp::now(),
+        outcome: OperationOutcome::Done,
+    };
+    let told = record(Uuid::now_v7());
+    let check = async |record: LocalRecord, expected: &str| {
+        let recorded = store.record_local(record, None, audit("StopAgentProcess")).await.expect("read");
+        assert!(format!("{recorded:?}").contains(expected), "{recorded:?}");
+    };
+    check(told.clone(), "New").await;
+    check(told.clone(), "Again").await;
+    check(LocalRecord { verb: "StartProcess", ..told.clone() }, "another verb").await;
+    check(LocalRecord { host: other.id, ..told.clone() }, "another host").await;
+    let failed = OperationOutcome::Failed { reason: "LEFTOVERS".into(), message: "it lives".into() };
+    check(LocalRecord { outcome: failed, ..told }, "another outcome").await;
+    check(record(ordered.id), "an order of this server").await;
+    assert_eq!(store.audit_records(None, 10).await.expect("read").len(), 2);
 }
 
 #[tokio::test]

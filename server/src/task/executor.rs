@@ -318,18 +318,22 @@ impl Context {
     }
 
     /// Waits for the agent to report, asks it for all its processes, and answers with them as they are.
+    ///
+    /// # Errors
+    /// What the agent refuses; and at once where it has a copy, of which the answer could be: nothing is under way that
+    /// waiting would resolve, and the person who has to end the copy is told sooner.
     pub(crate) async fn inventory(&self) -> Result<Vec<Process>, Problem> {
         let (app, host) = (&self.app, self.task.host);
         loop {
-            app.fleet.until_reachable(host).await;
+            app.fleet.until_reachable(host).await.map_err(|cloned| Problem::from(&cloned))?;
             match app.agents.inventory(&app.fleet, host, self.task.trace).await {
                 Ok(observed) => {
                     app.fleet.observe(host, observed, Timestamp::now());
                     return app.fleet.processes(host).map_err(|error| Problem::from(&error));
                 }
                 Err(NoAnswer::Refused(problem)) => return Err(problem),
-                Err(NoAnswer::Lost(status)) => {
-                    self.warn(format!("no answer from the agent: {}; asking again", status.message())).await;
+                Err(lost) => {
+                    self.warn(format!("no answer from the agent: {lost}; asking again")).await;
                     sleep(STORE_PAUSE).await;
                 }
             }
@@ -338,14 +342,25 @@ impl Context {
 
     /// Gives the attempt's one order to the agent, and reads its outcome. Sent again after a crash or a lost connection,
     /// it is still the same operation: the agent joins it or remembers it.
+    ///
+    /// # Errors
+    /// What the agent says. Where it has a copy, an order that was not sent yet fails at once. One that may have been sent
+    /// waits for the step's time, since a person may end the copy meanwhile; after that its outcome stays unknown, for the
+    /// copy knows nothing of it.
     pub(crate) async fn order(&self, verb: Verb) -> Result<(), Problem> {
         let (app, host, trace) = (&self.app, self.task.host, self.task.trace);
+        if !self.resumed
+            && let Err(cloned @ Error::AgentCloned { .. }) = app.fleet.reachable(host)
+        {
+            return Err(Problem::from(&cloned));
+        }
         let order = Order {
             id: self.attempt.operation,
             verb,
             principal: self.task.creator.clone(),
             trace,
             budget: Some(self.time_left().saturating_sub(MARGIN)),
+            resumed: self.resumed,
         };
         let intent = NewOperation {
             id: order.id,
@@ -374,11 +389,9 @@ impl Context {
                 let (reason, message) = (problem.reason.as_str().into(), problem.message.clone());
                 (OperationOutcome::Failed { reason, message }, Err(problem))
             }
-            Err(NoAnswer::Lost(status)) => {
+            Err(unknown) => {
                 find_out(app, host, order.id);
-                let age = app.fleet.host(host).ok().and_then(|view| view.silence());
-                let source = Some(Box::new(status));
-                return Err(Problem::from(&Error::AgentUnreachable { host, age, source }));
+                return Err(Problem::from(&unknown.into_error(&app.fleet, host)));
             }
         };
         if let Err(error) = app.store.settle(order.id, outcome, Timestamp::now()).await {
