@@ -1,7 +1,7 @@
 //! Operations: accepted orders, and what becomes of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -105,7 +105,7 @@ pub(crate) struct Accepted {
 pub(crate) struct Outcome {
     /// Why it failed; `None` where it did not.
     pub failure: Option<Failure>,
-    /// Each process that it concerned, as it was then.
+    /// Each process that it concerned, as it was then; none where that is not remembered any more.
     pub processes: Vec<Observed>,
     /// Those whose state it changed.
     pub changed: BTreeSet<Alias>,
@@ -241,6 +241,11 @@ impl Queue {
         Self(BTreeMap::from([(alias, BTreeSet::new())]))
     }
 
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The same processes the other way round: who came first comes last.
     #[must_use]
     pub(crate) fn reversed(&self) -> Self {
@@ -274,29 +279,41 @@ impl Queue {
         self.0.iter().filter(|(_, earlier)| earlier.is_empty()).map(|(alias, _)| alias)
     }
 
-    /// For each, what the longest way from it to the end takes, itself counted.
-    pub(crate) fn ways(&self, cost: impl Fn(&Alias) -> Duration) -> BTreeMap<Alias, Duration> {
-        let later = self.reversed();
-        let mut ways = BTreeMap::new();
-        for alias in self.0.keys() {
-            later.way(alias, &cost, &mut ways);
-        }
-        ways
+    /// What the longest way through them takes.
+    pub(crate) fn longest_way(&self, cost: impl Fn(&Alias) -> Duration) -> Duration {
+        let mut known = HashMap::new();
+        let ways = self.0.keys().map(|alias| self.way(alias, &cost, &Self::earlier, &mut known));
+        ways.max().unwrap_or_default()
     }
 
-    fn way(
-        &self,
-        alias: &Alias,
+    /// What the longest way from one of them to the end takes, itself counted. Nothing for whoever is not among them.
+    pub(crate) fn way_from(&self, alias: &Alias, cost: impl Fn(&Alias) -> Duration) -> Duration {
+        let known = self.0.get_key_value(alias);
+        known.map_or(Duration::ZERO, |(alias, _)| self.way(alias, &cost, &Self::later, &mut HashMap::new()))
+    }
+
+    fn way<'a>(
+        &'a self,
+        alias: &'a Alias,
         cost: &impl Fn(&Alias) -> Duration,
-        known: &mut BTreeMap<Alias, Duration>,
+        then: &impl Fn(&'a Self, &Alias) -> Vec<&'a Alias>,
+        known: &mut HashMap<&'a Alias, Duration>,
     ) -> Duration {
         if let Some(way) = known.get(alias) {
             return *way;
         }
-        let next = self.0.get(alias).into_iter().flatten();
-        let way = cost(alias) + next.map(|next| self.way(next, cost, known)).max().unwrap_or_default();
-        known.insert(alias.clone(), way);
+        let rest = then(self, alias).into_iter().map(|next| self.way(next, cost, then, known)).max();
+        let way = cost(alias) + rest.unwrap_or_default();
+        known.insert(alias, way);
         way
+    }
+
+    fn earlier(&self, alias: &Alias) -> Vec<&Alias> {
+        self.0.get(alias).into_iter().flatten().collect()
+    }
+
+    fn later(&self, alias: &Alias) -> Vec<&Alias> {
+        self.0.iter().filter(|(_, earlier)| earlier.contains(alias)).map(|(later, _)| later).collect()
     }
 
     /// Takes one out. Says whether it was there.
@@ -384,8 +401,9 @@ mod tests {
         assert_eq!(stop.next_turns(), [alias("cron"), alias("web")]);
         assert!(stop.take(&alias("web"), Ok(())));
         assert_eq!(stop.next_turns(), [alias("app")]);
-        let ways = start.ways(|_| Duration::from_secs(1));
-        let ways: Vec<_> = ways.iter().map(|(alias, way)| (alias.as_str(), way.as_secs())).collect();
-        assert_eq!(ways, [("app", 2), ("cron", 1), ("db", 3), ("web", 1)]);
+        let second = |_: &Alias| Duration::from_secs(1);
+        let way = |name| start.way_from(&alias(name), second).as_secs();
+        assert_eq!(["app", "cron", "db", "web", "absent"].map(way), [2, 1, 3, 1, 0]);
+        assert_eq!(start.longest_way(second).as_secs(), 3);
     }
 }

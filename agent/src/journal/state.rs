@@ -20,6 +20,14 @@ const REMEMBERED: usize = 1000;
 /// How many more than that there may be for a while, so that not every ending looks through all of them.
 const SLACK: usize = 100;
 
+/// How many processes the ended operations that are remembered may concern together, and how many of those operations are
+/// remembered whatever they concern: all processes of a large host are a lot to remember a thousand times.
+const CONCERNED: usize = 2000;
+const LEAST: usize = 10;
+
+/// Of how many processes it is remembered how they were when an operation to several of them ended.
+const DETAILED: usize = 200;
+
 /// How long an ended operation is remembered at the longest.
 const REMEMBERED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
@@ -104,6 +112,8 @@ pub(crate) struct State {
     operations: HashMap<Uuid, OperationState>,
     /// Ids of operations in the order of acceptance.
     order: VecDeque<Uuid>,
+    /// How many processes those that have ended concern together.
+    concerned: usize,
 }
 
 impl State {
@@ -148,9 +158,16 @@ impl State {
             Record::Concluded { id, outcome } => {
                 let now = outcome.at;
                 if let Some(operation) = self.operations.get_mut(&id) {
+                    if operation.outcome.is_none() {
+                        self.concerned += operation.accepted.queue.len();
+                    }
                     operation.outcome = Some(outcome);
+                    // What only those need that go on.
+                    operation.accepted.generations.clear();
+                    operation.accepted.changes.clear();
                 }
                 self.forget(now);
+                self.simplify(id);
             }
             Record::Reported { id } => {
                 if let Some(operation) = self.operations.get_mut(&id) {
@@ -214,6 +231,30 @@ impl State {
         self.processes.entry(alias).or_default()
     }
 
+    /// Forgets of all but the newest operations to several processes how each of these was.
+    fn simplify(&mut self, ended: Uuid) {
+        let several = |operation: &OperationState| {
+            operation.outcome.as_ref().map_or(0, |outcome| outcome.processes.len()).max(1) - 1
+        };
+        if self.operations.get(&ended).map_or(0, several) == 0 {
+            return;
+        }
+        let mut remembered = 0;
+        for id in self.order.iter().rev() {
+            let Some(operation) = self.operations.get_mut(id).filter(|operation| several(operation) > 0)
+            else {
+                continue;
+            };
+            remembered += several(operation) + 1;
+            if remembered > DETAILED
+                && *id != ended
+                && let Some(outcome) = &mut operation.outcome
+            {
+                outcome.processes = Vec::new();
+            }
+        }
+    }
+
     /// Drops the oldest ended operations. Those that go on are never dropped, and those of which the server is still to be
     /// told only where there are too many.
     fn forget(&mut self, now: Timestamp) {
@@ -221,18 +262,23 @@ impl State {
             let ended = operation.outcome.as_ref().map(|outcome| outcome.at);
             ended.is_some_and(|at| now.duration_since(at) > REMEMBERED_FOR) && !operation.is_unreported()
         };
-        if self.order.len() <= REMEMBERED + SLACK && !self.operations().next().is_some_and(old) {
+        let too_much = self.concerned > CONCERNED && self.order.len() > LEAST;
+        if self.order.len() <= REMEMBERED + SLACK && !too_much && !self.operations().next().is_some_and(old) {
             return;
         }
         let mut surplus = self.order.len().saturating_sub(REMEMBERED);
-        let Self { operations, order, .. } = self;
+        let mut left = self.order.len();
+        let Self { operations, order, concerned, .. } = self;
         order.retain(|id| {
             let Some(operation) = operations.get(id) else {
                 return false;
             };
-            let drop = operation.outcome.is_some() && (surplus > 0 || old(operation));
+            let too_many = surplus > 0 || (*concerned > CONCERNED && left > LEAST);
+            let drop = operation.outcome.is_some() && (too_many || old(operation));
             if drop {
                 surplus = surplus.saturating_sub(1);
+                left -= 1;
+                *concerned = concerned.saturating_sub(operation.accepted.queue.len());
                 operations.remove(id);
             }
             !drop

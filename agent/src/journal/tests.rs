@@ -1,16 +1,16 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{frame, *};
+use super::{frame, state::OperationState, *};
 use crate::{
     config::StopConfig,
     life::Rest,
     operation::{Accepted, Outcome, Queue, Verb},
     os::Instance,
-    process::{Alias, Exit, ExitReport},
+    process::{Alias, Exit, ExitReport, Observed, Phase},
     signal::Signal,
     stop::{Ladder, Plan, Time},
 };
@@ -284,6 +284,61 @@ fn old_operations_are_forgotten_and_open_ones_are_not() {
     // The first in the order was still open yesterday: only once it is gone the others are looked at.
     assert!(state.operation(Uuid::from_u128(0)).is_some());
     assert!(state.operation(Uuid::from_u128(1_501)).is_some());
+}
+
+/// What all processes of a large host were like is not remembered for every order that they got.
+#[test]
+fn orders_to_many_processes_are_remembered_shortly() {
+    let aliases: Vec<_> = (0..100).map(|number| alias(&format!("p{number}"))).collect();
+    let to_all = |id| {
+        let queue = Queue::new(aliases.iter().map(|alias| (alias.clone(), [].into())).collect());
+        Accepted {
+            queue,
+            generations: aliases.iter().map(|alias| (alias.clone(), 1)).collect(),
+            ..accepted(id)
+        }
+    };
+    let observed = |alias: &Alias| Observed {
+        alias: alias.clone(),
+        revision: 0,
+        phase: Phase::Stopped,
+        desired_running: false,
+        sight: None,
+        last_active: None,
+        operable: true,
+        log_file_pattern: String::new(),
+        generation: 1,
+        last_exit: None,
+        leftovers: Vec::new(),
+        stop_budget: Duration::ZERO,
+        start_budget: Duration::ZERO,
+        trouble: String::new(),
+        next_start: None,
+        endings: 0,
+        grouped: false,
+        not_applied: Vec::new(),
+    };
+    let mut state = State::default();
+    for id in 0..50 {
+        let single = accepted(1000 + id);
+        state.apply(Record::Accepted { order: single.clone() });
+        let outcome = Outcome { processes: vec![observed(&aliases[0])], ..outcome(Timestamp::UNIX_EPOCH) };
+        state.apply(Record::Concluded { id: single.id, outcome: outcome.clone() });
+        state.apply(Record::Accepted { order: to_all(id) });
+        let processes = aliases.iter().map(observed).collect();
+        state.apply(Record::Concluded { id: Uuid::from_u128(id), outcome: Outcome { processes, ..outcome } });
+    }
+    let remembered: Vec<_> = state.operations().collect();
+    assert!((10..=40).contains(&remembered.len()), "{}", remembered.len());
+    let detailed =
+        |operation: &&OperationState| operation.outcome.as_ref().is_some_and(|o| o.processes.len() > 1);
+    assert_eq!(remembered.iter().copied().filter(|o| detailed(o)).count(), 2);
+    assert!(detailed(&remembered[remembered.len() - 1]));
+    let alone = |operation: &&OperationState| operation.accepted.queue.len() == 1;
+    let told =
+        |operation: &OperationState| operation.outcome.as_ref().is_some_and(|o| o.processes.len() == 1);
+    assert!(remembered.iter().copied().filter(alone).all(told));
+    assert_eq!(fold(&state.records()), state, "and it is written anew as it is");
 }
 
 proptest! {

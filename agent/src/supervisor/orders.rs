@@ -366,7 +366,7 @@ impl Owner {
 
     /// What these need at the longest, in their order.
     fn need_of(&self, verb: Verb, queue: &Queue) -> Duration {
-        queue.ways(|alias| self.need(verb, alias)).into_values().max().unwrap_or_default()
+        queue.longest_way(|alias| self.need(verb, alias))
     }
 
     /// How much of what is left of its budget an operation has for the stop of this process: all that those after it, and
@@ -374,8 +374,7 @@ impl Owner {
     fn share(&self, operation: &Running, alias: &Alias, now: Time) -> Duration {
         let verb = operation.accepted.verb;
         let left = operation.accepted.deadline.saturating_sub(now);
-        let ways = operation.left().ways(|alias| self.need(verb, alias));
-        let way = ways.get(alias).copied().unwrap_or_default();
+        let way = operation.left().way_from(alias, |alias| self.need(verb, alias));
         let this = self.need(Verb::Stop, alias);
         if left >= way || way.is_zero() {
             left.saturating_sub(way.saturating_sub(this))
