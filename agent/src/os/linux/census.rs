@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    MARK,
+    MARK, fds,
     proc::{self, Stat},
 };
 
@@ -55,7 +55,7 @@ impl Census {
             return Ok(census.clone());
         }
         let began = Instant::now();
-        let census = Arc::new(Self { began, all: read()? });
+        let census = Arc::new(Self { began, all: fds::reserved(read)? });
         *latest = Some(census.clone());
         Ok(census)
     }

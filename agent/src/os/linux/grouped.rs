@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -60,6 +60,9 @@ impl Grouped {
 
 impl Tree for Grouped {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        if scope == Scope::Group {
+            self.0.begin_round();
+        }
         fds::reserved(|| self.0.ask(signal, scope))
     }
 
@@ -129,7 +132,7 @@ impl Tree for Grouped {
     }
 
     fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.0.pids())
+        fds::reserved(|| members::tell(&self.0.pids()))
     }
 
     fn accounts(&self) -> Accounts {
@@ -168,11 +171,12 @@ impl Grouped {
 }
 
 impl Group {
+    fn begin_round(&self) {
+        self.asked().clear();
+    }
+
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if scope == Scope::Group {
-            asked.clear();
-        }
+        let mut asked = self.asked();
         let main = self.living_main();
         if let Some(main) = main
             && !asked.contains(&main.pid())
@@ -271,6 +275,10 @@ impl Group {
             Err(error) if is_removed(&error) => Ok(true),
             populated => populated.map(|populated| !populated),
         }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn living_main(&self) -> Option<&Pidfd> {

@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tracing::warn;
 
 use super::{
+    fds,
     proc::Stat,
     raw::{self, Waited},
     reap,
@@ -55,7 +56,7 @@ impl Pidfd {
             Ok(fd) => Ok(Some(Self { pid, fd, held: AtomicBool::new(false) })),
             // EINVAL: the pid is that of a thread, not of a process.
             Err(Errno::SRCH | Errno::INVAL) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => fds::noted(Err(error.into())),
         }
     }
 

@@ -11,7 +11,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::walked::{EXEC, LOOKS};
+use super::{
+    fds::noted,
+    walked::{EXEC, LOOKS},
+};
 use crate::stop::Time;
 
 /// The part of `/proc/PID/stat` that matters here.
@@ -116,7 +119,7 @@ const PASSES: usize = 30;
 
 fn pids() -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
+    for entry in noted(fs::read_dir("/proc"))? {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     Ok(pids)
@@ -132,7 +135,7 @@ fn fields(line: &[u8]) -> Option<Vec<&str>> {
 
 /// Reads a file of the kernel whole, which has no size to ask for.
 pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = noted(File::open(path))?;
     let mut bytes = vec![0; 4096];
     let mut length = 0;
     loop {
@@ -170,7 +173,7 @@ pub(super) fn cgroup(pid: impl std::fmt::Display) -> Option<String> {
 /// more than `length` bytes.
 pub(super) fn command(pid: i32, length: usize) -> String {
     let mut words = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
+    if let Ok(file) = noted(File::open(format!("/proc/{pid}/cmdline"))) {
         // What could be read until an error is shown.
         let _ = file.take(length as u64 + 4).read_to_end(&mut words);
     }
@@ -180,20 +183,20 @@ pub(super) fn command(pid: i32, length: usize) -> String {
     if !text.is_empty() {
         return text;
     }
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = read_text(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
 /// The number of the real user of a process.
 pub(super) fn user(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = read_text(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The children of a process, those of all its threads.
 pub(super) fn children(pid: i32) -> Vec<i32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads = noted(fs::read_dir(format!("/proc/{pid}/task"))).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| read_text(thread.path().join("children")).ok());
     lists.flat_map(|list| parse_pids(&list).collect::<Vec<_>>()).collect()
 }

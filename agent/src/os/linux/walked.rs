@@ -107,6 +107,9 @@ impl Walked {
 
 impl Tree for Walked {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        if scope == Scope::Group {
+            self.0.begin_round();
+        }
         fds::reserved(|| self.0.ask(signal, scope))
     }
 
@@ -174,7 +177,7 @@ impl Tree for Walked {
     }
 
     fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.0.pids(Duration::ZERO))
+        fds::reserved(|| members::tell(&self.0.pids(Duration::ZERO)))
     }
 
     fn accounts(&self) -> Accounts {
@@ -189,10 +192,11 @@ impl Tree for Walked {
 }
 
 impl Walk {
+    fn begin_round(&self) {
+        self.known().asked.clear();
+    }
+
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
-        if scope == Scope::Group {
-            self.known().asked.clear();
-        }
         // First: whom the main process leaves behind as soon as it is asked may not be found any more.
         let members = self.members().unwrap_or_default();
         let main = self.living_main();

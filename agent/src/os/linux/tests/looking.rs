@@ -39,7 +39,7 @@ async fn only_the_very_same_socket_still_listens() {
     let linux = Linux::new(Uuid::new_v4(), CgroupUse::Off).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (inode, _) = listeners::here().into_iter().find(|(_, known)| *known == port).unwrap();
+    let (inode, _) = listeners::here().unwrap().into_iter().find(|(_, known)| *known == port).unwrap();
     let listening = |inode| linux.still_listening(&BTreeMap::from([(inode, port)]));
     assert_eq!(listening(inode), BTreeSet::from([port]));
     assert_eq!(listening(inode + 1_000_000), BTreeSet::new());
