@@ -298,6 +298,13 @@ pub(crate) enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// It could not be held, and was ended at once.
+    #[error("cannot take hold of process {pid}, which was ended at once")]
+    Unidentified {
+        pid: i32,
+        #[source]
+        source: std::io::Error,
+    },
     /// It was gone before it could be identified.
     #[error("process {pid} was gone before it could be identified")]
     Lost { pid: i32 },

@@ -5,9 +5,11 @@ use std::{
     io,
     process::{Child, Command, Stdio},
     sync::Arc,
+    thread,
 };
 
 use rustix::process::{Resource, Rlimit as Limit};
+use tracing::warn;
 
 use super::{
     Linux,
@@ -18,6 +20,7 @@ use super::{
     raw::{self, Entry, Step},
     reap,
     user::{User, environment},
+    walked::{EXEC, ROUNDS},
 };
 use crate::{
     config::{Rlimit, RlimitName},
@@ -37,13 +40,32 @@ pub(super) fn start(linux: &Linux, launch: &Launch) -> Result<Started, StartErro
             Ok(Started { instance, tree, not_applied })
         }
         Err(error) => {
-            if let Some(group) = group {
-                let _ = group.kill();
-                let _ = group.remove();
+            match error {
+                // It ran, for a moment.
+                StartError::Unidentified { .. } | StartError::Lost { .. } => end(linux, launch, group),
+                _ => group.into_iter().for_each(|group| drop(group.remove())),
             }
             Err(error)
         }
     }
+}
+
+/// Ends whatever a program has begun that could not be held.
+fn end(linux: &Linux, launch: &Launch, group: Option<Cgroup>) {
+    // Its pid means nothing any more: its members are known by the cgroup and the mark.
+    let instance = instance_of(linux, launch, (i32::MAX, 0), group.as_ref());
+    let tree: Arc<dyn Tree> = match group {
+        Some(group) => Arc::new(linux.grouped(&instance, group, None, true)),
+        None => Arc::new(linux.walked(&instance, None)),
+    };
+    for _ in 0..ROUNDS {
+        let _ = tree.kill();
+        if tree.is_empty() {
+            return tree.release();
+        }
+        thread::sleep(EXEC);
+    }
+    warn!(alias = %launch.alias, "What is left of a process that could not be held is not gone.");
 }
 
 /// Runs a helper in the tree of an instance.
@@ -152,13 +174,17 @@ fn spawn(command: &mut Command) -> Result<io::Result<(Pidfd, Stat)>, StartError>
     };
     let pid = pid_of(&child);
     // Nobody else waits for it, so its pid is its own until it is held.
-    match (Pidfd::open(pid), Stat::read(pid)) {
-        (Ok(Some(main)), Ok(Some(stat))) => Ok(Ok((main.holding(), stat))),
-        _ => {
+    let held = Pidfd::open(pid).and_then(|main| Ok(main.zip(fds::reserved(|| Stat::read(pid))?)));
+    match held {
+        Ok(Some((main, stat))) => Ok(Ok((main.holding(), stat))),
+        held => {
             let _ = child.kill();
             let _ = child.wait();
             reap::release(pid);
-            Err(StartError::Lost { pid })
+            Err(match held {
+                Err(source) => StartError::Unidentified { pid, source },
+                Ok(_) => StartError::Lost { pid },
+            })
         }
     }
 }
@@ -170,20 +196,25 @@ fn identify(
     stat: Stat,
     group: Option<Cgroup>,
 ) -> (Instance, Arc<dyn Tree>) {
-    let instance = Instance {
-        alias: launch.alias.clone(),
-        generation: launch.generation,
-        boot_id: linux.boot_id().to_owned(),
-        pid: stat.pid,
-        ticks: stat.ticks,
-        started: proc::start_date(stat.ticks, linux.now(), linux.date()),
-        cgroup: group.as_ref().map(|group| group.path().to_owned()),
-    };
+    let instance = instance_of(linux, launch, (stat.pid, stat.ticks), group.as_ref());
     let tree: Arc<dyn Tree> = match group {
         Some(group) => Arc::new(linux.grouped(&instance, group, Some(main), false)),
         None => Arc::new(linux.walked(&instance, Some(main))),
     };
     (instance, tree)
+}
+
+/// The instance with this main process, by its pid and the tick in which it began.
+fn instance_of(linux: &Linux, launch: &Launch, (pid, ticks): (i32, u64), group: Option<&Cgroup>) -> Instance {
+    Instance {
+        alias: launch.alias.clone(),
+        generation: launch.generation,
+        boot_id: linux.boot_id().to_owned(),
+        pid,
+        ticks,
+        started: proc::start_date(ticks, linux.now(), linux.date()),
+        cgroup: group.map(|group| group.path().to_owned()),
+    }
 }
 
 fn open_log(launch: &Launch) -> Result<File, StartError> {
