@@ -226,7 +226,11 @@ pub(crate) struct Instance {
     pub pid: i32,
     /// When the main process began, in the kernel's ticks since boot.
     pub ticks: u64,
-    /// The same as a date.
+    /// The number of the main process that no other gets in this boot, where the kernel has one: the pid may be given
+    /// again within the tick.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The tick as a date.
     pub started: Timestamp,
     /// Its cgroup as `/proc/PID/cgroup` shows it, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -206,6 +206,7 @@ impl Os for FakeOs {
             boot_id: self.boot_id.clone(),
             pid,
             ticks: 0,
+            number: None,
             started: self.date(),
             cgroup: None,
         };

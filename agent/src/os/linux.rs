@@ -102,7 +102,7 @@ impl Linux {
     }
 
     fn walked(&self, instance: &Instance, main: Option<Pidfd>) -> Walked {
-        Walked::new(main, instance.pid, instance.ticks, self.entry(instance), instance.started)
+        Walked::new(main, instance, self.entry(instance))
     }
 
     /// `taken_back` where it was started by an earlier life of the agent, of which nobody knows the orphans.
@@ -169,7 +169,9 @@ impl Os for Linux {
             Some(group) => {
                 let mark = self.entry(instance);
                 let is_marked = |pid| proc::has_environment(pid, &mark);
-                let main = main.filter(|m| m.has_ended() || group.holds(m.pid()) || is_marked(m.pid()));
+                let main = main
+                    .filter(|main| !main.is_not(instance.number))
+                    .filter(|main| main.has_ended() || group.holds(main.pid()) || is_marked(main.pid()));
                 Arc::new(self.grouped(instance, group, main, true))
             }
             None if instance.boot_id != self.boot_id => return Adoption::Gone(Exit::Unknown),
@@ -180,8 +182,8 @@ impl Os for Linux {
         }
         tree.release();
         // It may have ended a moment ago, as our child.
-        let exit =
-            self.main_of(instance).filter(Pidfd::has_ended).map_or(Exit::Unknown, |main| main.collect().exit);
+        let main = self.main_of(instance).filter(|main| !main.is_not(instance.number) && main.has_ended());
+        let exit = main.map_or(Exit::Unknown, |main| main.collect().exit);
         Adoption::Gone(exit)
     }
 
@@ -309,6 +311,7 @@ impl Linux {
             boot_id: self.boot_id.clone(),
             pid: main.pid,
             ticks: main.ticks,
+            number: Pidfd::open_exactly(main.pid, main.ticks).ok().flatten().and_then(|main| main.number()),
             started: proc::start_date(main.ticks, self.now(), self.date()),
             cgroup,
         })

@@ -69,6 +69,18 @@ impl Pidfd {
         Ok(stat.is_some_and(|stat| stat.ticks == ticks).then_some(opened))
     }
 
+    /// A number that no other process gets before the next boot. A kernel older than 6.9 has none, nor has one of 32 bits.
+    pub(super) fn number(&self) -> Option<u64> {
+        let is_own = rustix::fs::fstatfs(&self.fd).is_ok_and(|kind| kind.f_type == PIDFS);
+        let stat = rustix::fs::fstat(&self.fd).ok().filter(|_| is_own && usize::BITS == 64)?;
+        Some(stat.st_ino)
+    }
+
+    /// Whether it is another process than the one that had this number, as far as it can be told.
+    pub(super) fn is_not(&self, number: Option<u64>) -> bool {
+        number.zip(self.number()).is_some_and(|(known, own)| known != own)
+    }
+
     /// Leaves its status, where it is a child of this program, to this.
     pub(super) fn hold(self) -> Self {
         reap::hold(self.pid);
@@ -218,6 +230,9 @@ impl From<Waited> for Ending {
         Self { exit, core_dumped, accounts }
     }
 }
+
+/// What the kernel calls the filesystem of pidfds. Before there was one, all of them were one file.
+const PIDFS: rustix::fs::FsWord = 0x5049_4446;
 
 /// How long others may take to see that a process has ended.
 const POLLS_OF_OTHERS: u32 = 50;

@@ -196,7 +196,8 @@ fn identify(
     stat: Stat,
     group: Option<Cgroup>,
 ) -> (Instance, Arc<dyn Tree>) {
-    let instance = instance_of(linux, launch, (stat.pid, stat.ticks), group.as_ref());
+    let number = main.number();
+    let instance = Instance { number, ..instance_of(linux, launch, (stat.pid, stat.ticks), group.as_ref()) };
     let tree: Arc<dyn Tree> = match group {
         Some(group) => Arc::new(linux.grouped(&instance, group, Some(main), false)),
         None => Arc::new(linux.walked(&instance, Some(main))),
@@ -212,6 +213,7 @@ fn instance_of(linux: &Linux, launch: &Launch, (pid, ticks): (i32, u64), group: 
         boot_id: linux.boot_id().to_owned(),
         pid,
         ticks,
+        number: None,
         started: proc::start_date(ticks, linux.now(), linux.date()),
         cgroup: group.map(|group| group.path().to_owned()),
     }

@@ -27,11 +27,10 @@ use super::{
     members::{self, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
-    reap,
 };
 use crate::{
     error::Chain,
-    os::{Accounts, BoxFuture, Ending, SignalError, Tree},
+    os::{Accounts, BoxFuture, Ending, Instance, SignalError, Tree},
     process::{Leftover, Sight},
     signal::Signal,
     stop::Scope,
@@ -51,6 +50,8 @@ struct Walk {
     main: Option<Pidfd>,
     /// The main process, or what it was.
     first: Id,
+    /// What tells it from whoever gets its pid within the tick.
+    number: Option<u64>,
     /// The entry in the environment of every member.
     mark: Vec<u8>,
     started: Timestamp,
@@ -83,19 +84,21 @@ struct Known {
 
 impl Walked {
     /// The tree of this main process, which may be gone.
-    pub(super) fn new(main: Option<Pidfd>, pid: i32, ticks: u64, mark: Vec<u8>, started: Timestamp) -> Self {
+    pub(super) fn new(main: Option<Pidfd>, instance: &Instance, mark: Vec<u8>) -> Self {
+        let Instance { pid, ticks, number, started, .. } = *instance;
         let first = Id { pid, ticks };
-        let (main, members) = match main {
-            Some(main) if is_stranger(&main, &mark) => {
-                reap::release(pid);
-                (None, HashSet::new())
-            }
-            main => (main, HashSet::from([first])),
+        let is_another = main.as_ref().is_some_and(|main| main.is_not(number) || is_stranger(main, &mark));
+        let known = Known {
+            members: Some(first).filter(|_| !is_another).into_iter().collect(),
+            // A number is not given to a process while it is that of a session.
+            session_is_over: is_another,
+            ..Known::default()
         };
-        let known = Known { members, ..Known::default() };
+        let main = main.filter(|_| !is_another);
         Self(Arc::new(Walk {
             main,
             first,
+            number,
             mark,
             started,
             known: Mutex::new(known),
@@ -380,7 +383,11 @@ impl Walk {
         match &self.main {
             // Nobody else can ever be meant by this.
             Some(main) if member == self.first => Ok(Some(Held::Main(main))),
-            _ => Ok(Pidfd::open_exactly(member.pid, member.ticks)?.map(Held::Opened)),
+            _ => {
+                let opened = Pidfd::open_exactly(member.pid, member.ticks)?;
+                let is_it = |opened: &Pidfd| member != self.first || !opened.is_not(self.number);
+                Ok(opened.filter(is_it).map(Held::Opened))
+            }
         }
     }
 
@@ -456,13 +463,24 @@ impl Id {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Alias;
 
     fn stat(pid: i32, parent: i32, session: i32, ticks: u64) -> Stat {
         Stat { pid, parent, group: session, session, ticks, alive: true }
     }
 
     fn tree() -> Walked {
-        Walked::new(None, 1_000_001, 50, b"X=1".to_vec(), Timestamp::UNIX_EPOCH)
+        let instance = Instance {
+            alias: Alias::try_from("subject".to_owned()).unwrap(),
+            generation: 1,
+            boot_id: String::new(),
+            pid: 1_000_001,
+            ticks: 50,
+            number: None,
+            started: Timestamp::UNIX_EPOCH,
+            cgroup: None,
+        };
+        Walked::new(None, &instance, b"X=1".to_vec())
     }
 
     #[track_caller]

@@ -128,6 +128,7 @@ impl Foreign {
             boot_id: linux.boot_id().to_owned(),
             pid: stat.pid,
             ticks: stat.ticks,
+            number: None,
             started: linux.date(),
             cgroup: None,
         };
