@@ -109,7 +109,7 @@ impl Linux {
     fn grouped(&self, instance: &Instance, group: Cgroup, main: Option<Pidfd>, taken_back: bool) -> Grouped {
         let base = self.cgroups.as_ref().map(Cgroups::base).unwrap_or_default();
         let outside = Outside::new(self.entry(instance), instance.ticks, base.to_owned(), taken_back);
-        Grouped::new(group, main, instance.started, outside)
+        Grouped::new(group, main, instance, outside)
     }
 
     /// The main process as it was written down, if it is still the same.

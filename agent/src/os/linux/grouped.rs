@@ -1,7 +1,7 @@
 //! A tree that is a cgroup: the kernel knows its members, kills them at once and tells when the last one is gone.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::Chain,
-    os::{Accounts, BoxFuture, Ending, SignalError, Tree},
+    os::{Accounts, BoxFuture, Ending, Instance, SignalError, Tree},
     process::{Leftover, Sight},
     signal::Signal,
     stop::Scope,
@@ -41,20 +41,23 @@ struct Group {
     group: Cgroup,
     /// `None` where it was gone before the tree was taken back.
     main: Option<Pidfd>,
+    /// The main process, or what it was.
+    first: Id,
     started: Timestamp,
     /// Members that are not in the cgroup.
     outside: Outside,
     /// Who got the signal of this round: nobody gets it twice.
-    asked: Mutex<BTreeSet<i32>>,
+    asked: Mutex<HashSet<Id>>,
     /// SIGKILL was sent: it is for those too who are only found later.
     killed: AtomicBool,
 }
 
 impl Grouped {
     /// The tree in this group.
-    pub(super) fn new(group: Cgroup, main: Option<Pidfd>, started: Timestamp, outside: Outside) -> Self {
-        let (asked, killed) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Group { group, main, started, outside, asked, killed }))
+    pub(super) fn new(group: Cgroup, main: Option<Pidfd>, instance: &Instance, outside: Outside) -> Self {
+        let Instance { pid, ticks, started, .. } = *instance;
+        let (first, asked, killed) = (Id { pid, ticks }, Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Group { group, main, first, started, outside, asked, killed }))
     }
 }
 
@@ -179,25 +182,28 @@ impl Group {
         let mut asked = self.asked();
         let main = self.living_main();
         if let Some(main) = main
-            && !asked.contains(&main.pid())
+            && !asked.contains(&self.first)
         {
             // Where the main process can not be asked, nobody else is.
             members::ask(main, signal)?;
-            asked.insert(main.pid());
+            asked.insert(self.first);
         }
         let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
-        let is_asked = |pid: i32| group.is_none_or(|group| process_group(pid) == Some(group));
         let mut results = Results::default();
-        let inside = self.group.procs().into_iter().map(|pid| (pid, None));
         let outside = self.outside.find(&self.group).unwrap_or_default().outside;
-        for (pid, id) in inside.chain(outside.into_iter().map(|id| (id.pid, Some(id)))) {
-            if asked.contains(&pid) || !is_asked(pid) {
+        for pid in self.group.procs().into_iter().chain(outside.iter().map(|id| id.pid)) {
+            let Ok(Some(stat)) = Stat::read(pid) else {
+                continue;
+            };
+            let id = Id::of(&stat);
+            if asked.contains(&id) || group.is_some_and(|group| stat.group != group) {
                 continue;
             }
-            if let Some(member) = id.map_or_else(|| self.member(pid), hold) {
+            let is_member = || outside.contains(&id) || self.group.holds(pid);
+            if let Some(member) = hold(id).filter(|_| is_member()) {
                 let result = members::ask(&member, signal);
                 if matches!(result, Ok(Sent::Delivered)) {
-                    asked.insert(pid);
+                    asked.insert(id);
                 }
                 results.add(result);
             }
@@ -277,7 +283,7 @@ impl Group {
         }
     }
 
-    fn asked(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+    fn asked(&self) -> MutexGuard<'_, HashSet<Id>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -335,10 +341,6 @@ fn add(pids: &mut Vec<i32>, others: impl Iterator<Item = i32>) {
             pids.push(pid);
         }
     }
-}
-
-fn process_group(pid: i32) -> Option<i32> {
-    Some(Stat::read(pid).ok()??.group)
 }
 
 /// Whether an error says that the cgroup is not there any more: then nothing lives in it.

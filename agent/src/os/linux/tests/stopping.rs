@@ -65,6 +65,35 @@ async fn a_double_fork_is_killed() {
     .await;
 }
 
+/// Hazard P01: a pid that is used again within a round is another member, and gets the signal.
+#[test]
+fn who_gets_the_pid_of_one_who_was_asked_is_asked() {
+    if !is_root() {
+        return eprintln!("skipped: only root makes a PID namespace");
+    }
+    again(&["unshare", "--pid", "--fork", "--mount-proc"], "stopping::asked_by_the_same_pid");
+}
+
+#[tokio::test]
+async fn asked_by_the_same_pid() {
+    if !is_again() {
+        return;
+    }
+    let script = "trap : TERM; sleep 1000 & first=$!; echo first; while kill -0 $first; do wait $first; done; sleep 0.05; \
+                  while echo $((first - 1)) > /proc/sys/kernel/ns_last_pid; sleep 1000 & [ $! != $first ]; \
+                  do kill $!; done; echo second; wait $first; wait $first; echo asked; while :; do sleep 0.02; done";
+    in_both_modes(script, async |subject| {
+        subject.says("first").await;
+        subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
+        subject.says("second").await;
+        subject.tree.ask(Signal::TERM, Scope::Rest).unwrap();
+        subject.says("asked").await;
+        subject.tree.kill().unwrap();
+        subject.emptied().await;
+    })
+    .await;
+}
+
 /// Hazard P08: it forks as fast as it can while it is killed. Other tests run beside it, so it yields.
 #[tokio::test]
 async fn a_tree_that_forks_all_the_time_is_killed() {
