@@ -76,7 +76,7 @@ fn read() -> io::Result<Vec<Seen>> {
 
 fn mark_of(stat: &Stat) -> Mark {
     // Threads of the kernel never have an environment.
-    if stat.pid == KERNEL || stat.parent == KERNEL {
+    if stat.kernel {
         return Mark::Absent;
     }
     let environment = match proc::try_environment(stat.pid) {
@@ -96,9 +96,6 @@ fn mark_of(stat: &Stat) -> Mark {
 pub(super) fn is_mark(entry: &[u8]) -> bool {
     entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
-
-/// The parent of the kernel's own threads.
-const KERNEL: i32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -115,8 +115,7 @@ impl Outside {
 
     /// All that carry the mark.
     fn find_marked(&self, group: &Cgroup, found: &mut Found) -> io::Result<()> {
-        // Threads of the kernel are in no session.
-        let may_be_one = |stat: &Stat| stat.alive && stat.session != 0 && stat.ticks >= self.since;
+        let may_be_one = |stat: &Stat| stat.alive && !stat.kernel && stat.ticks >= self.since;
         let all = Stat::all()?.into_iter().filter(may_be_one);
         let elsewhere = all.filter(|stat| place(stat.pid, group, &self.base) != Some(Place::Inside));
         let Marked { members, .. } = self.sort(elsewhere.map(|stat| Id::of(&stat)).collect());

@@ -32,6 +32,8 @@ pub(super) struct Stat {
     pub ticks: u64,
     /// Whether any of its threads is alive.
     pub alive: bool,
+    /// Whether it is a thread of the kernel. Which pid their parent has differs: in a container it is anybody's.
+    pub kernel: bool,
 }
 
 impl Stat {
@@ -110,9 +112,13 @@ impl Stat {
             session: number(6)?.try_into().ok()?,
             ticks: number(22)?.try_into().ok()?,
             alive,
+            kernel: number(9)? & PF_KTHREAD != 0,
         })
     }
 }
+
+/// A flag in `/proc/PID/stat`.
+const PF_KTHREAD: i64 = 0x0020_0000;
 
 /// How often the list of all processes is read at the most.
 const PASSES: usize = 30;
@@ -269,7 +275,11 @@ mod tests {
     fn reads_a_stat_whatever_the_name() {
         let line = b"42 (a) b (c) S 7 42 41 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 100 200";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!(stat, Stat { pid: 42, parent: 7, group: 42, session: 41, ticks: 987_654, alive: true });
+        let expected =
+            Stat { pid: 42, parent: 7, group: 42, session: 41, ticks: 987_654, alive: true, kernel: false };
+        assert_eq!(stat, expected);
+        let thread = b"9 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 20 0 1 0 30 0 0";
+        assert!(Stat::parse(thread).unwrap().kernel);
         assert_eq!(Stat::parse(b"42 (a"), None);
         assert_eq!(Stat::parse(b""), None);
     }

@@ -466,7 +466,7 @@ mod tests {
     use crate::process::Alias;
 
     fn stat(pid: i32, parent: i32, session: i32, ticks: u64) -> Stat {
-        Stat { pid, parent, group: session, session, ticks, alive: true }
+        Stat { pid, parent, group: session, session, ticks, alive: true, kernel: false }
     }
 
     fn tree() -> Walked {

@@ -65,6 +65,16 @@ async fn a_double_fork_is_killed() {
     .await;
 }
 
+/// Hazard P05, in a container where the agent has the pid that is elsewhere that of the kernel's threads' parent.
+#[test]
+fn a_double_fork_is_killed_in_a_container() {
+    if !is_root() {
+        return eprintln!("skipped: only root makes a PID namespace");
+    }
+    let container = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "\"$@\"; exit $?", "sh"];
+    again(&container, "stopping::a_double_fork_is_killed");
+}
+
 /// Hazard P01: a pid that is used again within a round is another member, and gets the signal.
 #[test]
 fn who_gets_the_pid_of_one_who_was_asked_is_asked() {
