@@ -28,6 +28,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
     sync::Arc,
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -37,6 +38,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use self::{
+    census::{Census, Mark, Seen},
     cgroup::{Cgroup, Cgroups},
     grouped::Grouped,
     outside::Outside,
@@ -190,15 +192,14 @@ impl Os for Linux {
     fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)> {
         // Who is not found here gets a second instance next to it.
         let listed = (0..SURVEYS).find_map(|_| {
-            let all = Stat::all().inspect_err(|error| {
+            let census = Census::since(Instant::now()).inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
                 std::thread::sleep(walked::RETRY);
             });
-            all.ok()
+            census.ok()
         });
-        let Some(all) = listed else {
-            return Vec::new();
-        };
+        let mut all = listed.map_or_else(Vec::new, |census| census.all.clone());
+        census::settle(&mut all);
         let mut found = self.survey_groups(&all);
         let grouped: HashSet<_> = found.iter().map(|(i, _)| (i.alias.clone(), i.generation)).collect();
         let marked = self.survey_marks(&all).into_iter();
@@ -211,7 +212,7 @@ impl Os for Linux {
         let group = self.cgroups.as_ref().and_then(|cgroups| cgroups.instance_of(pid));
         match group {
             Some(group) => named(&group, '.'),
-            None => self.marked(pid),
+            None => self.marked(&census::mark_of(&Stat::read(pid).ok()??)),
         }
     }
 
@@ -231,7 +232,7 @@ impl Os for Linux {
 
 impl Linux {
     /// Every living cgroup of an instance. Removes the empty ones.
-    fn survey_groups(&self, all: &[Stat]) -> Vec<(Instance, Arc<dyn Tree>)> {
+    fn survey_groups(&self, all: &[Seen]) -> Vec<(Instance, Arc<dyn Tree>)> {
         let Some(cgroups) = &self.cgroups else {
             return Vec::new();
         };
@@ -244,7 +245,7 @@ impl Linux {
                 continue;
             };
             let pids = group.procs();
-            let members = all.iter().filter(|stat| pids.contains(&stat.pid));
+            let members = all.iter().map(|seen| &seen.stat).filter(|stat| pids.contains(&stat.pid));
             let path = group.path().to_owned();
             match self.rediscover(alias, generation, members, Some(path)) {
                 Some(instance) => {
@@ -261,10 +262,10 @@ impl Linux {
     }
 
     /// Every living instance that is not in a cgroup of its own, by the mark that its processes carry.
-    fn survey_marks(&self, all: &[Stat]) -> Vec<(Instance, Arc<dyn Tree>)> {
+    fn survey_marks(&self, all: &[Seen]) -> Vec<(Instance, Arc<dyn Tree>)> {
         let mut marked: HashMap<(Alias, u64), Vec<Stat>> = HashMap::new();
-        for stat in all.iter().filter(|stat| stat.alive) {
-            let Some((alias, generation)) = self.marked(stat.pid) else {
+        for Seen { stat, mark } in all.iter().filter(|seen| seen.stat.alive) {
+            let Some((alias, generation)) = self.marked(mark) else {
                 continue;
             };
             let own_group = self.cgroups.as_ref().and_then(|cgroups| {
@@ -283,13 +284,12 @@ impl Linux {
         rediscovered.collect()
     }
 
-    /// Whose mark a process of this agent carries.
-    fn marked(&self, pid: i32) -> Option<(Alias, u64)> {
-        let prefix = format!("{MARK}={}/", self.identity);
-        let environment = proc::environment(pid);
-        let mut entries = environment.split(|byte| *byte == 0);
-        let mark =
-            entries.find_map(|entry| std::str::from_utf8(entry.strip_prefix(prefix.as_bytes())?).ok())?;
+    /// Whose mark this is, where it is one of this agent.
+    fn marked(&self, mark: &Mark) -> Option<(Alias, u64)> {
+        let Mark::Carried(mark) = mark else {
+            return None;
+        };
+        let mark = std::str::from_utf8(mark).ok()?.strip_prefix(&format!("{MARK}={}/", self.identity))?;
         named(mark, '/')
     }
 

@@ -7,12 +7,14 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Instant,
 };
 
 use super::{
     MARK, fds,
     proc::{self, Stat},
+    walked::{EXEC, LOOKS},
 };
 
 /// A process.
@@ -74,7 +76,21 @@ fn read() -> io::Result<Vec<Seen>> {
     Ok(all.into_iter().map(see).collect())
 }
 
-fn mark_of(stat: &Stat) -> Mark {
+/// Looks again at those whose mark an exec may hide: no exec takes that long.
+pub(super) fn settle(seen: &mut [Seen]) {
+    for _ in 1..LOOKS {
+        let mut hidden =
+            seen.iter_mut().filter(|seen| seen.stat.alive && seen.mark == Mark::Hidden).peekable();
+        if hidden.peek().is_none() {
+            return;
+        }
+        thread::sleep(EXEC);
+        hidden.for_each(|seen| seen.mark = mark_of(&seen.stat));
+    }
+}
+
+/// The mark of a process.
+pub(super) fn mark_of(stat: &Stat) -> Mark {
     // Threads of the kernel never have an environment.
     if stat.kernel {
         return Mark::Absent;
@@ -93,7 +109,7 @@ fn mark_of(stat: &Stat) -> Mark {
 }
 
 /// Whether an entry of an environment marks a member of any instance.
-pub(super) fn is_mark(entry: &[u8]) -> bool {
+fn is_mark(entry: &[u8]) -> bool {
     entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
 
