@@ -70,8 +70,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// [`Scope::Group`] begins a round, [`Scope::Rest`] goes on with it: a stop may send one signal after the other.
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError>;
 
-    /// Sends SIGKILL to every member.
-    fn kill(&self) -> Result<(), SignalError>;
+    /// Sends SIGKILL to every member. Says whether there was any.
+    fn kill(&self) -> Result<bool, SignalError>;
 
     /// Whether [`Tree::ask`], [`Tree::kill`] and [`Tree::is_empty`] walk all processes of the host, as they do without a
     /// cgroup, and for an instance that was taken back. If so they must not run where others wait.

@@ -282,8 +282,9 @@ impl Tree for FakeTree {
         self.receive(signal)
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
-        self.receive(Signal::KILL)
+    fn kill(&self) -> Result<bool, SignalError> {
+        let is_there = self.is_alive();
+        self.receive(Signal::KILL).map(|()| is_there)
     }
 
     fn walks(&self) -> bool {

@@ -69,7 +69,7 @@ impl Tree for Grouped {
         fds::reserved(|| self.0.ask(signal, scope))
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
+    fn kill(&self) -> Result<bool, SignalError> {
         fds::reserved(|| self.0.kill())
     }
 
@@ -218,12 +218,15 @@ impl Group {
         }
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
+    fn kill(&self) -> Result<bool, SignalError> {
         self.killed.store(true, Ordering::Relaxed);
+        let main = self.living_main();
+        let is_there = main.is_some() || !self.is_depopulated().unwrap_or(false);
         let group = self.kill_group();
         // It may have moved to another group.
-        let main = self.living_main().map_or(Ok(()), |main| main.send(Signal::KILL).map(drop));
-        group.and(main).and(self.kill_outside())
+        let main = main.map_or(Ok(()), |main| main.send(Signal::KILL).map(drop));
+        let outside = self.kill_outside();
+        group.and(main).and(outside).map(|is_outside| is_there || is_outside)
     }
 
     fn kill_group(&self) -> Result<(), SignalError> {
@@ -248,8 +251,9 @@ impl Group {
         }
     }
 
-    /// Freezes whoever is outside until nobody else is found, then kills: what is frozen does not fork.
-    fn kill_outside(&self) -> Result<(), SignalError> {
+    /// Freezes whoever is outside until nobody else is found, then kills: what is frozen does not fork. Says whether there
+    /// was anybody.
+    fn kill_outside(&self) -> Result<bool, SignalError> {
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         for _ in 0..ROUNDS {
@@ -263,10 +267,10 @@ impl Group {
                 results.add(member.send(Signal::STOP));
             }
         }
-        for member in frozen.into_iter().filter_map(hold) {
+        for member in frozen.iter().copied().filter_map(hold) {
             results.add(member.send(Signal::KILL));
         }
-        results.finish()
+        results.finish().map(|()| !frozen.is_empty())
     }
 
     fn is_empty(&self) -> bool {

@@ -116,7 +116,7 @@ impl Tree for Walked {
         fds::reserved(|| self.0.ask(signal, scope))
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
+    fn kill(&self) -> Result<bool, SignalError> {
         fds::reserved(|| self.0.kill())
     }
 
@@ -235,24 +235,29 @@ impl Walk {
         }
     }
 
-    /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork.
-    fn kill(&self) -> Result<(), SignalError> {
+    /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork. Says whether there was
+    /// anybody.
+    fn kill(&self) -> Result<bool, SignalError> {
         // On a host with many processes it takes longer than until it is repeated: side by side, both would take longer.
         let _turn = match self.killing.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::WouldBlock) => return Ok(false),
         };
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         // Nobody in the group escapes this, however fast it forks.
+        let mut is_there = false;
         if let Some(main) = &self.main {
-            results.add(main.send_to_group(Signal::KILL));
+            let sent = main.send_to_group(Signal::KILL);
+            is_there = matches!(sent, Ok(Sent::Delivered));
+            results.add(sent);
         }
         for round in 1..=ROUNDS {
             let Ok(members) = self.members() else {
                 // Who else there is can not be known now. SIGKILL is repeated until all are gone.
                 if let Some(main) = self.living_main() {
+                    is_there = true;
                     results.add(main.send(Signal::KILL));
                 }
                 break;
@@ -276,7 +281,7 @@ impl Walk {
                 break;
             }
         }
-        results.finish()
+        results.finish().map(|()| is_there || !frozen.is_empty())
     }
 
     /// All living members.

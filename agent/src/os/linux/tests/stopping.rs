@@ -25,9 +25,10 @@ async fn a_process_that_ignores_the_stop_signal_is_killed() {
         subject.says("ready").await;
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
         assert!(!subject.tree.is_empty());
-        subject.tree.kill().unwrap();
+        assert!(subject.tree.kill().unwrap());
         assert_eq!(subject.main_ended().await, Exit::Signal(Signal::KILL));
         subject.emptied().await;
+        assert!(!subject.tree.kill().unwrap(), "nobody is left to be killed");
     })
     .await;
 }
