@@ -90,13 +90,17 @@ async fn asked_by_the_same_pid() {
     if !is_again() {
         return;
     }
-    let script = "trap : TERM; sleep 1000 & first=$!; echo first; while kill -0 $first; do wait $first; done; sleep 0.05; \
+    let script = "trap : TERM; sleep 1000 & first=$!; echo first $first; while kill -0 $first; do wait $first; done; sleep 0.05; \
                   while echo $((first - 1)) > /proc/sys/kernel/ns_last_pid; sleep 1000 & [ $! != $first ]; \
                   do kill $!; done; echo second; wait $first; wait $first; echo asked; while :; do sleep 0.02; done";
     in_both_modes(script, async |subject| {
-        subject.says("first").await;
+        let pid = subject.number("first ").await;
+        // Until then it may lose a signal.
+        let runs = || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+        eventually(runs).await;
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
         subject.says("second").await;
+        eventually(runs).await;
         subject.tree.ask(Signal::TERM, Scope::Rest).unwrap();
         subject.says("asked").await;
         subject.tree.kill().unwrap();
