@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::{
     cgroup::Cgroup,
     fds,
-    members::{self, Results},
+    members::{self, Last, Results},
     outside::{Found, Outside},
     pidfd::{Pidfd, Sent, poll_until},
     proc::Stat,
@@ -44,6 +44,9 @@ struct Group {
     /// The main process, or what it was.
     first: Id,
     started: Timestamp,
+    last: Last,
+    /// Whether the kernel counts the memory of the group.
+    counts_memory: bool,
     /// Members that are not in the cgroup.
     outside: Outside,
     /// Who got the signal of this round: nobody gets it twice.
@@ -56,8 +59,17 @@ impl Grouped {
     /// The tree in this group.
     pub(super) fn new(group: Cgroup, main: Option<Pidfd>, instance: &Instance, outside: Outside) -> Self {
         let Instance { pid, ticks, started, .. } = *instance;
-        let (first, asked, killed) = (Id { pid, ticks }, Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Group { group, main, first, started, outside, asked, killed }))
+        Self(Arc::new(Group {
+            main,
+            first: Id { pid, ticks },
+            started,
+            last: Last::default(),
+            counts_memory: group.memory().is_some(),
+            group,
+            outside,
+            asked: Mutex::default(),
+            killed: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -120,7 +132,7 @@ impl Tree for Grouped {
     }
 
     fn look(&self) -> Option<Sight> {
-        let Group { group, outside, .. } = &*self.0;
+        let Group { group, outside, last, .. } = &*self.0;
         let mut pids = group.procs();
         let stats = pids.iter().filter_map(|pid| Stat::read_with_memory(*pid).ok().flatten());
         let (listed, memory): (Vec<_>, Vec<_>) = stats.map(|(stat, memory)| (Id::of(&stat), memory)).unzip();
@@ -130,8 +142,9 @@ impl Tree for Grouped {
             left = outside.find(group).unwrap_or_default().outside;
         }
         add(&mut pids, left.iter().map(|id| id.pid).chain(main.map(Pidfd::pid)));
-        let memory = group.memory().unwrap_or_else(|| memory.iter().sum());
-        members::look(&pids, main, memory, self.0.started)
+        let counted = Some(group).filter(|_| self.0.counts_memory).and_then(Cgroup::memory);
+        let memory = counted.unwrap_or_else(|| memory.iter().sum());
+        members::look(&pids, main, memory, self.0.started, last)
     }
 
     fn members(&self) -> Vec<Leftover> {

@@ -41,11 +41,26 @@ pub(super) fn here() -> io::Result<Sockets> {
     fds::reserved(|| asked().or_else(|_| in_tables("/proc/self/net")))
 }
 
+/// The same as it was a moment ago: all processes of a host are mostly looked at together.
+pub(super) fn lately() -> io::Result<Arc<Sockets>> {
+    static LATEST: Mutex<Option<(Instant, Arc<Sockets>)>> = Mutex::new(None);
+    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, listeners)) = latest.as_ref().filter(|(read, _)| read.elapsed() < MOMENT) {
+        return Ok(listeners.clone());
+    }
+    let listeners = Arc::new(here()?);
+    *latest = Some((Instant::now(), listeners.clone()));
+    Ok(listeners)
+}
+
 /// What was read of other network namespaces, and when.
 static TABLES: Mutex<BTreeMap<PathBuf, (Instant, Arc<Sockets>)>> = Mutex::new(BTreeMap::new());
 
 /// How long a table is believed: long enough for one look at all processes.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long the listeners of this namespace are believed where they only tell whether it has to be looked again.
+const MOMENT: Duration = Duration::from_millis(200);
 
 fn asked() -> io::Result<Sockets> {
     let protocol = Some(netlink::SOCK_DIAG);

@@ -24,7 +24,7 @@ use tracing::error;
 use super::{
     census::{Census, Mark, Seen},
     fds,
-    members::{self, Results},
+    members::{self, Last, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
 };
@@ -55,6 +55,7 @@ struct Walk {
     /// The entry in the environment of every member.
     mark: Vec<u8>,
     started: Timestamp,
+    last: Last,
     known: Mutex<Known>,
     /// When this began to know of it. An older look at the host may not show it.
     made: Instant,
@@ -101,6 +102,7 @@ impl Walked {
             number,
             mark,
             started,
+            last: Last::default(),
             known: Mutex::new(known),
             made: Instant::now(),
             killing: Mutex::new(()),
@@ -176,7 +178,7 @@ impl Tree for Walked {
             stat.alive.then_some((pid, memory))
         };
         let (pids, memory): (Vec<_>, Vec<_>) = self.0.pids(LOOK_AGE).into_iter().filter_map(read).unzip();
-        members::look(&pids, self.0.living_main(), memory.iter().sum(), self.0.started)
+        members::look(&pids, self.0.living_main(), memory.iter().sum(), self.0.started, &self.0.last)
     }
 
     fn members(&self) -> Vec<Leftover> {
