@@ -98,19 +98,24 @@ impl Linux {
     }
 
     /// The same as it stands there.
-    fn entry(&self, instance: &Instance) -> Vec<u8> {
-        let (name, value) = self.mark(&instance.alias, instance.generation);
+    fn entry(&self, alias: &Alias, generation: u64) -> Vec<u8> {
+        let (name, value) = self.mark(alias, generation);
         format!("{name}={value}").into_bytes()
     }
 
     fn walked(&self, instance: &Instance, main: Option<Pidfd>) -> Walked {
-        Walked::new(main, instance, self.entry(instance))
+        Walked::new(main, instance, self.entry(&instance.alias, instance.generation))
     }
 
     /// `taken_back` where it was started by an earlier life of the agent, of which nobody knows the orphans.
     fn grouped(&self, instance: &Instance, group: Cgroup, main: Option<Pidfd>, taken_back: bool) -> Grouped {
         let base = self.cgroups.as_ref().map(Cgroups::base).unwrap_or_default();
-        let outside = Outside::new(self.entry(instance), instance.ticks, base.to_owned(), taken_back);
+        let outside = Outside::new(
+            self.entry(&instance.alias, instance.generation),
+            instance.ticks,
+            base.to_owned(),
+            taken_back,
+        );
         Grouped::new(group, main, instance, outside)
     }
 
@@ -169,7 +174,7 @@ impl Os for Linux {
         let tree: Arc<dyn Tree> = match self.group_of(instance) {
             // A main process that left its cgroup is ours as long as it carries the mark.
             Some(group) => {
-                let mark = self.entry(instance);
+                let mark = self.entry(&instance.alias, instance.generation);
                 let is_marked = |pid| proc::has_environment(pid, &mark);
                 let main = main
                     .filter(|main| !main.is_not(instance.number))
@@ -199,7 +204,8 @@ impl Os for Linux {
             census.ok()
         });
         let mut all = listed.map_or_else(Vec::new, |census| census.all.clone());
-        census::settle(&mut all);
+        // Which instance it is stands in the environment alone.
+        census::settle(&mut all, |mark| matches!(mark, Mark::Hidden | Mark::Numbered(_)));
         let mut found = self.survey_groups(&all);
         let grouped: HashSet<_> = found.iter().map(|(i, _)| (i.alias.clone(), i.generation)).collect();
         let marked = self.survey_marks(&all).into_iter();

@@ -1,11 +1,11 @@
 //! Members that left their cgroup (Hazard P07): the kernel no longer tells whose they are.
 //!
-//! Such a process shows itself by the instance's mark in its environment, or was seen inside before. Once the cgroup is
-//! empty, whatever lost its parent is a child of this program, so that it is enough to look at those. After a restart of
-//! the agent this is not so, orphans went to init: then all processes are looked at.
+//! Such a process shows itself by the instance's mark in its environment or its limits, or was seen inside before. Once
+//! the cgroup is empty, whatever lost its parent is a child of this program, so that it is enough to look at those. After
+//! a restart of the agent this is not so, orphans went to init: then all processes are looked at.
 //!
-//! Whoever left before it was ever seen inside, wiped its environment and lost its parent is not found: it can not be told
-//! from what other instances left behind. The log tells of it.
+//! Whoever left before it was ever seen inside, wiped its environment, changed its limits and lost its parent is not
+//! found: it can not be told from what other instances left behind. The log tells of it.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -116,10 +116,9 @@ impl Outside {
     /// All that carry the mark.
     fn find_marked(&self, group: &Cgroup, found: &mut Found) -> io::Result<()> {
         let census = Census::since(Instant::now())?;
-        // One that carries another mark is a member of another instance.
         let may_be_one = |Seen { stat, mark }: &&Seen| {
-            let is_other = matches!(mark, Mark::Carried(mark) if *mark != self.mark) || *mark == Mark::Absent;
-            stat.alive && stat.ticks >= self.since && !is_other
+            let is_marked = mark.is_of(&self.mark) || *mark == Mark::Hidden;
+            stat.alive && stat.ticks >= self.since && is_marked
         };
         let is_elsewhere = |seen: &&Seen| place(seen.stat.pid, group, &self.base) != Some(Place::Inside);
         let some = census.all.iter().filter(may_be_one).filter(is_elsewhere);
@@ -180,13 +179,13 @@ impl Outside {
 
     /// Sorts processes by the mark in their environment.
     fn sort(&self, mut seen: Vec<Seen>) -> Marked {
-        census::settle(&mut seen);
+        census::settle(&mut seen, |mark| *mark == Mark::Hidden);
         let mut marked = Marked::default();
         for Seen { stat, mark } in seen {
             let id = Id::of(&stat);
             match mark {
-                Mark::Carried(mark) if mark == self.mark => marked.members.push(id),
-                Mark::Carried(_) => {}
+                mark if mark.is_of(&self.mark) => marked.members.push(id),
+                Mark::Carried(_) | Mark::Numbered(_) => {}
                 Mark::Absent | Mark::Hidden if is_alive(id) => marked.unmarked.push(id),
                 Mark::Absent | Mark::Hidden => {}
             }

@@ -8,11 +8,12 @@ use std::{
     thread,
 };
 
-use rustix::process::{Resource, Rlimit as Limit};
+use rustix::process::{Resource, Rlimit as Limit, getrlimit};
 use tracing::warn;
 
 use super::{
     Linux,
+    census::number_of,
     cgroup::{self, Cgroup},
     fds,
     pidfd::Pidfd,
@@ -115,7 +116,7 @@ fn begin(
         return Err(StartError::Folder { path: launch.cwd.clone() });
     }
     let environment = environment(linux, launch, user.as_ref());
-    let rlimits = rlimits(launch);
+    let rlimits = rlimits(linux, launch);
     let (mut nice, mut oom_score_adj) = (Some(launch.nice), Some(launch.oom_score_adj.to_string()));
     loop {
         let log = open_log(launch)?;
@@ -260,9 +261,14 @@ fn refused(what: &str, source: &io::Error) -> String {
 }
 
 /// Hazard P36: the limits of each process, with their names. What this program raised for itself is not handed on.
-fn rlimits(launch: &Launch) -> Vec<(&'static str, Resource, Limit)> {
+fn rlimits(linux: &Linux, launch: &Launch) -> Vec<(&'static str, Resource, Limit)> {
     let mut limits = vec![("nofile", Resource::Nofile, fds::original_limit())];
-    limits.retain(|_| !launch.rlimits.contains_key(&RlimitName::Nofile));
+    // Where this program has one itself, it can not give another one away for sure.
+    if getrlimit(Resource::Locks).maximum.is_none() {
+        let number = Some(number_of(&linux.entry(&launch.alias, launch.generation)));
+        limits.push(("locks", Resource::Locks, Limit { current: number, maximum: number }));
+    }
+    limits.retain(|(name, ..)| *name != "nofile" || !launch.rlimits.contains_key(&RlimitName::Nofile));
     limits.extend(launch.rlimits.iter().map(|(name, limit)| {
         let (name, resource) = match name {
             RlimitName::As => ("as", Resource::As),

@@ -1,9 +1,9 @@
 //! A tree without a cgroup: its members are found by walking all processes of the host.
 //!
 //! A process is a member when it is known from an earlier walk, when its parent is one, when it carries the instance's
-//! mark in its environment, or when it is in the session that the main process made. The last two find what lost its
-//! parent. What wipes its environment, leaves the session and loses its parent, all between two walks, is not found: this
-//! is why cgroups are used where they can be.
+//! mark in its environment or its limits, or when it is in the session that the main process made. The last two find what
+//! lost its parent. What takes pains to lose all of them between two walks, its limits too, is not found: this is why
+//! cgroups are used where they can be.
 //!
 //! Numbers are used again: that of a session as well as a pid. The number of a session is taken for as long as anybody is
 //! in it. So it means the session of the main process where one who is known, or carries the mark, is in it; and for an
@@ -358,9 +358,9 @@ impl Walk {
         if all.iter().any(|seen| taken(&seen.stat)) || !all.iter().any(|seen| in_session(&seen.stat)) {
             known.session_is_over = true;
         }
-        let is_marked = |mark: &Mark| matches!(mark, Mark::Carried(mark) if *mark == self.mark);
         let is_ours = |Seen { stat, mark }: &Seen| {
-            known.members.contains(&Id::of(stat)) || (stat.ticks >= self.first.ticks && is_marked(mark))
+            known.members.contains(&Id::of(stat))
+                || (stat.ticks >= self.first.ticks && mark.is_of(&self.mark))
         };
         let is_same_session =
             !known.session_is_over && all.iter().any(|seen| in_session(&seen.stat) && is_ours(seen));

@@ -66,6 +66,25 @@ async fn a_double_fork_is_killed() {
     .await;
 }
 
+/// Hazards P05 and P06: neither parent nor session nor environment tells whose it is, in this life of the agent or another.
+#[tokio::test]
+async fn a_ghost_is_killed() {
+    let script = "env -i setsid sh -c 'setsid sleep 1000 & echo ghost $!'; exit 3";
+    in_both_modes(script, async |subject| {
+        let pid = subject.number("ghost ").await;
+        assert_eq!(subject.main_ended().await, Exit::Code(3));
+        assert!(!subject.tree.is_empty());
+        let Adoption::Alive(again) = subject.linux.adopt(&subject.instance) else {
+            panic!("it is alive");
+        };
+        assert!(again.members().iter().any(|member| member.pid == pid));
+        subject.tree.kill().unwrap();
+        subject.emptied().await;
+        eventually(|| !exists(pid)).await;
+    })
+    .await;
+}
+
 /// Hazard P05, in a container where the agent has the pid that is elsewhere that of the kernel's threads' parent.
 #[test]
 fn a_double_fork_is_killed_in_a_container() {
