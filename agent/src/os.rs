@@ -73,8 +73,8 @@ pub(crate) trait Tree: Send + Sync + 'static {
     /// [`Scope::Group`] begins a round, [`Scope::Rest`] goes on with it: a stop may send one signal after the other.
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError>;
 
-    /// Sends SIGKILL to every member.
-    fn kill(&self) -> Result<(), SignalError>;
+    /// Sends SIGKILL to every member. Says whether there was any.
+    fn kill(&self) -> Result<bool, SignalError>;
 
     /// Whether [`Tree::ask`], [`Tree::kill`] and [`Tree::is_empty`] walk all processes of the host, as they do without a
     /// cgroup, and for an instance that was taken back. If so they must not run where others wait.
@@ -229,7 +229,11 @@ pub(crate) struct Instance {
     pub pid: i32,
     /// When the main process began, in the kernel's ticks since boot.
     pub ticks: u64,
-    /// The same as a date.
+    /// The number of the main process that no other gets in this boot, where the kernel has one: the pid may be given
+    /// again within the tick.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The tick as a date.
     pub started: Timestamp,
     /// Its cgroup as `/proc/PID/cgroup` shows it, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -298,6 +302,13 @@ pub(crate) enum StartError {
     #[error("cannot run `{}`", command.display())]
     Exec {
         command: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// It could not be held, and was ended at once.
+    #[error("cannot take hold of process {pid}, which was ended at once")]
+    Unidentified {
+        pid: i32,
         #[source]
         source: std::io::Error,
     },

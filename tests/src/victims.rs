@@ -137,5 +137,5 @@ pub const VICTIMS: &[Victim] = &[
 /// to hold it, so it is not one of [`VICTIMS`].
 pub const DEFECTOR: Victim = Victim::new("defector", 2, End::Killed);
 
-/// Has a deaf grandchild in a session of its own, an orphan with an empty environment: only a cgroup knows whose it is.
+/// Has a deaf grandchild in a session of its own, an orphan with an empty environment: only the kernel knows whose it is.
 pub const GHOST: Victim = Victim::new("ghost", 2, End::Killed);

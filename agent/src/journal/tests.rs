@@ -55,6 +55,7 @@ fn story() -> Vec<Record> {
                 boot_id: "b".to_owned(),
                 pid: 4711,
                 ticks: 99,
+                number: None,
                 started: Timestamp::UNIX_EPOCH,
                 cgroup: Some("/belay-1/obstat2.1".to_owned()),
             },

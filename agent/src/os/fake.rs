@@ -206,6 +206,7 @@ impl Os for FakeOs {
             boot_id: self.boot_id.clone(),
             pid,
             ticks: 0,
+            number: None,
             started: self.date(),
             cgroup: None,
         };
@@ -283,8 +284,9 @@ impl Tree for FakeTree {
         self.receive(signal)
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
-        self.receive(Signal::KILL)
+    fn kill(&self) -> Result<bool, SignalError> {
+        let is_there = self.is_alive();
+        self.receive(Signal::KILL).map(|()| is_there)
     }
 
     fn walks(&self) -> bool {

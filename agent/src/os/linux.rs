@@ -29,6 +29,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     io,
     sync::Arc,
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -37,6 +38,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use self::{
+    census::{Census, Mark, Seen},
     cgroup::{Cgroup, Cgroups},
     grouped::Grouped,
     outside::Outside,
@@ -97,20 +99,25 @@ impl Linux {
     }
 
     /// The same as it stands there.
-    fn entry(&self, instance: &Instance) -> Vec<u8> {
-        let (name, value) = self.mark(&instance.alias, instance.generation);
+    fn entry(&self, alias: &Alias, generation: u64) -> Vec<u8> {
+        let (name, value) = self.mark(alias, generation);
         format!("{name}={value}").into_bytes()
     }
 
     fn walked(&self, instance: &Instance, main: Option<Pidfd>) -> Walked {
-        Walked::new(main, instance.pid, instance.ticks, self.entry(instance), instance.started)
+        Walked::new(main, instance, self.entry(&instance.alias, instance.generation))
     }
 
     /// `taken_back` where it was started by an earlier life of the agent, of which nobody knows the orphans.
     fn grouped(&self, instance: &Instance, group: Cgroup, main: Option<Pidfd>, taken_back: bool) -> Grouped {
         let base = self.cgroups.as_ref().map(Cgroups::base).unwrap_or_default();
-        let outside = Outside::new(self.entry(instance), instance.ticks, base.to_owned(), taken_back);
-        Grouped::new(group, main, instance.started, outside)
+        let outside = Outside::new(
+            self.entry(&instance.alias, instance.generation),
+            instance.ticks,
+            base.to_owned(),
+            taken_back,
+        );
+        Grouped::new(group, main, instance, outside)
     }
 
     /// The main process as it was written down, if it is still the same.
@@ -167,9 +174,11 @@ impl Os for Linux {
         let tree: Arc<dyn Tree> = match self.group_of(instance) {
             // A main process that left its cgroup is ours as long as it carries the mark.
             Some(group) => {
-                let mark = self.entry(instance);
+                let mark = self.entry(&instance.alias, instance.generation);
                 let is_marked = |pid| proc::has_environment(pid, &mark);
-                let main = main.filter(|m| m.has_ended() || group.holds(m.pid()) || is_marked(m.pid()));
+                let main = main
+                    .filter(|main| !main.is_not(instance.number))
+                    .filter(|main| main.has_ended() || group.holds(main.pid()) || is_marked(main.pid()));
                 Arc::new(self.grouped(instance, group, main, true))
             }
             None if instance.boot_id != self.boot_id => return Adoption::Gone(Exit::Unknown),
@@ -180,23 +189,23 @@ impl Os for Linux {
         }
         tree.release();
         // It may have ended a moment ago, as our child.
-        let exit =
-            self.main_of(instance).filter(Pidfd::has_ended).map_or(Exit::Unknown, |main| main.collect().exit);
+        let main = self.main_of(instance).filter(|main| !main.is_not(instance.number) && main.has_ended());
+        let exit = main.map_or(Exit::Unknown, |main| main.collect().exit);
         Adoption::Gone(exit)
     }
 
     fn survey(&self) -> Vec<(Instance, Arc<dyn Tree>)> {
         // Who is not found here gets a second instance next to it.
         let listed = (0..SURVEYS).find_map(|_| {
-            let all = Stat::all().inspect_err(|error| {
+            let census = Census::since(Instant::now()).inspect_err(|error| {
                 error!(error = %Chain(error), "The processes of the host can not be listed.");
                 std::thread::sleep(walked::RETRY);
             });
-            all.ok()
+            census.ok()
         });
-        let Some(all) = listed else {
-            return Vec::new();
-        };
+        let mut all = listed.map_or_else(Vec::new, |census| census.all.clone());
+        // Which instance it is stands in the environment alone.
+        census::settle(&mut all, |mark| matches!(mark, Mark::Hidden | Mark::Numbered(_)));
         let mut found = self.survey_groups(&all);
         let grouped: HashSet<_> = found.iter().map(|(i, _)| (i.alias.clone(), i.generation)).collect();
         let marked = self.survey_marks(&all).into_iter();
@@ -213,7 +222,7 @@ impl Os for Linux {
         let group = self.cgroups.as_ref().and_then(|cgroups| cgroups.instance_of(pid));
         match group {
             Some(group) => named(&group, '.'),
-            None => self.marked(pid),
+            None => self.marked(&census::mark_of(&Stat::read(pid).ok()??)),
         }
     }
 
@@ -221,15 +230,19 @@ impl Os for Linux {
         if sockets.is_empty() {
             return BTreeSet::new();
         }
-        let listening = listeners::here();
-        let same = sockets.iter().filter(|(inode, port)| listening.get(inode) == Some(port));
+        let listening = listeners::here().inspect_err(|error| {
+            error!(error = %Chain(error), "Who listens on this host can not be told.");
+        });
+        // What can not be told is not taken for closed.
+        let is_open = |inode, port| listening.as_ref().map_or(true, |known| known.get(inode) == Some(port));
+        let same = sockets.iter().filter(|(inode, port)| is_open(inode, port));
         same.map(|(_, port)| *port).collect()
     }
 }
 
 impl Linux {
     /// Every living cgroup of an instance. Removes the empty ones.
-    fn survey_groups(&self, all: &[Stat]) -> Vec<(Instance, Arc<dyn Tree>)> {
+    fn survey_groups(&self, all: &[Seen]) -> Vec<(Instance, Arc<dyn Tree>)> {
         let Some(cgroups) = &self.cgroups else {
             return Vec::new();
         };
@@ -242,7 +255,7 @@ impl Linux {
                 continue;
             };
             let pids = group.procs();
-            let members = all.iter().filter(|stat| pids.contains(&stat.pid));
+            let members = all.iter().map(|seen| &seen.stat).filter(|stat| pids.contains(&stat.pid));
             let path = group.path().to_owned();
             match self.rediscover(alias, generation, members, Some(path)) {
                 Some(instance) => {
@@ -259,10 +272,10 @@ impl Linux {
     }
 
     /// Every living instance that is not in a cgroup of its own, by the mark that its processes carry.
-    fn survey_marks(&self, all: &[Stat]) -> Vec<(Instance, Arc<dyn Tree>)> {
+    fn survey_marks(&self, all: &[Seen]) -> Vec<(Instance, Arc<dyn Tree>)> {
         let mut marked: HashMap<(Alias, u64), Vec<Stat>> = HashMap::new();
-        for stat in all.iter().filter(|stat| stat.alive) {
-            let Some((alias, generation)) = self.marked(stat.pid) else {
+        for Seen { stat, mark } in all.iter().filter(|seen| seen.stat.alive) {
+            let Some((alias, generation)) = self.marked(mark) else {
                 continue;
             };
             let own_group = self.cgroups.as_ref().and_then(|cgroups| {
@@ -281,13 +294,12 @@ impl Linux {
         rediscovered.collect()
     }
 
-    /// Whose mark a process of this agent carries.
-    fn marked(&self, pid: i32) -> Option<(Alias, u64)> {
-        let prefix = format!("{MARK}={}/", self.identity);
-        let environment = proc::environment(pid);
-        let mut entries = environment.split(|byte| *byte == 0);
-        let mark =
-            entries.find_map(|entry| std::str::from_utf8(entry.strip_prefix(prefix.as_bytes())?).ok())?;
+    /// Whose mark this is, where it is one of this agent.
+    fn marked(&self, mark: &Mark) -> Option<(Alias, u64)> {
+        let Mark::Carried(mark) = mark else {
+            return None;
+        };
+        let mark = std::str::from_utf8(mark).ok()?.strip_prefix(&format!("{MARK}={}/", self.identity))?;
         named(mark, '/')
     }
 
@@ -309,6 +321,7 @@ impl Linux {
             boot_id: self.boot_id.clone(),
             pid: main.pid,
             ticks: main.ticks,
+            number: Pidfd::open_exactly(main.pid, main.ticks).ok().flatten().and_then(|main| main.number()),
             started: proc::start_date(main.ticks, self.now(), self.date()),
             cgroup,
         })

@@ -241,8 +241,9 @@ impl Owner {
         let pid = alive.map(|alive| alive.instance.pid);
         let told = alias.clone();
         self.signal(alias, move |tree| {
-            tree.kill()?;
-            warn!(alias = %told, pid, signal = "SIGKILL", "Process tree killed.");
+            if tree.kill()? {
+                warn!(alias = %told, pid, signal = "SIGKILL", "Process tree killed.");
+            }
             Ok(())
         });
     }

@@ -76,7 +76,6 @@ async fn without_descriptors_what_runs_is_stopped() {
 
 /// Hazards P09 and P30.
 #[tokio::test]
-#[ignore = "it fails: the walk through all processes has no descriptors kept for it"]
 async fn without_descriptors_and_cgroups_what_runs_is_stopped() {
     run_out_of_descriptors("off").await;
 }

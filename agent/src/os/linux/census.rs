@@ -7,12 +7,15 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Instant,
 };
 
 use super::{
-    MARK,
+    MARK, fds,
     proc::{self, Stat},
+    raw,
+    walked::{EXEC, LOOKS},
 };
 
 /// A process.
@@ -24,16 +27,42 @@ pub(super) struct Seen {
     pub mark: Mark,
 }
 
-/// The entry of the environment that tells whose a process is.
+/// What tells whose a process is: an entry of its environment. Whoever wiped that still has a number that stands for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mark {
     /// This one.
     Carried(Vec<u8>),
+    /// Only the number of one ([`number_of`]).
+    Numbered(u64),
     /// It has none.
     Absent,
     /// It can not be told: there is no environment. While a process begins another program, the kernel shows none.
     Hidden,
 }
+
+impl Mark {
+    /// Whether it is that of the instance whose members carry this entry.
+    pub(super) fn is_of(&self, entry: &[u8]) -> bool {
+        match self {
+            Self::Carried(carried) => carried == entry,
+            Self::Numbered(number) => *number == number_of(entry),
+            Self::Absent | Self::Hidden => false,
+        }
+    }
+}
+
+/// The number that stands for an entry: every member has it as its limit on locks, which Linux has not heeded since 2.4.25.
+/// Like any limit it outlasts fork, exec, another session, another user and an empty environment, and without rights it
+/// can not be raised again.
+pub(super) fn number_of(entry: &[u8]) -> u64 {
+    // FNV-1a: another life of the agent must come to the same.
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = entry.iter().fold(0xcbf2_9ce4_8422_2325, step);
+    NUMBERED | hash >> 2
+}
+
+/// No limit that anybody would set is that high, but for none at all.
+const NUMBERED: u64 = 1 << 62;
 
 /// All processes of the host as they were at one moment, or a little later.
 #[derive(Debug)]
@@ -55,7 +84,7 @@ impl Census {
             return Ok(census.clone());
         }
         let began = Instant::now();
-        let census = Arc::new(Self { began, all: read()? });
+        let census = Arc::new(Self { began, all: fds::reserved(read)? });
         *latest = Some(census.clone());
         Ok(census)
     }
@@ -66,7 +95,8 @@ fn read() -> io::Result<Vec<Seen>> {
     let all = Stat::all_shown_to(|stat| {
         let mark = mark_of(stat);
         // What has ended by now has no environment either.
-        let is_seen = mark != Mark::Hidden || Stat::read(stat.pid)?.is_some_and(|stat| stat.alive);
+        let is_there = matches!(mark, Mark::Carried(_) | Mark::Absent);
+        let is_seen = is_there || Stat::read(stat.pid)?.is_some_and(|stat| stat.alive);
         marks.insert(stat.pid, mark);
         Ok(is_seen)
     })?;
@@ -74,31 +104,42 @@ fn read() -> io::Result<Vec<Seen>> {
     Ok(all.into_iter().map(see).collect())
 }
 
-fn mark_of(stat: &Stat) -> Mark {
+/// Looks again at those with such a mark, which an exec may hide: no exec takes that long.
+pub(super) fn settle(seen: &mut [Seen], is_such: impl Fn(&Mark) -> bool) {
+    for _ in 1..LOOKS {
+        let mut hidden = seen.iter_mut().filter(|seen| seen.stat.alive && is_such(&seen.mark)).peekable();
+        if hidden.peek().is_none() {
+            return;
+        }
+        thread::sleep(EXEC);
+        hidden.for_each(|seen| seen.mark = mark_of(&seen.stat));
+    }
+}
+
+/// The mark of a process.
+pub(super) fn mark_of(stat: &Stat) -> Mark {
     // Threads of the kernel never have an environment.
-    if stat.pid == KERNEL || stat.parent == KERNEL {
+    if stat.kernel {
         return Mark::Absent;
     }
-    let environment = match proc::try_environment(stat.pid) {
-        Ok(environment) => environment,
+    let mark = match proc::try_environment(stat.pid) {
+        Ok(environment) => match environment.split(|byte| *byte == 0).find(|entry| is_mark(entry)) {
+            Some(mark) => return Mark::Carried(mark.to_owned()),
+            None if environment.is_empty() => Mark::Hidden,
+            None => Mark::Absent,
+        },
         // What may not be read is not about to begin another program.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Mark::Absent,
-        Err(_) => return Mark::Hidden,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Mark::Absent,
+        Err(_) => Mark::Hidden,
     };
-    match environment.split(|byte| *byte == 0).find(|entry| is_mark(entry)) {
-        Some(mark) => Mark::Carried(mark.to_owned()),
-        None if environment.is_empty() => Mark::Hidden,
-        None => Mark::Absent,
-    }
+    let number = raw::locks_limit(stat.pid).filter(|limit| limit >> 62 == NUMBERED >> 62);
+    number.map_or(mark, Mark::Numbered)
 }
 
 /// Whether an entry of an environment marks a member of any instance.
-pub(super) fn is_mark(entry: &[u8]) -> bool {
+fn is_mark(entry: &[u8]) -> bool {
     entry.strip_prefix(MARK.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
 }
-
-/// The parent of the kernel's own threads.
-const KERNEL: i32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::proc;
+use super::{fds::noted, proc};
 use crate::{config::CgroupLimits, os::Accounts};
 
 /// The part of the hierarchy in which this agent may make groups.
@@ -301,7 +301,7 @@ impl Cgroup {
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).open(self.dir.join(name))?;
+        let mut file = noted(OpenOptions::new().write(true).open(self.dir.join(name)))?;
         file.write_all(text.as_bytes())
     }
 }
@@ -335,7 +335,7 @@ fn subfolders(dir: &Path) -> Vec<PathBuf> {
     if fs::metadata(dir).map_or(0, |meta| meta.nlink()) <= 2 {
         return Vec::new();
     }
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let entries = noted(fs::read_dir(dir)).into_iter().flatten().flatten();
     entries
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())

@@ -5,7 +5,9 @@
 //! their places. Where a container forbids such a table, only the first holds.
 
 use std::{
+    cell::Cell,
     fs::{self, File},
+    io,
     os::fd::AsRawFd,
     sync::OnceLock,
     thread,
@@ -55,23 +57,45 @@ pub(super) fn too_few_are_free() -> Option<usize> {
     Some(limit.saturating_sub(open)).filter(|free| *free < KEPT)
 }
 
-/// Does what must not fail for want of descriptors.
-pub(super) fn reserved<T: Send>(act: impl FnOnce() -> T + Send) -> T {
-    let spares = SPARES.get().map_or(&[][..], Vec::as_slice);
-    let copies: Vec<_> = spares.iter().map_while(|spare| spare.try_clone().ok()).collect();
-    let is_enough = copies.len() == spares.len();
-    drop(copies);
-    if is_enough {
-        return act();
+/// Does what must not fail for want of descriptors: where it does, it is done once more, on a thread that has the spare
+/// ones. Others may take the last ones at any time, so it is not asked before whether there are enough.
+pub(super) fn reserved<T: Send>(act: impl Fn() -> T + Sync) -> T {
+    let before = LACKING.replace(false);
+    let done = act();
+    match LACKING.replace(before) {
+        true => beside(&act).unwrap_or(done),
+        false => done,
     }
-    thread::scope(|scope| {
-        let beside = scope.spawn(|| {
-            match raw::unshare_descriptors() {
-                Ok(()) => spares.iter().for_each(|spare| raw::close_copy(spare.as_raw_fd())),
-                Err(error) => warn!(error = %Chain(&error), "There are no descriptors left."),
-            }
-            act()
-        });
-        beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Takes note of it where a descriptor could not be had. Whatever opens one for a stop goes through this.
+pub(super) fn noted<T>(opened: io::Result<T>) -> io::Result<T> {
+    if opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EMFILE)) {
+        LACKING.set(true);
+    }
+    opened
+}
+
+thread_local! {
+    /// Whether this thread could not have a descriptor.
+    static LACKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// `None` where there can be no such thread.
+fn beside<T: Send>(act: &(impl Fn() -> T + Sync)) -> Option<T> {
+    let spares = SPARES.get().map_or(&[][..], Vec::as_slice);
+    let act = || {
+        match raw::unshare_descriptors() {
+            Ok(()) => spares.iter().for_each(|spare| raw::close_copy(spare.as_raw_fd())),
+            Err(error) => warn!(error = %Chain(&error), "There are no descriptors left."),
+        }
+        act()
+    };
+    thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, act) {
+        Ok(beside) => Some(beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+        Err(error) => {
+            warn!(error = %Chain(&error), "There are neither descriptors nor threads left.");
+            None
+        }
     })
 }

@@ -1,11 +1,11 @@
 //! A tree that is a cgroup: the kernel knows its members, kills them at once and tells when the last one is gone.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::{
     cgroup::Cgroup,
     fds,
-    members::{self, Results},
+    members::{self, Last, Results},
     outside::{Found, Outside},
     pidfd::{Pidfd, Sent, poll_until},
     proc::Stat,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::Chain,
-    os::{Accounts, BoxFuture, Ending, SignalError, Tree},
+    os::{Accounts, BoxFuture, Ending, Instance, SignalError, Tree},
     process::{Leftover, Sight},
     signal::Signal,
     stop::Scope,
@@ -41,29 +41,47 @@ struct Group {
     group: Cgroup,
     /// `None` where it was gone before the tree was taken back.
     main: Option<Pidfd>,
+    /// The main process, or what it was.
+    first: Id,
     started: Timestamp,
+    last: Last,
+    /// Whether the kernel counts the memory of the group.
+    counts_memory: bool,
     /// Members that are not in the cgroup.
     outside: Outside,
     /// Who got the signal of this round: nobody gets it twice.
-    asked: Mutex<BTreeSet<i32>>,
+    asked: Mutex<HashSet<Id>>,
     /// SIGKILL was sent: it is for those too who are only found later.
     killed: AtomicBool,
 }
 
 impl Grouped {
     /// The tree in this group.
-    pub(super) fn new(group: Cgroup, main: Option<Pidfd>, started: Timestamp, outside: Outside) -> Self {
-        let (asked, killed) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Group { group, main, started, outside, asked, killed }))
+    pub(super) fn new(group: Cgroup, main: Option<Pidfd>, instance: &Instance, outside: Outside) -> Self {
+        let Instance { pid, ticks, started, .. } = *instance;
+        Self(Arc::new(Group {
+            main,
+            first: Id { pid, ticks },
+            started,
+            last: Last::default(),
+            counts_memory: group.memory().is_some(),
+            group,
+            outside,
+            asked: Mutex::default(),
+            killed: AtomicBool::new(false),
+        }))
     }
 }
 
 impl Tree for Grouped {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        if scope == Scope::Group {
+            self.0.begin_round();
+        }
         fds::reserved(|| self.0.ask(signal, scope))
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
+    fn kill(&self) -> Result<bool, SignalError> {
         fds::reserved(|| self.0.kill())
     }
 
@@ -114,7 +132,7 @@ impl Tree for Grouped {
     }
 
     fn look(&self) -> Option<Sight> {
-        let Group { group, outside, .. } = &*self.0;
+        let Group { group, outside, last, .. } = &*self.0;
         let mut pids = group.procs();
         let stats = pids.iter().filter_map(|pid| Stat::read_with_memory(*pid).ok().flatten());
         let (listed, memory): (Vec<_>, Vec<_>) = stats.map(|(stat, memory)| (Id::of(&stat), memory)).unzip();
@@ -124,12 +142,13 @@ impl Tree for Grouped {
             left = outside.find(group).unwrap_or_default().outside;
         }
         add(&mut pids, left.iter().map(|id| id.pid).chain(main.map(Pidfd::pid)));
-        let memory = group.memory().unwrap_or_else(|| memory.iter().sum());
-        members::look(&pids, main, memory, self.0.started)
+        let counted = Some(group).filter(|_| self.0.counts_memory).and_then(Cgroup::memory);
+        let memory = counted.unwrap_or_else(|| memory.iter().sum());
+        members::look(&pids, main, memory, self.0.started, last)
     }
 
     fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.0.pids())
+        fds::reserved(|| members::tell(&self.0.pids()))
     }
 
     fn accounts(&self) -> Accounts {
@@ -168,32 +187,36 @@ impl Grouped {
 }
 
 impl Group {
+    fn begin_round(&self) {
+        self.asked().clear();
+    }
+
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if scope == Scope::Group {
-            asked.clear();
-        }
+        let mut asked = self.asked();
         let main = self.living_main();
         if let Some(main) = main
-            && !asked.contains(&main.pid())
+            && !asked.contains(&self.first)
         {
             // Where the main process can not be asked, nobody else is.
             members::ask(main, signal)?;
-            asked.insert(main.pid());
+            asked.insert(self.first);
         }
         let group = main.map(Pidfd::pid).filter(|_| scope == Scope::Group);
-        let is_asked = |pid: i32| group.is_none_or(|group| process_group(pid) == Some(group));
         let mut results = Results::default();
-        let inside = self.group.procs().into_iter().map(|pid| (pid, None));
         let outside = self.outside.find(&self.group).unwrap_or_default().outside;
-        for (pid, id) in inside.chain(outside.into_iter().map(|id| (id.pid, Some(id)))) {
-            if asked.contains(&pid) || !is_asked(pid) {
+        for pid in self.group.procs().into_iter().chain(outside.iter().map(|id| id.pid)) {
+            let Ok(Some(stat)) = Stat::read(pid) else {
+                continue;
+            };
+            let id = Id::of(&stat);
+            if asked.contains(&id) || group.is_some_and(|group| stat.group != group) {
                 continue;
             }
-            if let Some(member) = id.map_or_else(|| self.member(pid), hold) {
+            let is_member = || outside.contains(&id) || self.group.holds(pid);
+            if let Some(member) = hold(id).filter(|_| is_member()) {
                 let result = members::ask(&member, signal);
                 if matches!(result, Ok(Sent::Delivered)) {
-                    asked.insert(pid);
+                    asked.insert(id);
                 }
                 results.add(result);
             }
@@ -208,12 +231,15 @@ impl Group {
         }
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
+    fn kill(&self) -> Result<bool, SignalError> {
         self.killed.store(true, Ordering::Relaxed);
+        let main = self.living_main();
+        let is_there = main.is_some() || !self.is_depopulated().unwrap_or(false);
         let group = self.kill_group();
         // It may have moved to another group.
-        let main = self.living_main().map_or(Ok(()), |main| main.send(Signal::KILL).map(drop));
-        group.and(main).and(self.kill_outside())
+        let main = main.map_or(Ok(()), |main| main.send(Signal::KILL).map(drop));
+        let outside = self.kill_outside();
+        group.and(main).and(outside).map(|is_outside| is_there || is_outside)
     }
 
     fn kill_group(&self) -> Result<(), SignalError> {
@@ -238,8 +264,9 @@ impl Group {
         }
     }
 
-    /// Freezes whoever is outside until nobody else is found, then kills: what is frozen does not fork.
-    fn kill_outside(&self) -> Result<(), SignalError> {
+    /// Freezes whoever is outside until nobody else is found, then kills: what is frozen does not fork. Says whether there
+    /// was anybody.
+    fn kill_outside(&self) -> Result<bool, SignalError> {
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         for _ in 0..ROUNDS {
@@ -253,10 +280,10 @@ impl Group {
                 results.add(member.send(Signal::STOP));
             }
         }
-        for member in frozen.into_iter().filter_map(hold) {
+        for member in frozen.iter().copied().filter_map(hold) {
             results.add(member.send(Signal::KILL));
         }
-        results.finish()
+        results.finish().map(|()| !frozen.is_empty())
     }
 
     fn is_empty(&self) -> bool {
@@ -271,6 +298,10 @@ impl Group {
             Err(error) if is_removed(&error) => Ok(true),
             populated => populated.map(|populated| !populated),
         }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashSet<Id>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn living_main(&self) -> Option<&Pidfd> {
@@ -327,10 +358,6 @@ fn add(pids: &mut Vec<i32>, others: impl Iterator<Item = i32>) {
             pids.push(pid);
         }
     }
-}
-
-fn process_group(pid: i32) -> Option<i32> {
-    Some(Stat::read(pid).ok()??.group)
 }
 
 /// Whether an error says that the cgroup is not there any more: then nothing lives in it.

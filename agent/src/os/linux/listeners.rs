@@ -17,24 +17,40 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, sendto, socket_with,
 };
 
+use super::{
+    fds::{self, noted},
+    proc,
+};
 use crate::process::Sockets;
 
 /// The sockets of the network namespace of a process on which somebody listens.
 pub(super) fn of(pid: i32) -> Arc<Sockets> {
     let namespace = fs::read_link(format!("/proc/{pid}/ns/net")).unwrap_or_default();
     if fs::read_link("/proc/self/ns/net").is_ok_and(|own| own == namespace) {
-        return Arc::new(here());
+        return Arc::new(here().unwrap_or_default());
     }
     let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
     tables.retain(|_, (read, _)| read.elapsed() < FRESH);
-    let read = || (Instant::now(), Arc::new(in_tables(&format!("/proc/{pid}/net"))));
+    let read = || (Instant::now(), Arc::new(in_tables(&format!("/proc/{pid}/net")).unwrap_or_default()));
     let (_, listeners) = tables.entry(namespace).or_insert_with(read);
     listeners.clone()
 }
 
 /// The same of the network namespace of this program.
-pub(super) fn here() -> Sockets {
-    asked().unwrap_or_else(|_| in_tables("/proc/self/net"))
+pub(super) fn here() -> io::Result<Sockets> {
+    fds::reserved(|| asked().or_else(|_| in_tables("/proc/self/net")))
+}
+
+/// The same as it was a moment ago: all processes of a host are mostly looked at together.
+pub(super) fn lately() -> io::Result<Arc<Sockets>> {
+    static LATEST: Mutex<Option<(Instant, Arc<Sockets>)>> = Mutex::new(None);
+    let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, listeners)) = latest.as_ref().filter(|(read, _)| read.elapsed() < MOMENT) {
+        return Ok(listeners.clone());
+    }
+    let listeners = Arc::new(here()?);
+    *latest = Some((Instant::now(), listeners.clone()));
+    Ok(listeners)
 }
 
 /// What was read of other network namespaces, and when.
@@ -43,9 +59,13 @@ static TABLES: Mutex<BTreeMap<PathBuf, (Instant, Arc<Sockets>)>> = Mutex::new(BT
 /// How long a table is believed: long enough for one look at all processes.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// How long the listeners of this namespace are believed where they only tell whether it has to be looked again.
+const MOMENT: Duration = Duration::from_millis(200);
+
 fn asked() -> io::Result<Sockets> {
     let protocol = Some(netlink::SOCK_DIAG);
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol);
+    let socket = noted(socket.map_err(io::Error::from))?;
     let mut found = Sockets::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
         sendto(&socket, &question(family), SendFlags::empty(), &netlink::SocketAddrNetlink::new(0, 0))?;
@@ -103,10 +123,17 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const DONE: u16 = libc::NLMSG_DONE as u16;
 const LISTEN: u8 = 10;
 
-fn in_tables(folder: &str) -> Sockets {
-    let tables = ["tcp", "tcp6"].map(|name| fs::read_to_string(Path::new(folder).join(name)));
-    let tables = tables.into_iter().flatten();
-    tables.flat_map(|table| table.lines().filter_map(listener_of_line).collect::<Vec<_>>()).collect()
+fn in_tables(folder: &str) -> io::Result<Sockets> {
+    let mut found = Sockets::new();
+    for name in ["tcp", "tcp6"] {
+        match proc::read_text(Path::new(folder).join(name)) {
+            Ok(table) => found.extend(table.lines().filter_map(listener_of_line)),
+            // A kernel without it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// Reads a line of `/proc/net/tcp`: `0: 0100007F:1F90 00000000:0000 0A ... ` with the inode as the tenth field.
@@ -128,7 +155,7 @@ mod tests {
         let first = TcpListener::bind("127.0.0.1:0").unwrap();
         let second = TcpListener::bind("[::1]:0").unwrap();
         let ports = [first, second].map(|listener| (listener.local_addr().unwrap().port(), listener));
-        let (asked, read) = (asked().unwrap(), in_tables("/proc/self/net"));
+        let (asked, read) = (asked().unwrap(), in_tables("/proc/self/net").unwrap());
         for (port, _listener) in &ports {
             let inode_in = |found: &Sockets| {
                 let same: HashMap<u16, u64> = found.iter().map(|(inode, port)| (*port, *inode)).collect();

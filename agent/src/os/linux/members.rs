@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use rustix::fs::{Dir, Mode, OFlags, readlinkat};
 use tracing::warn;
 
 use super::{
@@ -59,15 +60,17 @@ impl Results {
 }
 
 /// What is seen of a tree with these members, which have so much memory. `main` where the main process is one of them.
+/// `last` is for what was seen of the same tree before.
 pub(super) fn look(
     members: &[i32],
     main: Option<&Pidfd>,
     memory: u64,
     start_time: Timestamp,
+    last: &Last,
 ) -> Option<Sight> {
     let pid = main.map(Pidfd::pid).or(members.iter().min().copied())?;
     let user = main.and_then(Pidfd::user).or_else(|| proc::user(pid))?;
-    let sockets = sockets(members);
+    let sockets = last.sockets(members);
     Some(Sight {
         pid,
         user: name_of(user),
@@ -77,6 +80,55 @@ pub(super) fn look(
         sockets,
         memory,
     })
+}
+
+/// On what a tree was last seen to listen. To look at every descriptor of every member costs more than all the rest.
+#[derive(Debug, Default)]
+pub(super) struct Last(Mutex<Option<Listening>>);
+
+#[derive(Debug)]
+struct Listening {
+    since: Instant,
+    signs: Signs,
+    sockets: Sockets,
+}
+
+/// What changes where a tree listens on other sockets than before: somebody begins or ends to listen, or a socket comes to
+/// a member or goes. One that comes in the place of another descriptor shows only at the next thorough look.
+#[derive(Debug, PartialEq, Eq)]
+struct Signs {
+    listeners: Arc<Sockets>,
+    /// How many descriptors each member has.
+    descriptors: Vec<(i32, u64)>,
+}
+
+/// How long signs are believed.
+const THOROUGH: Duration = Duration::from_secs(60);
+
+impl Last {
+    fn sockets(&self, members: &[i32]) -> Sockets {
+        let signs = Signs::of(members);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Listening { since, signs: before, sockets }) = &*last
+            && signs.as_ref() == Some(before)
+            && since.elapsed() < THOROUGH
+        {
+            return sockets.clone();
+        }
+        let sockets = sockets(members);
+        *last = signs.map(|signs| Listening { since: Instant::now(), signs, sockets: sockets.clone() });
+        sockets
+    }
+}
+
+impl Signs {
+    /// `None` where they can not be told: a kernel older than 6.2 does not count descriptors.
+    fn of(members: &[i32]) -> Option<Self> {
+        let listeners = listeners::lately().ok()?;
+        let count = |pid: &i32| Some((*pid, fs::metadata(format!("/proc/{pid}/fd")).ok()?.len()));
+        let descriptors: Vec<_> = members.iter().map(count).collect::<Option<_>>()?;
+        descriptors.iter().all(|(_, count)| *count > 0).then_some(Self { listeners, descriptors })
+    }
 }
 
 /// The members, as they are told to a person.
@@ -112,10 +164,14 @@ fn sockets(members: &[i32]) -> Sockets {
 }
 
 fn sockets_of(pid: i32) -> Vec<u64> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
+        return Vec::new();
+    };
+    let descriptors = Dir::read_from(&folder).into_iter().flatten().flatten();
     let sockets = descriptors.filter_map(|descriptor| {
-        let target = fs::read_link(descriptor.path()).ok()?;
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        let target = readlinkat(&folder, descriptor.file_name(), Vec::new()).ok()?;
+        target.to_str().ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     });
     sockets.collect()
 }

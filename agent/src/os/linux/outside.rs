@@ -1,28 +1,28 @@
 //! Members that left their cgroup (Hazard P07): the kernel no longer tells whose they are.
 //!
-//! Such a process shows itself by the instance's mark in its environment, or was seen inside before. Once the cgroup is
-//! empty, whatever lost its parent is a child of this program, so that it is enough to look at those. After a restart of
-//! the agent this is not so, orphans went to init: then all processes are looked at.
+//! Such a process shows itself by the instance's mark in its environment or its limits, or was seen inside before. Once
+//! the cgroup is empty, whatever lost its parent is a child of this program, so that it is enough to look at those. After
+//! a restart of the agent this is not so, orphans went to init: then all processes are looked at.
 //!
-//! Whoever left before it was ever seen inside, wiped its environment and lost its parent is not found: it can not be told
-//! from what other instances left behind. The log tells of it.
+//! Whoever left before it was ever seen inside, wiped its environment, changed its limits and lost its parent is not
+//! found: it can not be told from what other instances left behind. The log tells of it.
 
 use std::{
     collections::{BTreeSet, HashSet},
     io,
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
-    thread,
+    time::Instant,
 };
 
 use tracing::warn;
 
 use super::{
-    census::is_mark,
+    census::{self, Census, Mark, Seen},
     cgroup::{Cgroup, is_within},
     members,
     proc::{self, Stat},
     reap,
-    walked::{EXEC, Id, LOOKS},
+    walked::Id,
 };
 
 /// How the members of an instance are found that are not in its cgroup.
@@ -115,12 +115,14 @@ impl Outside {
 
     /// All that carry the mark.
     fn find_marked(&self, group: &Cgroup, found: &mut Found) -> io::Result<()> {
-        // Threads of the kernel are in no session.
-        let may_be_one = |stat: &Stat| stat.alive && stat.session != 0 && stat.ticks >= self.since;
-        let all = Stat::all()?.into_iter().filter(may_be_one);
-        let elsewhere = all.filter(|stat| place(stat.pid, group, &self.base) != Some(Place::Inside));
-        let Marked { members, .. } = self.sort(elsewhere.map(|stat| Id::of(&stat)).collect());
-        found.add(members);
+        let census = Census::since(Instant::now())?;
+        let may_be_one = |Seen { stat, mark }: &&Seen| {
+            let is_marked = mark.is_of(&self.mark) || *mark == Mark::Hidden;
+            stat.alive && stat.ticks >= self.since && is_marked
+        };
+        let is_elsewhere = |seen: &&Seen| place(seen.stat.pid, group, &self.base) != Some(Place::Inside);
+        let some = census.all.iter().filter(may_be_one).filter(is_elsewhere);
+        found.add(self.sort(some.cloned().collect()).members);
         Ok(())
     }
 
@@ -138,12 +140,14 @@ impl Outside {
                 let stat = Stat::read(pid)?.filter(|stat| stat.alive && stat.ticks >= self.since);
                 match (stat, place(pid, group, &self.base)) {
                     (Some(stat), Some(Place::Inside)) => found.dying.push(Id::of(&stat)),
-                    (Some(stat), Some(Place::Elsewhere)) => elsewhere.push(Id::of(&stat)),
+                    (Some(stat), Some(Place::Elsewhere)) => elsewhere.push(stat),
                     _ => {}
                 }
             }
-            elsewhere.retain(|orphan| !strays().contains(orphan) && !found.outside.contains(orphan));
-            let Marked { members, unmarked } = self.sort(elsewhere);
+            let is_new = |id: &Id| !strays().contains(id) && !found.outside.contains(id);
+            elsewhere.retain(|orphan| is_new(&Id::of(orphan)));
+            let elsewhere = elsewhere.into_iter().map(|stat| Seen { mark: census::mark_of(&stat), stat });
+            let Marked { members, unmarked } = self.sort(elsewhere.collect());
             found.add(members);
             for stray in unmarked {
                 let command = members::short_command(stray.pid);
@@ -174,27 +178,18 @@ impl Outside {
     }
 
     /// Sorts processes by the mark in their environment.
-    fn sort(&self, mut undecided: Vec<Id>) -> Marked {
+    fn sort(&self, mut seen: Vec<Seen>) -> Marked {
+        census::settle(&mut seen, |mark| *mark == Mark::Hidden);
         let mut marked = Marked::default();
-        for look in 1.. {
-            undecided.retain(|id| {
-                let environment = proc::environment(id.pid);
-                let entries = || environment.split(|byte| *byte == 0);
-                if entries().any(|entry| entry == self.mark) {
-                    marked.members.push(*id);
-                } else if !environment.is_empty() && !entries().any(is_mark) {
-                    marked.unmarked.push(*id);
-                }
-                environment.is_empty()
-            });
-            if undecided.is_empty() || look == LOOKS {
-                break;
+        for Seen { stat, mark } in seen {
+            let id = Id::of(&stat);
+            match mark {
+                mark if mark.is_of(&self.mark) => marked.members.push(id),
+                Mark::Carried(_) | Mark::Numbered(_) => {}
+                Mark::Absent | Mark::Hidden if is_alive(id) => marked.unmarked.push(id),
+                Mark::Absent | Mark::Hidden => {}
             }
-            // While a process begins another program, the kernel shows no environment of it.
-            thread::sleep(EXEC);
         }
-        marked.unmarked.append(&mut undecided);
-        marked.unmarked.retain(|id| is_alive(*id));
         marked
     }
 

@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tracing::warn;
 
 use super::{
+    fds,
     proc::Stat,
     raw::{self, Waited},
     reap,
@@ -55,7 +56,7 @@ impl Pidfd {
             Ok(fd) => Ok(Some(Self { pid, fd, held: AtomicBool::new(false) })),
             // EINVAL: the pid is that of a thread, not of a process.
             Err(Errno::SRCH | Errno::INVAL) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => fds::noted(Err(error.into())),
         }
     }
 
@@ -66,6 +67,18 @@ impl Pidfd {
         };
         let stat = Stat::read(pid)?;
         Ok(stat.is_some_and(|stat| stat.ticks == ticks).then_some(opened))
+    }
+
+    /// A number that no other process gets before the next boot. A kernel older than 6.9 has none, nor has one of 32 bits.
+    pub(super) fn number(&self) -> Option<u64> {
+        let is_own = rustix::fs::fstatfs(&self.fd).is_ok_and(|kind| kind.f_type == PIDFS);
+        let stat = rustix::fs::fstat(&self.fd).ok().filter(|_| is_own && usize::BITS == 64)?;
+        Some(stat.st_ino)
+    }
+
+    /// Whether it is another process than the one that had this number, as far as it can be told.
+    pub(super) fn is_not(&self, number: Option<u64>) -> bool {
+        number.zip(self.number()).is_some_and(|(known, own)| known != own)
     }
 
     /// Leaves its status, where it is a child of this program, to this.
@@ -217,6 +230,9 @@ impl From<Waited> for Ending {
         Self { exit, core_dumped, accounts }
     }
 }
+
+/// What the kernel calls the filesystem of pidfds. Before there was one, all of them were one file.
+const PIDFS: rustix::fs::FsWord = 0x5049_4446;
 
 /// How long others may take to see that a process has ended.
 const POLLS_OF_OTHERS: u32 = 50;

@@ -11,7 +11,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::walked::{EXEC, LOOKS};
+use super::{
+    fds::noted,
+    walked::{EXEC, LOOKS},
+};
 use crate::stop::Time;
 
 /// The part of `/proc/PID/stat` that matters here.
@@ -29,6 +32,8 @@ pub(super) struct Stat {
     pub ticks: u64,
     /// Whether any of its threads is alive.
     pub alive: bool,
+    /// Whether it is a thread of the kernel. Which pid their parent has differs: in a container it is anybody's.
+    pub kernel: bool,
 }
 
 impl Stat {
@@ -107,16 +112,20 @@ impl Stat {
             session: number(6)?.try_into().ok()?,
             ticks: number(22)?.try_into().ok()?,
             alive,
+            kernel: number(9)? & PF_KTHREAD != 0,
         })
     }
 }
+
+/// A flag in `/proc/PID/stat`.
+const PF_KTHREAD: i64 = 0x0020_0000;
 
 /// How often the list of all processes is read at the most.
 const PASSES: usize = 30;
 
 fn pids() -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
+    for entry in noted(fs::read_dir("/proc"))? {
         pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     Ok(pids)
@@ -132,7 +141,7 @@ fn fields(line: &[u8]) -> Option<Vec<&str>> {
 
 /// Reads a file of the kernel whole, which has no size to ask for.
 pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = noted(File::open(path))?;
     let mut bytes = vec![0; 4096];
     let mut length = 0;
     loop {
@@ -170,7 +179,7 @@ pub(super) fn cgroup(pid: impl std::fmt::Display) -> Option<String> {
 /// more than `length` bytes.
 pub(super) fn command(pid: i32, length: usize) -> String {
     let mut words = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
+    if let Ok(file) = noted(File::open(format!("/proc/{pid}/cmdline"))) {
         // What could be read until an error is shown.
         let _ = file.take(length as u64 + 4).read_to_end(&mut words);
     }
@@ -180,20 +189,20 @@ pub(super) fn command(pid: i32, length: usize) -> String {
     if !text.is_empty() {
         return text;
     }
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = read_text(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.trim_end().to_owned()
 }
 
 /// The number of the real user of a process.
 pub(super) fn user(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = read_text(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The children of a process, those of all its threads.
 pub(super) fn children(pid: i32) -> Vec<i32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads = noted(fs::read_dir(format!("/proc/{pid}/task"))).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| read_text(thread.path().join("children")).ok());
     lists.flat_map(|list| parse_pids(&list).collect::<Vec<_>>()).collect()
 }
@@ -266,7 +275,11 @@ mod tests {
     fn reads_a_stat_whatever_the_name() {
         let line = b"42 (a) b (c) S 7 42 41 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 987654 100 200";
         let stat = Stat::parse(line).unwrap();
-        assert_eq!(stat, Stat { pid: 42, parent: 7, group: 42, session: 41, ticks: 987_654, alive: true });
+        let expected =
+            Stat { pid: 42, parent: 7, group: 42, session: 41, ticks: 987_654, alive: true, kernel: false };
+        assert_eq!(stat, expected);
+        let thread = b"9 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 20 0 1 0 30 0 0";
+        assert!(Stat::parse(thread).unwrap().kernel);
         assert_eq!(Stat::parse(b"42 (a"), None);
         assert_eq!(Stat::parse(b""), None);
     }

@@ -217,6 +217,14 @@ pub(super) fn peek_zombie() -> Option<i32> {
     (result == 0 && pid > 0).then_some(pid)
 }
 
+/// The hard limit of a process on locks; `None` where it can not be told.
+pub(super) fn locks_limit(pid: i32) -> Option<u64> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is set, and `limit` lives until the call returns.
+    let result = unsafe { libc::prlimit64(pid, libc::RLIMIT_LOCKS, std::ptr::null(), &raw mut limit) };
+    (result == 0).then_some(limit.rlim_max)
+}
+
 /// A datagram that was received.
 #[derive(Debug)]
 pub(super) struct Received {

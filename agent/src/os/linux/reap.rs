@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::{
+    fds,
     proc::{self, Stat},
     raw,
 };
@@ -113,7 +114,7 @@ async fn reap_orphans(begin: Arc<Notify>, mut children: Signal) {
             tokio::time::sleep(PATIENCE).await;
             swept = reap_in_order();
             if swept == Swept::Blocked {
-                let search = tokio::task::spawn_blocking(reap_by_search).await;
+                let search = tokio::task::spawn_blocking(|| fds::reserved(reap_by_search)).await;
                 swept = search.unwrap_or(Ok(Swept::Clean)).unwrap_or_else(|error| {
                     warn!(error = %Chain(&error), "Orphans can not be searched for.");
                     Swept::Clean

@@ -5,12 +5,15 @@ use std::{
     io,
     process::{Child, Command, Stdio},
     sync::Arc,
+    thread,
 };
 
-use rustix::process::{Resource, Rlimit as Limit};
+use rustix::process::{Resource, Rlimit as Limit, getrlimit};
+use tracing::warn;
 
 use super::{
     Linux,
+    census::number_of,
     cgroup::{self, Cgroup},
     fds,
     pidfd::Pidfd,
@@ -18,6 +21,7 @@ use super::{
     raw::{self, Entry, Step},
     reap,
     user::{User, environment},
+    walked::{EXEC, ROUNDS},
 };
 use crate::{
     config::{Rlimit, RlimitName},
@@ -37,13 +41,32 @@ pub(super) fn start(linux: &Linux, launch: &Launch) -> Result<Started, StartErro
             Ok(Started { instance, tree, not_applied })
         }
         Err(error) => {
-            if let Some(group) = group {
-                let _ = group.kill();
-                let _ = group.remove();
+            match error {
+                // It ran, for a moment.
+                StartError::Unidentified { .. } | StartError::Lost { .. } => end(linux, launch, group),
+                _ => group.into_iter().for_each(|group| drop(group.remove())),
             }
             Err(error)
         }
     }
+}
+
+/// Ends whatever a program has begun that could not be held.
+fn end(linux: &Linux, launch: &Launch, group: Option<Cgroup>) {
+    // Its pid means nothing any more: its members are known by the cgroup and the mark.
+    let instance = instance_of(linux, launch, (i32::MAX, 0), group.as_ref());
+    let tree: Arc<dyn Tree> = match group {
+        Some(group) => Arc::new(linux.grouped(&instance, group, None, true)),
+        None => Arc::new(linux.walked(&instance, None)),
+    };
+    for _ in 0..ROUNDS {
+        let _ = tree.kill();
+        if tree.is_empty() {
+            return tree.release();
+        }
+        thread::sleep(EXEC);
+    }
+    warn!(alias = %launch.alias, "What is left of a process that could not be held is not gone.");
 }
 
 /// Runs a helper in the tree of an instance.
@@ -93,7 +116,7 @@ fn begin(
         return Err(StartError::Folder { path: launch.cwd.clone() });
     }
     let environment = environment(linux, launch, user.as_ref());
-    let rlimits = rlimits(launch);
+    let rlimits = rlimits(linux, launch);
     let (mut nice, mut oom_score_adj) = (Some(launch.nice), Some(launch.oom_score_adj.to_string()));
     loop {
         let log = open_log(launch)?;
@@ -152,13 +175,17 @@ fn spawn(command: &mut Command) -> Result<io::Result<(Pidfd, Stat)>, StartError>
     };
     let pid = pid_of(&child);
     // Nobody else waits for it, so its pid is its own until it is held.
-    match (Pidfd::open(pid), Stat::read(pid)) {
-        (Ok(Some(main)), Ok(Some(stat))) => Ok(Ok((main.holding(), stat))),
-        _ => {
+    let held = Pidfd::open(pid).and_then(|main| Ok(main.zip(fds::reserved(|| Stat::read(pid))?)));
+    match held {
+        Ok(Some((main, stat))) => Ok(Ok((main.holding(), stat))),
+        held => {
             let _ = child.kill();
             let _ = child.wait();
             reap::release(pid);
-            Err(StartError::Lost { pid })
+            Err(match held {
+                Err(source) => StartError::Unidentified { pid, source },
+                Ok(_) => StartError::Lost { pid },
+            })
         }
     }
 }
@@ -170,20 +197,27 @@ fn identify(
     stat: Stat,
     group: Option<Cgroup>,
 ) -> (Instance, Arc<dyn Tree>) {
-    let instance = Instance {
-        alias: launch.alias.clone(),
-        generation: launch.generation,
-        boot_id: linux.boot_id().to_owned(),
-        pid: stat.pid,
-        ticks: stat.ticks,
-        started: proc::start_date(stat.ticks, linux.now(), linux.date()),
-        cgroup: group.as_ref().map(|group| group.path().to_owned()),
-    };
+    let number = main.number();
+    let instance = Instance { number, ..instance_of(linux, launch, (stat.pid, stat.ticks), group.as_ref()) };
     let tree: Arc<dyn Tree> = match group {
         Some(group) => Arc::new(linux.grouped(&instance, group, Some(main), false)),
         None => Arc::new(linux.walked(&instance, Some(main))),
     };
     (instance, tree)
+}
+
+/// The instance with this main process, by its pid and the tick in which it began.
+fn instance_of(linux: &Linux, launch: &Launch, (pid, ticks): (i32, u64), group: Option<&Cgroup>) -> Instance {
+    Instance {
+        alias: launch.alias.clone(),
+        generation: launch.generation,
+        boot_id: linux.boot_id().to_owned(),
+        pid,
+        ticks,
+        number: None,
+        started: proc::start_date(ticks, linux.now(), linux.date()),
+        cgroup: group.map(|group| group.path().to_owned()),
+    }
 }
 
 fn open_log(launch: &Launch) -> Result<File, StartError> {
@@ -227,9 +261,14 @@ fn refused(what: &str, source: &io::Error) -> String {
 }
 
 /// Hazard P36: the limits of each process, with their names. What this program raised for itself is not handed on.
-fn rlimits(launch: &Launch) -> Vec<(&'static str, Resource, Limit)> {
+fn rlimits(linux: &Linux, launch: &Launch) -> Vec<(&'static str, Resource, Limit)> {
     let mut limits = vec![("nofile", Resource::Nofile, fds::original_limit())];
-    limits.retain(|_| !launch.rlimits.contains_key(&RlimitName::Nofile));
+    // Where this program has one itself, it can not give another one away for sure.
+    if getrlimit(Resource::Locks).maximum.is_none() {
+        let number = Some(number_of(&linux.entry(&launch.alias, launch.generation)));
+        limits.push(("locks", Resource::Locks, Limit { current: number, maximum: number }));
+    }
+    limits.retain(|(name, ..)| *name != "nofile" || !launch.rlimits.contains_key(&RlimitName::Nofile));
     limits.extend(launch.rlimits.iter().map(|(name, limit)| {
         let (name, resource) = match name {
             RlimitName::As => ("as", Resource::As),

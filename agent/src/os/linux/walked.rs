@@ -1,9 +1,9 @@
 //! A tree without a cgroup: its members are found by walking all processes of the host.
 //!
 //! A process is a member when it is known from an earlier walk, when its parent is one, when it carries the instance's
-//! mark in its environment, or when it is in the session that the main process made. The last two find what lost its
-//! parent. What wipes its environment, leaves the session and loses its parent, all between two walks, is not found: this
-//! is why cgroups are used where they can be.
+//! mark in its environment or its limits, or when it is in the session that the main process made. The last two find what
+//! lost its parent. What takes pains to lose all of them between two walks, its limits too, is not found: this is why
+//! cgroups are used where they can be.
 //!
 //! Numbers are used again: that of a session as well as a pid. The number of a session is taken for as long as anybody is
 //! in it. So it means the session of the main process where one who is known, or carries the mark, is in it; and for an
@@ -24,14 +24,13 @@ use tracing::error;
 use super::{
     census::{Census, Mark, Seen},
     fds,
-    members::{self, Results},
+    members::{self, Last, Results},
     pidfd::{Pidfd, Sent},
     proc::{self, Stat},
-    reap,
 };
 use crate::{
     error::Chain,
-    os::{Accounts, BoxFuture, Ending, SignalError, Tree},
+    os::{Accounts, BoxFuture, Ending, Instance, SignalError, Tree},
     process::{Leftover, Sight},
     signal::Signal,
     stop::Scope,
@@ -51,9 +50,12 @@ struct Walk {
     main: Option<Pidfd>,
     /// The main process, or what it was.
     first: Id,
+    /// What tells it from whoever gets its pid within the tick.
+    number: Option<u64>,
     /// The entry in the environment of every member.
     mark: Vec<u8>,
     started: Timestamp,
+    last: Last,
     known: Mutex<Known>,
     /// When this began to know of it. An older look at the host may not show it.
     made: Instant,
@@ -83,21 +85,24 @@ struct Known {
 
 impl Walked {
     /// The tree of this main process, which may be gone.
-    pub(super) fn new(main: Option<Pidfd>, pid: i32, ticks: u64, mark: Vec<u8>, started: Timestamp) -> Self {
+    pub(super) fn new(main: Option<Pidfd>, instance: &Instance, mark: Vec<u8>) -> Self {
+        let Instance { pid, ticks, number, started, .. } = *instance;
         let first = Id { pid, ticks };
-        let (main, members) = match main {
-            Some(main) if is_stranger(&main, &mark) => {
-                reap::release(pid);
-                (None, HashSet::new())
-            }
-            main => (main, HashSet::from([first])),
+        let is_another = main.as_ref().is_some_and(|main| main.is_not(number) || is_stranger(main, &mark));
+        let known = Known {
+            members: Some(first).filter(|_| !is_another).into_iter().collect(),
+            // A number is not given to a process while it is that of a session.
+            session_is_over: is_another,
+            ..Known::default()
         };
-        let known = Known { members, ..Known::default() };
+        let main = main.filter(|_| !is_another);
         Self(Arc::new(Walk {
             main,
             first,
+            number,
             mark,
             started,
+            last: Last::default(),
             known: Mutex::new(known),
             made: Instant::now(),
             killing: Mutex::new(()),
@@ -107,10 +112,13 @@ impl Walked {
 
 impl Tree for Walked {
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
+        if scope == Scope::Group {
+            self.0.begin_round();
+        }
         fds::reserved(|| self.0.ask(signal, scope))
     }
 
-    fn kill(&self) -> Result<(), SignalError> {
+    fn kill(&self) -> Result<bool, SignalError> {
         fds::reserved(|| self.0.kill())
     }
 
@@ -170,11 +178,11 @@ impl Tree for Walked {
             stat.alive.then_some((pid, memory))
         };
         let (pids, memory): (Vec<_>, Vec<_>) = self.0.pids(LOOK_AGE).into_iter().filter_map(read).unzip();
-        members::look(&pids, self.0.living_main(), memory.iter().sum(), self.0.started)
+        members::look(&pids, self.0.living_main(), memory.iter().sum(), self.0.started, &self.0.last)
     }
 
     fn members(&self) -> Vec<Leftover> {
-        members::tell(&self.0.pids(Duration::ZERO))
+        fds::reserved(|| members::tell(&self.0.pids(Duration::ZERO)))
     }
 
     fn accounts(&self) -> Accounts {
@@ -189,10 +197,11 @@ impl Tree for Walked {
 }
 
 impl Walk {
+    fn begin_round(&self) {
+        self.known().asked.clear();
+    }
+
     fn ask(&self, signal: Signal, scope: Scope) -> Result<(), SignalError> {
-        if scope == Scope::Group {
-            self.known().asked.clear();
-        }
         // First: whom the main process leaves behind as soon as it is asked may not be found any more.
         let members = self.members().unwrap_or_default();
         let main = self.living_main();
@@ -228,24 +237,29 @@ impl Walk {
         }
     }
 
-    /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork.
-    fn kill(&self) -> Result<(), SignalError> {
+    /// Freezes until no member is found that was not frozen, then kills: what is frozen does not fork. Says whether there was
+    /// anybody.
+    fn kill(&self) -> Result<bool, SignalError> {
         // On a host with many processes it takes longer than until it is repeated: side by side, both would take longer.
         let _turn = match self.killing.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::WouldBlock) => return Ok(false),
         };
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         // Nobody in the group escapes this, however fast it forks.
+        let mut is_there = false;
         if let Some(main) = &self.main {
-            results.add(main.send_to_group(Signal::KILL));
+            let sent = main.send_to_group(Signal::KILL);
+            is_there = matches!(sent, Ok(Sent::Delivered));
+            results.add(sent);
         }
         for round in 1..=ROUNDS {
             let Ok(members) = self.members() else {
                 // Who else there is can not be known now. SIGKILL is repeated until all are gone.
                 if let Some(main) = self.living_main() {
+                    is_there = true;
                     results.add(main.send(Signal::KILL));
                 }
                 break;
@@ -269,7 +283,7 @@ impl Walk {
                 break;
             }
         }
-        results.finish()
+        results.finish().map(|()| is_there || !frozen.is_empty())
     }
 
     /// All living members.
@@ -344,9 +358,9 @@ impl Walk {
         if all.iter().any(|seen| taken(&seen.stat)) || !all.iter().any(|seen| in_session(&seen.stat)) {
             known.session_is_over = true;
         }
-        let is_marked = |mark: &Mark| matches!(mark, Mark::Carried(mark) if *mark == self.mark);
         let is_ours = |Seen { stat, mark }: &Seen| {
-            known.members.contains(&Id::of(stat)) || (stat.ticks >= self.first.ticks && is_marked(mark))
+            known.members.contains(&Id::of(stat))
+                || (stat.ticks >= self.first.ticks && mark.is_of(&self.mark))
         };
         let is_same_session =
             !known.session_is_over && all.iter().any(|seen| in_session(&seen.stat) && is_ours(seen));
@@ -376,7 +390,11 @@ impl Walk {
         match &self.main {
             // Nobody else can ever be meant by this.
             Some(main) if member == self.first => Ok(Some(Held::Main(main))),
-            _ => Ok(Pidfd::open_exactly(member.pid, member.ticks)?.map(Held::Opened)),
+            _ => {
+                let opened = Pidfd::open_exactly(member.pid, member.ticks)?;
+                let is_it = |opened: &Pidfd| member != self.first || !opened.is_not(self.number);
+                Ok(opened.filter(is_it).map(Held::Opened))
+            }
         }
     }
 
@@ -452,13 +470,24 @@ impl Id {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Alias;
 
     fn stat(pid: i32, parent: i32, session: i32, ticks: u64) -> Stat {
-        Stat { pid, parent, group: session, session, ticks, alive: true }
+        Stat { pid, parent, group: session, session, ticks, alive: true, kernel: false }
     }
 
     fn tree() -> Walked {
-        Walked::new(None, 1_000_001, 50, b"X=1".to_vec(), Timestamp::UNIX_EPOCH)
+        let instance = Instance {
+            alias: Alias::try_from("subject".to_owned()).unwrap(),
+            generation: 1,
+            boot_id: String::new(),
+            pid: 1_000_001,
+            ticks: 50,
+            number: None,
+            started: Timestamp::UNIX_EPOCH,
+            cgroup: None,
+        };
+        Walked::new(None, &instance, b"X=1".to_vec())
     }
 
     #[track_caller]

@@ -38,3 +38,38 @@ async fn without_descriptors() {
     })
     .await;
 }
+
+/// Hazard P30: those that were free a moment ago may not be free any more.
+#[test]
+fn what_others_take_meanwhile_is_not_needed() {
+    again(&["sh", "-c", "ulimit -n 90; exec \"$@\"", "sh"], "descriptors::taken_meanwhile");
+}
+
+#[tokio::test]
+async fn taken_meanwhile() {
+    if !is_again() {
+        return;
+    }
+    let linux = Linux::new(Uuid::new_v4(), CgroupUse::Off).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (inode, _) = listeners::here().unwrap().into_iter().find(|(_, known)| *known == port).unwrap();
+    let taken = std::sync::Mutex::new(Vec::new());
+    let take_all = || {
+        let mut taken = taken.lock().unwrap();
+        if taken.is_empty() {
+            taken.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+        }
+    };
+    let own = i32::try_from(std::process::id()).unwrap();
+    let is_seen = fds::reserved(|| {
+        take_all();
+        Pidfd::open(own).ok().flatten().and_then(|_| Stat::read(own).ok().flatten()).is_some()
+    });
+    assert!(is_seen);
+    let all = census::Census::since(std::time::Instant::now()).unwrap();
+    assert!(all.all.iter().any(|seen| seen.stat.pid == own));
+    let open = BTreeSet::from([port]);
+    assert_eq!(linux.still_listening(&BTreeMap::from([(inode, port), (inode + 1_000_000, 1)])), open);
+    assert!(File::open("/dev/null").is_err(), "they had run out all the time");
+}

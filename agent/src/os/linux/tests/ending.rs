@@ -128,6 +128,7 @@ impl Foreign {
             boot_id: linux.boot_id().to_owned(),
             pid: stat.pid,
             ticks: stat.ticks,
+            number: None,
             started: linux.date(),
             cgroup: None,
         };
@@ -170,7 +171,7 @@ async fn the_exit_of_somebody_elses_child_is_known() {
             eventually(|| proc::command(pid, 100) == "sleep 1000").await;
         }
         match killed {
-            true => tree.kill().unwrap(),
+            true => assert!(tree.kill().unwrap()),
             false => foreign.may_exit(),
         }
         if parent == "wait" {

@@ -106,11 +106,26 @@ async fn a_member_that_was_seen_inside_is_known_outside() {
     subject.emptied().await;
 }
 
+/// Hazard P07: without its environment, too.
+#[tokio::test]
+async fn a_ghost_that_left_is_killed() {
+    let script =
+        "setsid env -i sh -c 'echo $$ > $0/cgroup.procs; echo out $$; exec sleep 1000' $1 & exec sleep 1000";
+    let Some(subject) = start(script) else {
+        return;
+    };
+    let pid = subject.number("out ").await;
+    subject.tree.kill().unwrap();
+    subject.main_ended().await;
+    subject.emptied().await;
+    eventually(|| !exists(pid)).await;
+}
+
 /// Hazard P07, and where it ends: nobody's process is left alone.
 #[tokio::test]
 async fn what_can_not_be_told_apart_is_nobodys() {
-    let script =
-        "setsid env -i sh -c 'echo $$ > $0/cgroup.procs; echo out $$; exec sleep 1000' $1 & exec sleep 1000";
+    let script = "setsid env -i sh -c 'prlimit --pid $$ --locks=9 && echo $$ > $0/cgroup.procs && echo out $$; \
+                  exec sleep 1000' $1 & exec sleep 1000";
     let Some(subject) = start(script) else {
         return;
     };

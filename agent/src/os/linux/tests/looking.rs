@@ -34,12 +34,37 @@ async fn ports_are_seen_wherever_in_the_tree_they_are() {
     .await;
 }
 
+/// What a tree listens on is looked up again where a listener takes the place of another descriptor, too.
+#[tokio::test]
+async fn ports_that_change_are_seen() {
+    let script = "exec python3 -c 'import socket,sys,time,os\n\
+                  s=open(\"/dev/null\")\n\
+                  for go in sys.argv[1:]:\n\
+                  \x20   while not os.path.exists(go): time.sleep(0.01)\n\
+                  \x20   s.close(); s=socket.socket(); s.bind((\"127.0.0.1\",0)); s.listen()\n\
+                  \x20   print(go,s.getsockname()[1],flush=True)\n\
+                  time.sleep(1000)' one two";
+    for mode in [CgroupUse::Auto, CgroupUse::Off] {
+        let dir = tempfile::tempdir().unwrap();
+        let cwd = dir.path().to_owned();
+        let Some(subject) = Subject::start_as(mode, script, |launch| launch.cwd = cwd) else {
+            continue;
+        };
+        for go in ["one", "two"] {
+            subject.tree.look().unwrap();
+            fs::write(dir.path().join(go), "").unwrap();
+            let port = subject.number(&format!("{go} ")).await;
+            eventually(|| subject.tree.look().unwrap().ports == port.to_string()).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn only_the_very_same_socket_still_listens() {
     let linux = Linux::new(Uuid::new_v4(), CgroupUse::Off).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (inode, _) = listeners::here().into_iter().find(|(_, known)| *known == port).unwrap();
+    let (inode, _) = listeners::here().unwrap().into_iter().find(|(_, known)| *known == port).unwrap();
     let listening = |inode| linux.still_listening(&BTreeMap::from([(inode, port)]));
     assert_eq!(listening(inode), BTreeSet::from([port]));
     assert_eq!(listening(inode + 1_000_000), BTreeSet::new());

@@ -118,7 +118,7 @@ impl Round {
             tree.kill().unwrap();
             return self.check_untouched();
         }
-        // As if it had begun in the same tick, which a journal can not tell from the main process.
+        // As if it had begun in the same tick.
         for stranger in &self.strangers {
             let same = Instance { pid: stranger.pid, ticks: stranger.ticks, ..instance.clone() };
             self.check_adoption(linux, &same);
@@ -141,10 +141,11 @@ impl Round {
     }
 
     fn check_adoption(&self, linux: &Linux, instance: &Instance) {
-        // Without a cgroup, what a journal knows of a main process is its pid, its tick, and that it leads a session.
+        // Without a cgroup, what a journal of an older kernel knows of a main process is its pid, its tick, and that it leads
+        // a session.
         let same = |stranger: &&Stat| (stranger.pid, stranger.ticks) == (instance.pid, instance.ticks);
         let twin = self.strangers.iter().find(same).filter(|stranger| stranger.session == stranger.pid);
-        if instance.cgroup.is_none() && twin.is_some() {
+        if instance.cgroup.is_none() && instance.number.is_none() && twin.is_some() {
             return;
         }
         match linux.adopt(instance) {

@@ -204,6 +204,45 @@ async fn what_can_not_be_started_leaves_nothing() {
     }
 }
 
+/// Hazards P30 and P31: a program that runs and can not be held is told with the cause, and nothing of it is left.
+#[test]
+fn what_can_not_be_held_leaves_nothing() {
+    for test in ["not_held_in_a_cgroup", "not_held_without_cgroups"] {
+        // It has the time to start others.
+        let inject = "--inject=pidfd_open:error=EMFILE:when=1:delay_enter=200000";
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "--trace=pidfd_open", inject];
+        again(&strace, &format!("starting::{test}"));
+    }
+}
+
+#[tokio::test]
+async fn not_held_in_a_cgroup() {
+    begin_unheld(CgroupUse::Auto);
+}
+
+#[tokio::test]
+async fn not_held_without_cgroups() {
+    begin_unheld(CgroupUse::Off);
+}
+
+fn begin_unheld(mode: CgroupUse) {
+    if !is_again() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let linux = Linux::new(Uuid::new_v4(), mode).unwrap();
+    let script = "setsid sleep 1000 & sleep 1000 & (setsid sleep 1000 &); echo ready; wait";
+    let Err(error) = linux.start(&launch(dir.path(), "/bin/sh", &["-c", script])) else {
+        panic!("it started");
+    };
+    let told = crate::error::Chain(&error).to_string();
+    assert!(told.starts_with("cannot take hold of process "), "{told}");
+    assert!(told.ends_with(": Too many open files (os error 24)"), "{told}");
+    assert_eq!(fs::read_to_string(dir.path().join("subject.log")).unwrap(), "ready\n");
+    assert!(linux.survey().is_empty());
+    assert!(linux.cgroups.as_ref().is_none_or(|cgroups| cgroups.names().is_empty()));
+}
+
 /// Hazard P24: the agent still reaches what became another user.
 #[tokio::test]
 async fn another_user_is_become() {

@@ -25,9 +25,10 @@ async fn a_process_that_ignores_the_stop_signal_is_killed() {
         subject.says("ready").await;
         subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
         assert!(!subject.tree.is_empty());
-        subject.tree.kill().unwrap();
+        assert!(subject.tree.kill().unwrap());
         assert_eq!(subject.main_ended().await, Exit::Signal(Signal::KILL));
         subject.emptied().await;
+        assert!(!subject.tree.kill().unwrap(), "nobody is left to be killed");
     })
     .await;
 }
@@ -59,6 +60,68 @@ async fn a_double_fork_is_killed() {
         subject.says("ready").await;
         assert_eq!(subject.main_ended().await, Exit::Code(0));
         assert!(!subject.tree.is_empty());
+        subject.tree.kill().unwrap();
+        subject.emptied().await;
+    })
+    .await;
+}
+
+/// Hazards P05 and P06: neither parent nor session nor environment tells whose it is, in this life of the agent or another.
+#[tokio::test]
+async fn a_ghost_is_killed() {
+    let script = "env -i setsid sh -c 'setsid sleep 1000 & echo ghost $!'; exit 3";
+    in_both_modes(script, async |subject| {
+        let pid = subject.number("ghost ").await;
+        assert_eq!(subject.main_ended().await, Exit::Code(3));
+        assert!(!subject.tree.is_empty());
+        let Adoption::Alive(again) = subject.linux.adopt(&subject.instance) else {
+            panic!("it is alive");
+        };
+        assert!(again.members().iter().any(|member| member.pid == pid));
+        subject.tree.kill().unwrap();
+        subject.emptied().await;
+        eventually(|| !exists(pid)).await;
+    })
+    .await;
+}
+
+/// Hazard P05, in a container where the agent has the pid that is elsewhere that of the kernel's threads' parent.
+#[test]
+fn a_double_fork_is_killed_in_a_container() {
+    if !is_root() {
+        return eprintln!("skipped: only root makes a PID namespace");
+    }
+    let container = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "\"$@\"; exit $?", "sh"];
+    again(&container, "stopping::a_double_fork_is_killed");
+}
+
+/// Hazard P01: a pid that is used again within a round is another member, and gets the signal.
+#[test]
+fn who_gets_the_pid_of_one_who_was_asked_is_asked() {
+    if !is_root() {
+        return eprintln!("skipped: only root makes a PID namespace");
+    }
+    again(&["unshare", "--pid", "--fork", "--mount-proc"], "stopping::asked_by_the_same_pid");
+}
+
+#[tokio::test]
+async fn asked_by_the_same_pid() {
+    if !is_again() {
+        return;
+    }
+    let script = "trap : TERM; sleep 1000 & first=$!; echo first $first; while kill -0 $first; do wait $first; done; sleep 0.05; \
+                  while echo $((first - 1)) > /proc/sys/kernel/ns_last_pid; sleep 1000 & [ $! != $first ]; \
+                  do kill $!; done; echo second; wait $first; wait $first; echo asked; while :; do sleep 0.02; done";
+    in_both_modes(script, async |subject| {
+        let pid = subject.number("first ").await;
+        // Until then it may lose a signal.
+        let runs = || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+        eventually(runs).await;
+        subject.tree.ask(Signal::TERM, Scope::Group).unwrap();
+        subject.says("second").await;
+        eventually(runs).await;
+        subject.tree.ask(Signal::TERM, Scope::Rest).unwrap();
+        subject.says("asked").await;
         subject.tree.kill().unwrap();
         subject.emptied().await;
     })

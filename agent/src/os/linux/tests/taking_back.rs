@@ -10,6 +10,14 @@ async fn only_the_very_same_process_is_taken_back() {
         assert!(matches!(linux.adopt(instance), Adoption::Alive(_)));
         let other = Instance { ticks: instance.ticks + 1, cgroup: None, generation: 4, ..instance.clone() };
         assert!(matches!(linux.adopt(&other), Adoption::Gone(Exit::Unknown)));
+        let number = instance.number.map(|number| number + 1);
+        let twin = Instance { number, cgroup: None, generation: 4, ..instance.clone() };
+        assert_eq!(matches!(linux.adopt(&twin), Adoption::Gone(Exit::Unknown)), number.is_some());
+        // An older journal does not have it.
+        let mut written = serde_json::to_value(instance).unwrap();
+        written.as_object_mut().unwrap().remove("number");
+        let older: Instance = serde_json::from_value(written).unwrap();
+        assert!(matches!(linux.adopt(&older), Adoption::Alive(_)));
         let rebooted = Instance { boot_id: "another".to_owned(), cgroup: None, ..instance.clone() };
         assert!(matches!(linux.adopt(&rebooted), Adoption::Gone(Exit::Unknown)));
         assert!(exists(instance.pid));
