@@ -96,7 +96,7 @@ pub(crate) trait Tree: Send + Sync + 'static {
     fn members(&self) -> Vec<Leftover>;
 
     /// What the whole tree has used, as far as the kernel counts it; it does so by cgroups only, and until
-    /// [`Tree::release`]. Blocks.
+    /// [`Tree::release`]. Asks no disk.
     fn accounts(&self) -> Accounts;
 
     /// What a person should know of it: members that were seen to have left its cgroup, say.

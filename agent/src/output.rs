@@ -147,6 +147,11 @@ impl Outputs {
         self.output(alias).map_or(0, |output| output.files.end())
     }
 
+    /// Whether it is known at once that nothing was printed after this offset. Does not block.
+    pub(crate) fn is_known_to_end_at(&self, alias: &Alias, offset: u64) -> bool {
+        self.output(alias).is_none_or(|output| output.files.is_known_to_end_at(offset))
+    }
+
     /// The last lines of the output of this process, at most so many, from at most so many bytes, none of them before
     /// this offset. Blocks.
     pub(crate) fn tail(&self, alias: &Alias, from: u64, lines: u32, bytes: u32) -> Vec<String> {

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -32,6 +32,9 @@ use crate::{
     error::Chain,
     supervisor::{News, Supervisor},
 };
+
+/// How long after a change others may follow that are reported with it.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// How often a server that says nothing about it hears from the agent.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -132,7 +135,7 @@ pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting, link: w
             warn!(server = reporting.server, error = %Chain(&ended), "Not reporting to the server; it is tried again for ever.");
             told = true;
         }
-        tokio::time::sleep(pause(failures)).await;
+        sleep(pause(failures)).await;
         failures += 1;
     }
 }
@@ -247,7 +250,11 @@ impl Stream {
                     Err(status) => Err(Ended::Refused(status)),
                 },
                 changed = self.changes.changed() => match changed {
-                    Ok(()) => self.send_changes(supervisor).await,
+                    Ok(()) => {
+                        // What happens to a hundred processes at once is one report, not a hundred.
+                        sleep(GATHER).await;
+                        self.send_changes(supervisor).await
+                    }
                     Err(_) => Err(Ended::ShuttingDown),
                 },
                 news = self.news.changed() => match news {

@@ -205,6 +205,9 @@ impl Os for Linux {
         });
         let mut all = listed.map_or_else(Vec::new, |census| census.all.clone());
         // Which instance it is stands in the environment alone.
+        for seen in all.iter_mut().filter(|seen| matches!(seen.mark, Mark::Numbered(_))) {
+            seen.mark = census::entry_of(&seen.stat);
+        }
         census::settle(&mut all, |mark| matches!(mark, Mark::Hidden | Mark::Numbered(_)));
         let mut found = self.survey_groups(&all);
         let grouped: HashSet<_> = found.iter().map(|(i, _)| (i.alias.clone(), i.generation)).collect();
@@ -222,7 +225,7 @@ impl Os for Linux {
         let group = self.cgroups.as_ref().and_then(|cgroups| cgroups.instance_of(pid));
         match group {
             Some(group) => named(&group, '.'),
-            None => self.marked(&census::mark_of(&Stat::read(pid).ok()??)),
+            None => self.marked(&census::entry_of(&Stat::read(pid).ok()??)),
         }
     }
 

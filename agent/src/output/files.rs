@@ -35,7 +35,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 use tracing::{info, warn};
 
 use super::{
@@ -155,6 +155,20 @@ impl Files {
         let state = self.state();
         let size = state.live.as_ref().and_then(|live| Some(live.metadata().ok()?.len()));
         state.base + size.unwrap_or_default()
+    }
+
+    /// Whether it is known at once that there is nothing after this offset. Asks no server and waits for nobody.
+    pub(super) fn is_known_to_end_at(&self, offset: u64) -> bool {
+        let Ok(state) = self.state.try_read() else {
+            return false;
+        };
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let size = |live: &Arc<File>| statx(live, "", flags, StatxFlags::SIZE).map(|stat| stat.stx_size);
+        match state.live.as_ref().map(size) {
+            Some(Ok(size)) => state.base + size <= offset,
+            Some(Err(_)) => false,
+            None => true,
+        }
     }
 
     /// At most so many bytes from an offset on; from the next that is there, where bytes are gone.

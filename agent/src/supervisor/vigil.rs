@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use super::{lane::Lane, owner::Event};
 use crate::{
@@ -105,20 +102,21 @@ impl Vigil {
     }
 
     async fn look_at_remains(&self, ending: Ending) -> Remains {
-        let (tree, outputs, alias) = (self.tree.clone(), self.outputs.clone(), self.alias.clone());
-        let (from, lane) = (self.output_from, self.lane.clone());
-        let (tell, told) = oneshot::channel();
-        let look = move || {
-            let last_output = outputs.tail(&alias, from, LAST_LINES, LAST_BYTES);
-            // Nobody listens any more where it took too long.
-            let _ = tell.send((tree.accounts(), tree.notes(), last_output));
-            tree.release();
-        };
-        tokio::spawn(async move { lane.run(look).await });
+        let (accounts, notes) = (self.tree.accounts(), self.tree.notes());
+        let (tree, lane) = (self.tree.clone(), self.lane.clone());
+        tokio::spawn(async move { lane.run(move || tree.release()).await });
+        Remains { ending, accounts, notes, last_output: self.last_output().await, ..Remains::default() }
+    }
+
+    async fn last_output(&self) -> Vec<String> {
+        let (outputs, alias, from) = (self.outputs.clone(), self.alias.clone(), self.output_from);
+        // To ask another thread takes longer than a quiet process takes to end.
+        if outputs.is_known_to_end_at(&alias, from) {
+            return Vec::new();
+        }
+        let look = self.lane.run(move || outputs.tail(&alias, from, LAST_LINES, LAST_BYTES));
         // What can not be looked at in time is not told.
-        let looked = timeout(LOOK_PATIENCE, told).await.ok().and_then(Result::ok);
-        let (accounts, notes, last_output) = looked.unwrap_or_default();
-        Remains { ending, accounts, notes, last_output, ..Remains::default() }
+        timeout(LOOK_PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     async fn open_ports(&self) -> BTreeSet<u16> {

@@ -95,8 +95,7 @@ fn read() -> io::Result<Vec<Seen>> {
     let all = Stat::all_shown_to(|stat| {
         let mark = mark_of(stat);
         // What has ended by now has no environment either.
-        let is_there = matches!(mark, Mark::Carried(_) | Mark::Absent);
-        let is_seen = is_there || Stat::read(stat.pid)?.is_some_and(|stat| stat.alive);
+        let is_seen = mark != Mark::Hidden || Stat::read(stat.pid)?.is_some_and(|stat| stat.alive);
         marks.insert(stat.pid, mark);
         Ok(is_seen)
     })?;
@@ -112,13 +111,27 @@ pub(super) fn settle(seen: &mut [Seen], is_such: impl Fn(&Mark) -> bool) {
             return;
         }
         thread::sleep(EXEC);
-        hidden.for_each(|seen| seen.mark = mark_of(&seen.stat));
+        hidden.for_each(|seen| seen.mark = entry_of(&seen.stat));
     }
 }
 
-/// The mark of a process.
-pub(super) fn mark_of(stat: &Stat) -> Mark {
-    // Threads of the kernel never have an environment.
+/// What tells at the least cost whose a process is: mostly the number is enough.
+fn mark_of(stat: &Stat) -> Mark {
+    match number_on(stat) {
+        Some(number) => Mark::Numbered(number),
+        None => entry_of(stat),
+    }
+}
+
+/// The number that a process has.
+fn number_on(stat: &Stat) -> Option<u64> {
+    // Threads of the kernel have nothing of the kind.
+    let limit = if stat.kernel { None } else { raw::locks_limit(stat.pid) };
+    limit.filter(|limit| limit >> 62 == NUMBERED >> 62)
+}
+
+/// The entry that a process carries, which names the instance; where it carries none, what [`mark_of`] tells.
+pub(super) fn entry_of(stat: &Stat) -> Mark {
     if stat.kernel {
         return Mark::Absent;
     }
@@ -132,8 +145,7 @@ pub(super) fn mark_of(stat: &Stat) -> Mark {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Mark::Absent,
         Err(_) => Mark::Hidden,
     };
-    let number = raw::locks_limit(stat.pid).filter(|limit| limit >> 62 == NUMBERED >> 62);
-    number.map_or(mark, Mark::Numbered)
+    number_on(stat).map_or(mark, Mark::Numbered)
 }
 
 /// Whether an entry of an environment marks a member of any instance.

@@ -146,7 +146,7 @@ impl Outside {
             }
             let is_new = |id: &Id| !strays().contains(id) && !found.outside.contains(id);
             elsewhere.retain(|orphan| is_new(&Id::of(orphan)));
-            let elsewhere = elsewhere.into_iter().map(|stat| Seen { mark: census::mark_of(&stat), stat });
+            let elsewhere = elsewhere.into_iter().map(|stat| Seen { mark: census::entry_of(&stat), stat });
             let Marked { members, unmarked } = self.sort(elsewhere.collect());
             found.add(members);
             for stray in unmarked {
