@@ -14,6 +14,7 @@ mod error;
 mod folder; // the state folder: lock and identity
 mod import; // processes as supervisord and systemd declare them
 mod journal; // what survives the agent
+mod lane; // a few threads for what may block
 mod life; // the life of one process: a pure state machine
 mod notify; // systemd is told how the agent is
 mod operation; // accepted orders, and what becomes of them

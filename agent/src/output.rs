@@ -53,7 +53,7 @@ pub(crate) use self::{
     open::open_for_process,
     read::{Begin, Reader, Wanted},
 };
-use crate::{config::ProcessConfig, error::Chain, folder, process::Alias};
+use crate::{config::ProcessConfig, error::Chain, folder, lane::Lane, process::Alias};
 
 /// How many read at once: each may hold a thread and a piece.
 const READERS: usize = 64;
@@ -68,6 +68,7 @@ pub(crate) struct Outputs {
 struct Inner {
     folder: PathBuf,
     watcher: Arc<Watcher>,
+    lane: Lane,
     outputs: Mutex<HashMap<Alias, Output>>,
     places: Arc<Semaphore>,
     closing: CancellationToken,
@@ -93,6 +94,7 @@ impl Outputs {
         let inner = Inner {
             folder,
             watcher: Arc::new(Watcher::spawn()),
+            lane: Lane::default(),
             outputs: Mutex::default(),
             places: Arc::new(Semaphore::new(READERS)),
             closing: CancellationToken::new(),
@@ -103,7 +105,7 @@ impl Outputs {
     /// Keeps the output of this process within its bound from now on; takes over its settings where it does so already.
     /// Blocks while it is rotated, and must be called within a runtime.
     pub(crate) fn watch(&self, config: &ProcessConfig) {
-        let Inner { folder, watcher, .. } = &*self.inner;
+        let Inner { folder, watcher, lane, .. } = &*self.inner;
         let alias = &config.alias;
         let default = || folder.join(format!("{}*", files::name(alias))).display().to_string();
         let pattern = config.log_file_pattern.clone().unwrap_or_else(default);
@@ -129,6 +131,7 @@ impl Outputs {
             alias: alias.clone(),
             files: files.clone(),
             watcher: watcher.clone(),
+            lane: lane.clone(),
             named: named.clone(),
             grown: grown.clone(),
         };

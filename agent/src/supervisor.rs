@@ -5,7 +5,6 @@
 
 mod effects;
 mod helper;
-mod lane;
 mod local;
 mod looker;
 mod orders;

@@ -22,11 +22,11 @@ const SLACK: usize = 100;
 
 /// How many processes the ended operations that are remembered may concern together, and how many of those operations are
 /// remembered whatever they concern: all processes of a large host are a lot to remember a thousand times.
-const CONCERNED: usize = 2000;
+const CONCERNED: usize = REMEMBERED + SLACK;
 const LEAST: usize = 10;
 
 /// Of how many processes it is remembered how they were when an operation to several of them ended.
-const DETAILED: usize = 200;
+const DETAILED: usize = 100;
 
 /// How long an ended operation is remembered at the longest.
 const REMEMBERED_FOR: SignedDuration = SignedDuration::from_hours(24);

@@ -13,7 +13,7 @@ use super::{
     pace::{Budget, FASTEST, Pace, SLOWEST},
     watcher::{Named, Watcher},
 };
-use crate::{error::Chain, process::Alias};
+use crate::{error::Chain, lane::Lane, process::Alias};
 
 /// How often a file is looked at that can not be watched.
 const UNWATCHED: Duration = Duration::from_secs(3);
@@ -26,6 +26,8 @@ pub(super) struct Keeper {
     pub alias: Alias,
     pub files: Arc<Files>,
     pub watcher: Arc<Watcher>,
+    /// For what may block: many logs may begin at the same moment.
+    pub lane: Lane,
     /// Says when there may be another live file.
     pub named: Arc<Named>,
     /// Tells followers that there may be more to read.
@@ -65,7 +67,7 @@ impl Keeper {
             if self.named.has_changed() {
                 let files = self.files.clone();
                 // A panic there has been reported; there is nothing to be done about it here.
-                let _ = tokio::task::spawn_blocking(move || files.refresh(false)).await;
+                let _ = self.lane.run(move || files.refresh(false)).await;
             }
             let live = self.files.live();
             let armed = live.as_deref().and_then(|live: &File| self.watcher.arm(live, &self.named.told));

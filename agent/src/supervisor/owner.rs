@@ -11,9 +11,10 @@ use bytesize::ByteSize;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{Command, Living, News, Seen, lane::Lane, slot::Slot, vigil::Remains};
+use super::{Command, Living, News, Seen, slot::Slot, vigil::Remains};
 use crate::{
     journal::Journal,
+    lane::Lane,
     life::{self, Moment},
     operation::Running,
     os::{Os, Started},

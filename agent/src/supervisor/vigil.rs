@@ -8,8 +8,9 @@ use std::{
 
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{lane::Lane, owner::Event};
+use super::owner::Event;
 use crate::{
+    lane::Lane,
     life,
     os::{Accounts, Ending, Os, Tree},
     output::Outputs,

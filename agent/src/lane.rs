@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs what may block, a few at a time. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Lane(Arc<Semaphore>);
+pub(crate) struct Lane(Arc<Semaphore>);
 
 impl Default for Lane {
     fn default() -> Self {
@@ -26,7 +26,7 @@ impl Default for Lane {
 
 impl Lane {
     /// Runs this when there is place for it, and to its end, however long that takes. An error is a panic.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, JoinError> {
