@@ -38,9 +38,11 @@ use tokio::{
     sync::{oneshot, watch},
     time::{Instant, timeout},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{service::interceptor::InterceptedService, transport::Server};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Server, server::TcpIncoming},
+};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -285,15 +287,16 @@ async fn serve(
         .max_encoding_message_size(LARGEST_MESSAGE);
     health.set_serving::<AgentServiceServer<Api>>().await;
     let ending = CancellationToken::new();
+    // The builder's own setting is not for listeners that it is given, and an answer in two pieces would take 40 ms more.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE / 2))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
-        .tcp_nodelay(true)
         .add_service(health_service)
         .add_service(InterceptedService::new(agent, gatekeeper))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ending.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
     tokio::pin!(server);
     tokio::select! {
         result = &mut server => return result.map_err(Error::Serve),
