@@ -212,6 +212,27 @@ impl AgentService for FakeAgent {
         Err(Status::unimplemented("not played"))
     }
 
+    async fn stop_processes(
+        &self,
+        _: Request<StopProcessesRequest>,
+    ) -> Result<Response<StopProcessesResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn start_processes(
+        &self,
+        _: Request<StartProcessesRequest>,
+    ) -> Result<Response<StartProcessesResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn cancel_operation(
+        &self,
+        _: Request<CancelOperationRequest>,
+    ) -> Result<Response<CancelOperationResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     async fn get_inventory(
         &self,
         _: Request<GetInventoryRequest>,
