@@ -136,10 +136,10 @@ fn budget(observed: Option<&Observed>, verb: &Verb) -> Duration {
     };
     let stop = told(|observed| observed.stop_budget, UNKNOWN_STOP_BUDGET);
     match verb {
-        Verb::Stop(_) | Verb::StopAll => stop,
+        Verb::Stop(_) | Verb::StopAll | Verb::StopThese(_) => stop,
         Verb::ForceStop(_) => FORCED_STOP_BUDGET,
         // A start waits for a stop that is under way.
-        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll => {
+        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll | Verb::StartThese(_) => {
             stop + told(|observed| observed.start_budget, UNKNOWN_START_BUDGET)
         }
     }

@@ -10,9 +10,9 @@ use super::*;
 use crate::{
     access::Role,
     config::Config,
-    host::{AgentState, Facts},
+    host::Facts,
     process::{ExitReport, Observed, Phase, Rung},
-    task::{Attempt, Event, Node, TaskStatus, dag, state::Next},
+    task::{Attempt, Event, Node, Task, Verb, dag, state::Work},
 };
 
 struct Scratch {
@@ -296,13 +296,95 @@ async fn a_task_holds_its_host_until_it_ends() {
         assert!(matches!(refused, Err(StoreError::Held(task)) if task == held.id), "{refused:?}");
     }
 
-    let step = held.steps[0].id.get();
-    let end = Effects { agent_state: Some(AgentState::Available), end: Some(TaskStatus::Failed) };
-    let failed =
-        Event::Failed { subtask: step, attempt: 1, reason: "TIMED_OUT".into(), message: String::new() };
-    store.append(&held, &failed, Timestamp::now(), end).await.expect("appended");
+    let mut held = held;
+    let subtask = held.steps[0].id.get();
+    let (attempt, undo) = (1, false);
+    let (reason, message) = ("TIMED_OUT".into(), String::new());
+    append(&store, &mut held, Event::Started { subtask, attempt, operation: Uuid::now_v7(), undo }).await;
+    let ended =
+        append(&store, &mut held, Event::Failed { subtask, attempt, reason, message, undo, stuck: false })
+            .await;
+    assert!(ended.ended && !ended.opened);
     store.accept(operation(host.id), None, audit("StopAgentProcess")).await.expect("free again");
     assert!(store.open_tasks().await.expect("read").is_empty());
+}
+
+/// Adds an event to a task, as nobody's runner.
+async fn append(store: &Store, task: &mut Task, event: Event) -> Appended {
+    let decide = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(event)));
+    let appended = store.append(task, None, Timestamp::now(), decide).await.expect("appended");
+    appended.expect("nothing is refused").expect("something was added")
+}
+
+fn ordered(verb: Verb) -> Event {
+    Event::Ordered { verb, subtask: None, by: "admin".into() }
+}
+
+/// A task that goes on again holds its host again, or not at all.
+#[tokio::test]
+async fn a_task_that_goes_on_again_needs_its_host() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let mut first = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    assert!(append(&store, &mut first, ordered(Verb::Cancel)).await.ended);
+    let mut second = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("free");
+
+    let retry = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(ordered(Verb::Retry))));
+    let refused = store.append(&mut first, None, Timestamp::now(), retry).await.map(drop);
+    assert!(matches!(refused, Err(StoreError::Held(holder)) if holder == second.id), "{refused:?}");
+    assert!(!store.task(first.id).await.expect("read").expect("there").standing().is_open());
+
+    append(&store, &mut second, ordered(Verb::Cancel)).await;
+    assert!(append(&store, &mut first, ordered(Verb::Retry)).await.opened);
+    let third = store.add_task(task(host.id), audit("StopHostAgent")).await;
+    assert!(matches!(third, Err(StoreError::Held(holder)) if holder == first.id));
+}
+
+/// Two runners never have one task: the second waits for the lease of the first, unless that one is of a server that is
+/// gone (hazard D28). Who has lost the task can not write to its log.
+#[tokio::test]
+async fn a_task_has_one_runner() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let mut task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let (now, lease) = (Timestamp::now(), std::time::Duration::from_secs(30));
+    let later = now + SignedDuration::from_secs(31);
+    let claim = async |holder, at| store.claim(task.id, holder, at, lease).await.expect("read").is_some();
+    assert!(claim(one, now).await);
+    assert!(claim(one, now).await, "it is renewed");
+    assert!(!claim(other, now).await);
+    assert!(claim(other, later).await);
+    let begin = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(ordered(Verb::Cancel))));
+    let lost = store.append(&mut task, Some(&Claim { holder: one }), now, begin).await.map(drop);
+    assert!(matches!(lost, Err(StoreError::ClaimLost)), "{lost:?}");
+    drop(store);
+
+    let next = scratch.open().await;
+    assert!(next.claim(task.id, one, later, lease).await.expect("read").is_some(), "a newer epoch");
+}
+
+/// A task that can not be read hides no other, and a step of another version of the program is read as one.
+#[tokio::test]
+async fn one_bad_record_hides_no_other() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (a, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let (b, _) = store.register(&facts("b"), &[], Timestamp::now()).await.expect("registered");
+    let bad = store.add_task(task(a.id), audit("StopHostAgent")).await.expect("taken");
+    let good = store.add_task(task(b.id), audit("StopHostAgent")).await.expect("taken");
+    let sql = format!("INSERT INTO task_events (task_id, time, event) VALUES ({}, 0, 'no event')", bad.id);
+    store.write.execute_unprepared(&sql).await.expect("written");
+    let sql = format!("UPDATE subtasks SET node = 'dance' WHERE task_id = {}", good.id);
+    store.write.execute_unprepared(&sql).await.expect("written");
+
+    let open = store.open_tasks().await.expect("read");
+    let read: Vec<_> = open.iter().map(|(id, task)| (*id, task.is_ok())).collect();
+    assert_eq!(read, [(bad.id, false), (good.id, true)]);
+    let steps = &open[1].1.as_ref().expect("read").steps;
+    assert!(steps.iter().all(|step| step.node == Node::Unknown));
 }
 
 /// Hazard D01: what was written before a crash is what the next server goes on with.
@@ -315,13 +397,16 @@ async fn a_task_is_read_back_with_the_attempt_that_was_under_way() {
     let ids: Vec<_> = task.steps.iter().map(|step| (step.id.get(), step.series_id)).collect();
     assert_eq!(ids, [(3, 2), (2, 1), (1, 0)], "ids and series run against the order, as documented");
     let operation = Uuid::now_v7();
-    let started = Event::Started { subtask: 3, attempt: 1, operation };
-    store.append(&task, &started, Timestamp::now(), Effects::default()).await.expect("appended");
+    let mut task = task;
+    append(&store, &mut task, Event::Started { subtask: 3, attempt: 1, operation, undo: false }).await;
     drop(store);
 
-    let open = scratch.open().await.open_tasks().await.expect("read");
-    let attempt = Attempt { number: 1, operation };
-    assert_eq!(open[0].state.next(&open[0].steps), Next::Run(vec![(open[0].steps[0].id, Some(attempt))]));
+    let mut open = scratch.open().await.open_tasks().await.expect("read");
+    let (_, open) = open.remove(0);
+    let open = open.expect("readable");
+    let attempt = Some(Attempt { number: 1, operation, undo: false });
+    let work = Work { step: open.steps[0].id, undo: false, attempt, cancelled: false };
+    assert_eq!(open.state.next(&open.steps), [work]);
 }
 
 #[tokio::test]
