@@ -210,6 +210,7 @@ mod tests {
         LOG_NOT_OFFERED        403 IAM11000 0
         LOG_UNKNOWN            404 COM10002 1002
         START_FAILED           500 CMP10002 0
+        UPGRADE_REFUSED        500 CMP10002 0
         SUPERSEDED             409 COM10005 1005
         CANCELLED              409 TSK10014 0
         TASK_WRONG_STATE       409 TSK10007 4007
