@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::fleet;
 
+/// How often an attempt crashes its server until it is given up: once, and five times more.
+const CRASHES: usize = 6;
+
 const WORKERS: [&str; 2] = ["obstat2", "ob_cleaner"];
 
 /// Two workers and a base process. The first worker takes two seconds to end.
@@ -537,7 +540,7 @@ async fn a_task_that_crashes_every_server_is_stuck() {
         (("EXECUTE", "FAILED"), TaskState::Stuck),
         "{task:#}"
     );
-    assert_eq!(crashes, 6, "the attempt, and five times more");
+    assert_eq!(crashes, CRASHES);
     fleet.proxy(1).release();
     let task = ended(&fleet, innocent).await;
     assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
@@ -574,6 +577,48 @@ async fn a_runner_that_panics_is_given_up_in_the_end() {
     );
     assert_eq!(fleet.ledger(0, "obstat2").terminations().len(), 1);
     assert!(fleet.server.is_running());
+}
+
+/// What became of an order that was never answered is asked of the agent before anything else is tried: one that never
+/// arrived never will, and one that was carried out is known to be.
+#[tokio::test]
+async fn a_retry_asks_first_what_became_of_the_last_order() {
+    let checks = [("committed", "cancelled before it arrived"), ("answered", "it was done")];
+    for (place, told) in checks {
+        let mut fleet = fleet(vec![HostSetup::new().proxied().worker("obstat2", "plain")]).await;
+        fleet.server.kill();
+        fleet.server.fail_at(&format!("order.StopAllProcesses.{place}=kill"));
+        fleet.server.start();
+        fleet.wait_until_ready().await;
+        let id = order(&fleet, 0, "stop").await;
+        for crash in 1..=CRASHES {
+            fleet.server.wait_until_dead().await;
+            if crash == CRASHES {
+                // Or else it is asked before anybody retries.
+                fleet.proxy(0).hold_requests();
+                fleet.server.fail_at("");
+            }
+            fleet.server.start();
+        }
+        fleet.wait_until_ready().await;
+        let task = ended(&fleet, id).await;
+        assert_eq!(state(&fleet, id).await, TaskState::Stuck);
+        allowed(&fleet, &format!("{id}/retry")).await;
+        let path = format!("/api/v2/tasks/instances/{id}/subtasks/{}/log", step_id(&task, 1));
+        let log = async || fleet.admin().get(&path).await.data()["log"].as_str().expect("a log").to_owned();
+        wait_for("the agent is asked", async || {
+            let log = log().await;
+            if log.contains("was never answered") { Ok(()) } else { Err(log) }
+        })
+        .await;
+        fleet.proxy(0).release();
+        let task = ended(&fleet, id).await;
+        assert_eq!(how(&task), ("RETRY", "SUCCESSFUL"), "{place}: {task:#}");
+        let log = log().await;
+        let (_, retry) = log.split_once("############{RETRY}{").expect("a second run");
+        assert!(retry.contains(told), "{place}: {log}");
+        assert_eq!(fleet.ledger(0, "obstat2").terminations().len(), 1, "{place}");
+    }
 }
 
 /// The documented task, with its names, classes and timeouts.

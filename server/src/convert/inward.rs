@@ -509,6 +509,13 @@ impl Operation {
         Ok(())
     }
 
+    /// Whether it was cancelled before any process had its turn.
+    pub(crate) fn was_void(&self) -> bool {
+        self.state == OperationState::Failed
+            && self.reason == Reason::Cancelled.as_str()
+            && self.processes.is_empty()
+    }
+
     /// Why it failed, where it did.
     pub(crate) fn failure(&self) -> Option<Problem> {
         let reason = Reason::parse(&self.reason).unwrap_or(Reason::Internal);
