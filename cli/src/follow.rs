@@ -82,16 +82,21 @@ pub(crate) fn outcome(task: &Task) -> Result<(), Failure> {
         None => String::new(),
     };
     let id = task.id;
-    let how = match task.state() {
-        TaskState::Cancelled => "was cancelled",
-        TaskState::Stuck => "is stuck",
-        TaskState::RollbackStuck => "could not be rolled back",
-        _ => "failed",
+    let onwards = format!("go on with `belay task retry {id}`, or go back with `belay task rollback {id}`");
+    let (how, next) = match task.state() {
+        TaskState::Cancelled => ("was cancelled", onwards),
+        TaskState::Stuck => ("is stuck", onwards),
+        TaskState::RollbackStuck => {
+            let next = format!(
+                "remove the cause and go on with `belay task retry {id}`, or give the step up with `belay task skip {id} \
+                 SUBTASK`"
+            );
+            ("could not be rolled back", next)
+        }
+        _ => ("failed", onwards),
     };
-    Err(Failure::failed(format!("task {id} `{}` {how}{why}", task.name)).hint(format!(
-        "see every step's log with `belay task log {id}`; go on with `belay task retry {id}`, or go back with `belay task \
-         rollback {id}`"
-    )))
+    Err(Failure::failed(format!("task {id} `{}` {how}{why}", task.name))
+        .hint(format!("see every step's log with `belay task log {id}`; {next}")))
 }
 
 /// The log of the subtask that failed; empty where none did.

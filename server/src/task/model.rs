@@ -358,10 +358,11 @@ fn tell(below: Vec<Vec<usize>>, story: Vec<Happening>) -> Result<(), TestCaseErr
             Happening::Stray { step, attempt, undo } => {
                 let step = step % count;
                 let state = engine.state.step(id(step));
-                let due = board.may_begin().contains(&step) && undo == (board.way == Way::Back);
                 let number = if undo { state.undo } else { state.attempt };
-                // A runner asks what is due in the transaction in which it begins it; only other attempts are stray.
-                if !due && attempt != number {
+                // A runner asks what is due in the transaction in which it begins it, so a stray one has another attempt, or
+                // does not know yet that the task was cancelled or goes back.
+                let elsewhere = board.way == Way::Halted || undo != (board.way == Way::Back);
+                if attempt != number || elsewhere {
                     let (subtask, operation) = (id(step).get(), Uuid::nil());
                     engine.append(Event::Started { subtask, attempt, operation, undo });
                 }
