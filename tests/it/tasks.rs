@@ -287,6 +287,36 @@ async fn a_rollback_of_a_start_stops_what_did_not_run() {
     assert_eq!(fleet.ledger(0, "obstat2").terminations(), NOBODY);
 }
 
+/// A restart that fails between its stop and its start is undone: what ran runs again, what did not run does not.
+#[tokio::test]
+async fn a_rollback_of_a_restart_brings_back_what_ran() {
+    let setup = HostSetup::new().worker("obstat2", "plain").worker("resting", "plain").base("ocp_agentd");
+    let mut fleet = fleet(vec![setup]).await;
+    let path = fleet.process_path(0, "resting").await;
+    assert_eq!(fleet.admin().post(&format!("{path}/stop")).await.status, StatusCode::OK);
+    fleet.server.kill();
+    fleet.server.fail_at("step.start_all.runs=panic");
+    fleet.server.start();
+    fleet.wait_until_ready().await;
+    let id = order(&fleet, 0, "restart").await;
+    let task = ended(&fleet, id).await;
+    assert_eq!(steps(&task)[2..4], [("EXECUTE", "SUCCESSFUL"), ("EXECUTE", "FAILED")], "{task:#}");
+    assert_eq!(fleet.ledger(0, "ocp_agentd").alive(), NOBODY);
+    allowed(&fleet, &format!("{id}/rollback")).await;
+    let task = ended(&fleet, id).await;
+    assert_eq!(how(&task), ("ROLLBACK", "SUCCESSFUL"), "{task:#}");
+    for alias in ["obstat2", "ocp_agentd"] {
+        let ledger = fleet.ledger(0, alias);
+        assert_eq!(
+            (ledger.alive().len(), ledger.pids().len(), ledger.terminations().len()),
+            (1, 2, 1),
+            "{alias}"
+        );
+    }
+    assert_eq!(fleet.ledger(0, "resting").pids().len(), 1);
+    assert_eq!(agent_status(&fleet).await, "AVAILABLE");
+}
+
 /// Hazards D03, D04 and D13: the server is killed before, during and after an undo; it is done once, and the rollback ends.
 #[tokio::test]
 async fn a_rollback_goes_on_after_a_crash() {

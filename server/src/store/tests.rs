@@ -366,6 +366,39 @@ async fn a_task_has_one_runner() {
     assert!(next.claim(task.id, one, later, lease).await.expect("read").is_some(), "a newer epoch");
 }
 
+/// A task of before there were verbs goes on as it was made. It has no way back: what ran before it was not noted.
+#[tokio::test]
+async fn a_task_of_an_older_version_is_read() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let trace = trace().traceparent();
+    for sql in [
+        format!(
+            "INSERT INTO tasks (id, name, host_id, status, creator_id, creator, executor, trace, reason, create_time) \
+             VALUES (7, 'Stop', {}, 'RUNNING', 1, 'admin', '127.0.0.1', '{trace}', '', 0)",
+            host.id
+        ),
+        "INSERT INTO subtasks (id, task_id, node, name, class_name, series_id, timeout) \
+         VALUES (9, 7, 'stop_all', 'Stop all', 'S', 0, 600)"
+            .to_owned(),
+        "INSERT INTO subtask_logs (subtask_id, attempt, time, level, message) VALUES (9, 1, 0, 'INFO', 'done')".to_owned(),
+    ] {
+        store.write.execute_unprepared(&sql).await.expect("written");
+    }
+    let open = store.open_tasks().await.expect("read").remove(0).1.expect("readable");
+    assert_eq!((open.prohibit_rollback, open.steps[0].undo, open.steps[0].node), (true, None, Node::StopAll));
+    assert!(
+        store
+            .claim(open.id, Uuid::now_v7(), Timestamp::now(), std::time::Duration::ZERO)
+            .await
+            .expect("read")
+            .is_some()
+    );
+    let log = store.subtask_log(open.steps[0].id).await.expect("read");
+    assert_eq!((log[0].operation.as_str(), &log[0].message[..]), ("EXECUTE", "done"));
+}
+
 /// A task that can not be read hides no other, and a step of another version of the program is read as one.
 #[tokio::test]
 async fn one_bad_record_hides_no_other() {
