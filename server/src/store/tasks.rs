@@ -182,8 +182,8 @@ impl Store {
         let after = state.standing(&task.steps);
         let opened = !before.is_open() && after.is_open();
         let ended = before.is_open() && !after.is_open();
-        if before != after && !after.is_open() {
-            agent_state = agent_state.or(agent_state_at_end(&state, &task.steps, after));
+        if before != after && !after.is_open() && after != TaskState::Successful {
+            agent_state = agent_state_at_end(&state, &task.steps, after);
         }
         if opened {
             hold(&change, task.host, task.id).await?;
@@ -380,12 +380,11 @@ async fn hold(change: &DatabaseTransaction, host: HostId, task: TaskId) -> Resul
     Ok(())
 }
 
-/// What the agent of the host is meant to be doing once a task has ended so: what the last step made of it where all is
-/// done; what it was before where nothing was ordered, or all is undone; else it can be ordered again.
+/// What the agent of the host is meant to be doing once a task has ended so without success: what it was before where
+/// nothing was ordered, or all is undone; else it can be ordered again.
 fn agent_state_at_end(state: &State, steps: &[Step], end: TaskState) -> Option<AgentState> {
     let before = state.before().map(|before| before.agent);
     match end {
-        TaskState::Successful => None,
         TaskState::RolledBack => before,
         _ if state.has_ordered(steps) => Some(AgentState::Available),
         _ => before,

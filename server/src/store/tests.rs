@@ -10,9 +10,9 @@ use super::*;
 use crate::{
     access::Role,
     config::Config,
-    host::Facts,
+    host::{AgentState, Facts},
     process::{ExitReport, Observed, Phase, Rung},
-    task::{Attempt, Event, Node, Task, Verb, dag, state::Work},
+    task::{Attempt, Before, Event, Node, Task, TaskState, Verb, dag, state::Work},
 };
 
 struct Scratch {
@@ -318,6 +318,27 @@ async fn append(store: &Store, task: &mut Task, event: Event) -> Appended {
 
 fn ordered(verb: Verb) -> Event {
     Event::Ordered { verb, subtask: None, by: "admin".into() }
+}
+
+/// A step that ends beside a cancel leaves the agent as it was, and not as the step after it would have needed it.
+#[tokio::test]
+async fn a_cancelled_task_leaves_the_agent_as_it_was() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let mut task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let (subtask, attempt, undo) = (task.steps[0].id.get(), 1, false);
+    let (running, stopped) = (["obstat2".to_owned()].into(), [].into());
+    let before = Before { running, stopped, agent: AgentState::Stopped };
+    append(&store, &mut task, Event::Started { subtask, attempt, operation: Uuid::now_v7(), undo }).await;
+    append(&store, &mut task, Event::Noted { before }).await;
+    append(&store, &mut task, ordered(Verb::Cancel)).await;
+    let agent_state = Some(AgentState::Stopping);
+    let change = Change { agent_state, ..Change::of(Event::Succeeded { subtask, attempt, undo }) };
+    let done = |_: &Task| Ok::<_, std::convert::Infallible>(Some(change));
+    let done = store.append(&mut task, None, Timestamp::now(), done).await.expect("appended");
+    let ended = Some(Appended { opened: false, ended: true, agent_state: Some(AgentState::Stopped) });
+    assert_eq!((task.standing(), done.expect("nothing is refused")), (TaskState::Cancelled, ended));
 }
 
 /// A task that goes on again holds its host again, or not at all.
