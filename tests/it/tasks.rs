@@ -70,11 +70,16 @@ fn step_id(task: &Value, place: usize) -> &Value {
     &task["subtasks"][place]["id"]
 }
 
-/// Ends the one that survives stops, and waits until that is known.
-async fn end_survivor(fleet: &Fleet) {
+/// Ends the one that survives stops.
+fn kill_survivor(fleet: &Fleet) {
     for pid in fleet.ledger(0, "survivor").alive() {
         kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("killed");
     }
+}
+
+/// The same, and waits until that is known. It must not be wanted.
+async fn end_survivor(fleet: &Fleet) {
+    kill_survivor(fleet);
     wait_for("it is known to be gone", async || {
         let process = fleet.process(0, "survivor").await;
         if process["status"] == "STOPPED" { Ok(()) } else { Err(process) }
@@ -375,7 +380,9 @@ async fn an_undo_that_fails_is_stuck_until_it_is_retried() {
     );
     assert!(refused.message().contains(&format!("belay task retry {id}")), "{}", refused.text);
 
-    end_survivor(&fleet).await;
+    // It is wanted again, so it is started at once when it is gone.
+    kill_survivor(&fleet);
+    fleet.ledger(0, "survivor").wait_for_begun(2).await;
     allowed(&fleet, &format!("{id}/retry")).await;
     let task = ended(&fleet, id).await;
     assert_eq!(how(&task), ("ROLLBACK", "SUCCESSFUL"), "{task:#}");
