@@ -10,7 +10,7 @@ use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
 use crate::{
-    convert::{self, What},
+    convert::{self, What, Whom},
     output::Outputs,
     supervisor::Supervisor,
 };
@@ -34,10 +34,10 @@ impl Api {
         metadata: &MetadataMap,
         order: Option<pb::Order>,
         what: What,
-        alias: Option<String>,
+        whom: Whom,
     ) -> Result<Option<pb::Operation>, Status> {
         let trace = trace_of(metadata);
-        let order = convert::order(order, what, alias, trace)?;
+        let order = convert::order(order, what, whom, trace)?;
         let span = info_span!("call", trace_id = %trace);
         let standing = self.supervisor.order(order).instrument(span).await?;
         Ok(Some(convert::operation(standing)))
@@ -51,7 +51,7 @@ impl AgentService for Api {
         request: Request<pb::StopProcessRequest>,
     ) -> Result<Response<pb::StopProcessResponse>, Status> {
         let (metadata, _, pb::StopProcessRequest { order, alias, mode }) = request.into_parts();
-        let operation = self.order(&metadata, order, What::Stop(mode), Some(alias)).await?;
+        let operation = self.order(&metadata, order, What::Stop(mode), Whom::One(alias)).await?;
         Ok(Response::new(pb::StopProcessResponse { operation }))
     }
 
@@ -60,7 +60,7 @@ impl AgentService for Api {
         request: Request<pb::StartProcessRequest>,
     ) -> Result<Response<pb::StartProcessResponse>, Status> {
         let (metadata, _, pb::StartProcessRequest { order, alias }) = request.into_parts();
-        let operation = self.order(&metadata, order, What::Start, Some(alias)).await?;
+        let operation = self.order(&metadata, order, What::Start, Whom::One(alias)).await?;
         Ok(Response::new(pb::StartProcessResponse { operation }))
     }
 
@@ -69,7 +69,7 @@ impl AgentService for Api {
         request: Request<pb::RestartProcessRequest>,
     ) -> Result<Response<pb::RestartProcessResponse>, Status> {
         let (metadata, _, pb::RestartProcessRequest { order, alias }) = request.into_parts();
-        let operation = self.order(&metadata, order, What::Restart, Some(alias)).await?;
+        let operation = self.order(&metadata, order, What::Restart, Whom::One(alias)).await?;
         Ok(Response::new(pb::RestartProcessResponse { operation }))
     }
 
@@ -78,7 +78,7 @@ impl AgentService for Api {
         request: Request<pb::StopAllProcessesRequest>,
     ) -> Result<Response<pb::StopAllProcessesResponse>, Status> {
         let (metadata, _, pb::StopAllProcessesRequest { order, mode }) = request.into_parts();
-        let operation = self.order(&metadata, order, What::Stop(mode), None).await?;
+        let operation = self.order(&metadata, order, What::Stop(mode), Whom::All).await?;
         Ok(Response::new(pb::StopAllProcessesResponse { operation }))
     }
 
@@ -87,8 +87,40 @@ impl AgentService for Api {
         request: Request<pb::StartAllProcessesRequest>,
     ) -> Result<Response<pb::StartAllProcessesResponse>, Status> {
         let (metadata, _, pb::StartAllProcessesRequest { order }) = request.into_parts();
-        let operation = self.order(&metadata, order, What::Start, None).await?;
+        let operation = self.order(&metadata, order, What::Start, Whom::All).await?;
         Ok(Response::new(pb::StartAllProcessesResponse { operation }))
+    }
+
+    async fn stop_processes(
+        &self,
+        request: Request<pb::StopProcessesRequest>,
+    ) -> Result<Response<pb::StopProcessesResponse>, Status> {
+        let (metadata, _, pb::StopProcessesRequest { order, aliases }) = request.into_parts();
+        let mode = pb::StopMode::Unspecified.into();
+        let operation = self.order(&metadata, order, What::Stop(mode), Whom::These(aliases)).await?;
+        Ok(Response::new(pb::StopProcessesResponse { operation }))
+    }
+
+    async fn start_processes(
+        &self,
+        request: Request<pb::StartProcessesRequest>,
+    ) -> Result<Response<pb::StartProcessesResponse>, Status> {
+        let (metadata, _, pb::StartProcessesRequest { order, aliases }) = request.into_parts();
+        let operation = self.order(&metadata, order, What::Start, Whom::These(aliases)).await?;
+        Ok(Response::new(pb::StartProcessesResponse { operation }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<pb::CancelOperationRequest>,
+    ) -> Result<Response<pb::CancelOperationResponse>, Status> {
+        let (metadata, _, pb::CancelOperationRequest { order }) = request.into_parts();
+        let trace = trace_of(&metadata);
+        // What it was to do matters only where it never arrived, and then nothing is done.
+        let order = convert::order(order, What::Stop(pb::StopMode::Unspecified.into()), Whom::All, trace)?;
+        let span = info_span!("call", trace_id = %trace);
+        let operation = Some(convert::operation(self.supervisor.cancel(order).instrument(span).await?));
+        Ok(Response::new(pb::CancelOperationResponse { operation }))
     }
 
     async fn get_operation(

@@ -30,6 +30,17 @@ pub(crate) enum What {
     Restart,
 }
 
+/// To whom it is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// To one process.
+    One(String),
+    /// To these.
+    These(Vec<String>),
+    /// To every declared one.
+    All,
+}
+
 impl What {
     fn read(self) -> Result<(Verb, bool), Problem> {
         match self {
@@ -45,12 +56,7 @@ impl What {
 }
 
 /// Reads an order. An error names each field that is wrong.
-pub(crate) fn order(
-    wire: Option<pb::Order>,
-    what: What,
-    alias: Option<String>,
-    trace: Trace,
-) -> Result<Order, Problem> {
+pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trace) -> Result<Order, Problem> {
     let (verb, force) = what.read()?;
     let pb::Order { operation_id, epoch, principal, budget } =
         wire.ok_or_else(|| invalid("order", "it is missing"))?;
@@ -59,11 +65,16 @@ pub(crate) fn order(
         .map(Duration::try_from)
         .transpose()
         .map_err(|_| invalid("order.budget", "it is negative or out of range"))?;
-    let target = match alias {
-        None => Target::All,
-        Some(alias) if alias.is_empty() => return Err(invalid("alias", "it is empty")),
+    let target = match whom {
+        Whom::All => Target::All,
+        Whom::One(alias) if alias.is_empty() => return Err(invalid("alias", "it is empty")),
         // What can not be an alias is one that nobody declares.
-        Some(alias) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
+        Whom::One(alias) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
+        Whom::These(aliases) if aliases.is_empty() => return Err(invalid("aliases", "it is empty")),
+        Whom::These(aliases) => {
+            let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
+            Target::These(aliases.into_iter().map(read).collect::<Result<_, _>>()?)
+        }
     };
     Ok(Order {
         id,
@@ -359,7 +370,8 @@ mod tests {
     #[track_caller]
     fn check_refused(wire: Option<pb::Order>, alias: Option<&str>, field: &str) {
         let trace = Trace::from_random([7; 16]);
-        let problem = order(wire, What::Stop(0), alias.map(str::to_owned), trace).unwrap_err();
+        let whom = alias.map_or(Whom::All, |alias| Whom::One(alias.to_owned()));
+        let problem = order(wire, What::Stop(0), whom, trace).unwrap_err();
         assert_eq!(problem.reason, Reason::InvalidArgument);
         assert_eq!(problem.fields.first().unwrap().0, field);
     }
@@ -395,7 +407,10 @@ mod tests {
         let mut negative = wire(good);
         negative.as_mut().unwrap().budget = Some(PbDuration { seconds: -1, nanos: 0 });
         check_refused(negative, Some("x"), "order.budget");
-        let unknown_mode = order(wire(good), What::Stop(7), None, Trace::from_random([7; 16])).unwrap_err();
+        let trace = Trace::from_random([7; 16]);
+        let unknown_mode = order(wire(good), What::Stop(7), Whom::All, trace).unwrap_err();
+        let nobody = order(wire(good), What::Start, Whom::These(Vec::new()), trace).unwrap_err();
+        assert_eq!(nobody.fields.first().unwrap().0, "aliases");
         assert_eq!(unknown_mode.fields.first().unwrap().0, "mode");
     }
 }

@@ -98,6 +98,9 @@ pub(crate) struct Accepted {
     pub generations: BTreeMap<Alias, u64>,
     /// Whose state it is about to change.
     pub changes: BTreeSet<Alias>,
+    /// Who was wanted running before it.
+    #[serde(default)]
+    pub wanted: BTreeSet<Alias>,
 }
 
 /// How an operation ended.
@@ -207,10 +210,24 @@ impl Running {
         true
     }
 
+    /// Takes out those that had no turn yet, and tells who they are.
+    pub(crate) fn cancel(&mut self) -> Vec<Alias> {
+        let waiting = self.left.aliases().filter(|alias| !self.turned.contains(*alias));
+        let waiting: Vec<_> = waiting.cloned().collect();
+        for alias in &waiting {
+            self.left.remove(alias);
+            self.changed.remove(alias);
+            let message = format!("`{alias}` was left alone: the order was cancelled before its turn");
+            self.failures.push((alias.clone(), Reason::Cancelled, message));
+        }
+        waiting
+    }
+
     /// Its end, as it is written down and told.
     pub(crate) fn outcome(&self, processes: Vec<Observed>, at: Timestamp) -> Outcome {
-        // What is alive against the wish weighs more than what was overtaken.
-        let worst = self.failures.iter().min_by_key(|(_, reason, _)| matches!(reason, Reason::Superseded));
+        // What is alive against the wish weighs more than what was overtaken or cancelled.
+        let mild = |reason: &Reason| matches!(reason, Reason::Superseded | Reason::Cancelled);
+        let worst = self.failures.iter().min_by_key(|(_, reason, _)| mild(reason));
         let failure = worst.map(|(_, reason, _)| Failure {
             reason: reason.as_str().to_owned(),
             message: self
@@ -361,6 +378,7 @@ mod tests {
             deadline: Time::ZERO,
             generations: BTreeMap::new(),
             changes: [alias("a"), alias("b")].into(),
+            wanted: BTreeSet::new(),
         };
         Running::new(accepted, 1, tracing::Span::none())
     }
@@ -391,6 +409,21 @@ mod tests {
         assert!(operation.take(&alias("a"), overtaken));
         let outcome = operation.outcome(Vec::new(), Timestamp::UNIX_EPOCH);
         assert_eq!(outcome.changed, [alias("b")].into());
+    }
+
+    #[test]
+    fn a_cancel_leaves_alone_who_had_no_turn() {
+        let mut operation = running(queue(&[("a", &[]), ("b", &["a"])]));
+        operation.next_turns();
+        assert_eq!(operation.cancel(), [alias("b")]);
+        assert!(!operation.is_over(), "what has begun goes on");
+        assert!(operation.take(&alias("a"), Ok(())));
+        assert!(operation.is_over());
+        let outcome = operation.outcome(Vec::new(), Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            (outcome.failure.unwrap().reason, outcome.changed),
+            ("CANCELLED".into(), [alias("a")].into())
+        );
     }
 
     /// Nobody waits for somebody who does not concern it.

@@ -95,16 +95,17 @@ impl Supervisor {
         Ok(Standing { id, outcome, processes: Vec::new() })
     }
 
+    /// Cancels what has not begun of an operation, and answers how it stands then. One that never arrived never begins.
+    pub(crate) async fn cancel(&self, order: Order) -> Result<Standing, Problem> {
+        let (standing, synced) = self.ask(|answer| Command::Cancel { order, answer }).await??;
+        synced.await;
+        Ok(standing)
+    }
+
     /// How an operation stands.
     pub(crate) async fn operation(&self, id: Uuid) -> Result<Standing, Problem> {
         let standing = self.ask(|answer| Command::Operation { id, answer }).await?;
-        standing.ok_or_else(|| {
-            Problem::new(
-                Reason::OperationUnknown,
-                format!("no order with operation id {id} has arrived, or it was forgotten"),
-            )
-            .hint("send the order")
-        })
+        standing.ok_or_else(|| unknown(id))
     }
 
     /// Every declared process, looked at now.
@@ -161,6 +162,7 @@ impl Supervisor {
 /// What the handle asks of the task.
 enum Command {
     Order { order: Order, answer: oneshot::Sender<Result<Ticket, Problem>> },
+    Cancel { order: Order, answer: oneshot::Sender<Result<(Standing, BoxFuture<'static, ()>), Problem>> },
     Operation { id: Uuid, answer: oneshot::Sender<Option<Standing>> },
     Observed { revision: u64, answer: oneshot::Sender<Vec<Observed>> },
     Living { answer: oneshot::Sender<Vec<Living>> },
@@ -189,6 +191,11 @@ struct Seen {
     alias: Alias,
     generation: u64,
     sight: Sight,
+}
+
+fn unknown(id: Uuid) -> Problem {
+    let told = format!("no order with operation id {id} has arrived, or it was forgotten");
+    Problem::new(Reason::OperationUnknown, told).hint("send the order")
 }
 
 fn shutting_down() -> Problem {

@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Process(process::Command),
     /// Print what a process prints, or what it logs to another file.
     Log(log::Args),
-    /// See and follow tasks.
+    /// See and follow tasks, and say what is to become of them.
     #[command(subcommand)]
     Task(task::Command),
     /// Say who may call.
@@ -163,6 +163,10 @@ mod tests {
         check("belay agent stop --force", false);
         check("belay user add alice --role host_manager --role TASK_VIEWER --password-stdin", true);
         check("belay --timeout 90s task watch 7", true);
+        check("belay task retry 7 9 --reason why", true);
+        check("belay task rollback 7 --no-wait", true);
+        check("belay task cancel 7", true);
+        check("belay agent restart --host web", true);
         check("belay log obstat2", true);
         check("belay log -f -n 10 web-1 obstat2", true);
         check("belay log web-1 obstat2 --offset 7 --file /x", true);
@@ -178,6 +182,8 @@ mod tests {
         check("belay user add alice --role root", false);
         check("belay user add alice --role ADMIN --password secret", false);
         check("belay task get abc", false);
+        check("belay task skip 7", false);
+        check("belay task rollback 7 9", false);
         check("belay log", false);
         check("belay log -n 1 --offset 1 obstat2", false);
         check("belay task list --limit 0", false);

@@ -192,6 +192,7 @@ calls! {
     QUICK HostAgentServiceClient::get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
     QUICK HostAgentServiceClient::stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
     QUICK HostAgentServiceClient::start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;
+    QUICK HostAgentServiceClient::restart_host_agent(RestartHostAgentRequest) -> RestartHostAgentResponse;
     QUICK AgentProcessServiceClient::list_agent_processes(ListAgentProcessesRequest) -> ListAgentProcessesResponse;
     QUICK AgentProcessServiceClient::get_agent_process(GetAgentProcessRequest) -> GetAgentProcessResponse;
     PROVEN AgentProcessServiceClient::stop_agent_process(StopAgentProcessRequest) -> StopAgentProcessResponse;
@@ -200,6 +201,12 @@ calls! {
     QUICK TaskServiceClient::list_tasks(ListTasksRequest) -> ListTasksResponse;
     QUICK TaskServiceClient::get_task(GetTaskRequest) -> GetTaskResponse;
     QUICK TaskServiceClient::get_subtask_log(GetSubtaskLogRequest) -> GetSubtaskLogResponse;
+    QUICK TaskServiceClient::retry_task(RetryTaskRequest) -> RetryTaskResponse;
+    QUICK TaskServiceClient::rollback_task(RollbackTaskRequest) -> RollbackTaskResponse;
+    QUICK TaskServiceClient::cancel_task(CancelTaskRequest) -> CancelTaskResponse;
+    QUICK TaskServiceClient::retry_subtask(RetrySubtaskRequest) -> RetrySubtaskResponse;
+    QUICK TaskServiceClient::skip_subtask(SkipSubtaskRequest) -> SkipSubtaskResponse;
+    QUICK TaskServiceClient::cancel_subtask(CancelSubtaskRequest) -> CancelSubtaskResponse;
     QUICK UserServiceClient::list_users(ListUsersRequest) -> ListUsersResponse;
     QUICK UserServiceClient::create_user(CreateUserRequest) -> CreateUserResponse;
     QUICK UserServiceClient::delete_user(DeleteUserRequest) -> DeleteUserResponse;

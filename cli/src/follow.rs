@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use belay_proto::{
     Exit,
-    v1::{GetSubtaskLogRequest, LogLine, Subtask, SubtaskStatus, Task, TaskStatus},
+    v1::{GetSubtaskLogRequest, LogLine, Subtask, SubtaskStatus, Task, TaskOperation, TaskState, TaskStatus},
 };
 use tokio::time::{Instant, sleep};
 
@@ -65,8 +65,9 @@ pub(crate) fn changes(before: Option<&Task>, after: &Task) -> Vec<String> {
             }
         })
         .collect();
-    if before.map(|task| task.status) != Some(after.status) {
-        lines.push(format!("task {} `{}`: {}", after.id, after.name, words::task_status(after.status)));
+    let now = words::task_state(after);
+    if before.map(words::task_state).as_ref() != Some(&now) {
+        lines.push(format!("task {} `{}`: {now}", after.id, after.name));
     }
     lines
 }
@@ -80,8 +81,22 @@ pub(crate) fn outcome(task: &Task) -> Result<(), Failure> {
         Some((subtask, error)) => format!(": `{}`: {} ({})", subtask.name, error.message, error.reason),
         None => String::new(),
     };
-    Err(Failure::failed(format!("task {} `{}` failed{why}", task.id, task.name))
-        .hint(format!("see every step's log with `belay task log {}`", task.id)))
+    let id = task.id;
+    let onwards = format!("go on with `belay task retry {id}`, or go back with `belay task rollback {id}`");
+    let (how, next) = match task.state() {
+        TaskState::Cancelled => ("was cancelled", onwards),
+        TaskState::Stuck => ("is stuck", onwards),
+        TaskState::RollbackStuck => {
+            let next = format!(
+                "remove the cause and go on with `belay task retry {id}`, or give the step up with `belay task skip {id} \
+                 SUBTASK`"
+            );
+            ("could not be rolled back", next)
+        }
+        _ => ("failed", onwards),
+    };
+    Err(Failure::failed(format!("task {id} `{}` {how}{why}", task.name))
+        .hint(format!("see every step's log with `belay task log {id}`; {next}")))
 }
 
 /// The log of the subtask that failed; empty where none did.
@@ -97,8 +112,9 @@ pub(crate) async fn log_of_failure(client: &Client, task: &Task) -> Result<Vec<L
 
 /// A line of a log for a person.
 pub(crate) fn log_line(line: &LogLine) -> String {
-    let LogLine { time, attempt, level, message } = line;
-    format!("{} {level:<5} [{attempt}] {message}", words::time_millis(time.as_ref()))
+    let LogLine { time, attempt, level, message, operation: _ } = line;
+    let undo = if line.operation() == TaskOperation::Rollback { "undo " } else { "" };
+    format!("{} {level:<5} [{undo}{attempt}] {message}", words::time_millis(time.as_ref()))
 }
 
 struct Follower<'a> {

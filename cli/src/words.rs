@@ -2,7 +2,7 @@
 
 use belay_proto::v1::{
     AgentProcess, AgentProcessPhase, AgentProcessStatus, AuditDecision, ExitReport, HostAgent,
-    HostAgentStatus, HostStatus, Role, Rung, SubtaskStatus, TaskStatus,
+    HostAgentStatus, HostStatus, Role, Rung, SubtaskStatus, Task, TaskState, TaskStatus,
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -27,6 +27,15 @@ names! {
     subtask_status(SubtaskStatus, "SUBTASK_STATUS_");
     role(Role, "ROLE_");
     decision(AuditDecision, "AUDIT_DECISION_");
+}
+
+/// How a task stands, in full.
+pub(crate) fn task_state(task: &Task) -> String {
+    match task.state() {
+        // An older server has three words for it.
+        TaskState::Unspecified => task_status(task.status),
+        known => known.as_str_name().trim_start_matches("TASK_STATE_").to_owned(),
+    }
 }
 
 /// A time in the zone of the reader, to the second. Empty for none.

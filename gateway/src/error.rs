@@ -51,6 +51,11 @@ pub(crate) fn row(reason: Reason) -> Row {
             (Http::INTERNAL_SERVER_ERROR, 0, "CMP10002")
         }
         Reason::Superseded | Reason::StaleEpoch => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::Cancelled => (Http::CONFLICT, 0, "TSK10014"),
+        Reason::TaskWrongState => (Http::CONFLICT, 4007, "TSK10007"),
+        Reason::SubtaskWrongState => (Http::CONFLICT, 0, "TSK10016"),
+        Reason::SkipRefused => (Http::CONFLICT, 4010, "TSK10010"),
+        Reason::RollbackProhibited => (Http::CONFLICT, 4009, "TSK10009"),
         Reason::TimedOut => (Http::GATEWAY_TIMEOUT, 0, "TSK10012"),
         Reason::Overloaded => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
@@ -205,7 +210,13 @@ mod tests {
         LOG_NOT_OFFERED        403 IAM11000 0
         LOG_UNKNOWN            404 COM10002 1002
         START_FAILED           500 CMP10002 0
+        UPGRADE_REFUSED        500 CMP10002 0
         SUPERSEDED             409 COM10005 1005
+        CANCELLED              409 TSK10014 0
+        TASK_WRONG_STATE       409 TSK10007 4007
+        SUBTASK_WRONG_STATE    409 TSK10016 0
+        SKIP_REFUSED           409 TSK10010 4010
+        ROLLBACK_PROHIBITED    409 TSK10009 4009
         TIMED_OUT              504 TSK10012 0
         WRONG_AGENT            503 CMP10001 0
         STALE_EPOCH            409 COM10005 1005

@@ -45,6 +45,11 @@ impl Exit {
             | Reason::ProcessNotOperable
             | Reason::ProcessUndeclared
             | Reason::Superseded
+            | Reason::Cancelled
+            | Reason::TaskWrongState
+            | Reason::SubtaskWrongState
+            | Reason::SkipRefused
+            | Reason::RollbackProhibited
             | Reason::StaleEpoch => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent
@@ -111,6 +116,7 @@ mod tests {
         check(Reason::LogNotOffered, 4);
         check(Reason::Superseded, 5);
         check(Reason::ProcessUndeclared, 5);
+        check(Reason::TaskWrongState, 5);
         check(Reason::TimedOut, 6);
         check(Reason::ShuttingDown, 6);
         check(Reason::Overloaded, 6);

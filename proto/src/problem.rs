@@ -92,6 +92,16 @@ reasons! {
     UpgradeRefused = "UPGRADE_REFUSED", FailedPrecondition;
     /// A newer order took the place of this one before it had ended.
     Superseded = "SUPERSEDED", Aborted;
+    /// It was cancelled before it had begun, or before it was done.
+    Cancelled = "CANCELLED", Aborted;
+    /// The task is in a state in which this can not be done with it.
+    TaskWrongState = "TASK_WRONG_STATE", FailedPrecondition;
+    /// The subtask is in a state in which this can not be done with it.
+    SubtaskWrongState = "SUBTASK_WRONG_STATE", FailedPrecondition;
+    /// The subtask is in a state in which it can not be skipped.
+    SkipRefused = "SKIP_REFUSED", FailedPrecondition;
+    /// The task can not be rolled back.
+    RollbackProhibited = "ROLLBACK_PROHIBITED", FailedPrecondition;
     /// A step of a task took longer than it may.
     TimedOut = "TIMED_OUT", DeadlineExceeded;
     /// The call was meant for the agent of another host.

@@ -61,14 +61,18 @@ pub(crate) enum Verb {
     StopAll,
     /// Start every process.
     StartAll,
+    /// Stop these, base processes too.
+    StopThese(Vec<String>),
+    /// Start these, base processes too.
+    StartThese(Vec<String>),
 }
 
 impl Verb {
     /// Whether the process is meant to run afterwards.
     pub(crate) fn starts(&self) -> bool {
         match self {
-            Self::Start(_) | Self::Restart(_) | Self::StartAll => true,
-            Self::Stop(_) | Self::ForceStop(_) | Self::StopAll => false,
+            Self::Start(_) | Self::Restart(_) | Self::StartAll | Self::StartThese(_) => true,
+            Self::Stop(_) | Self::ForceStop(_) | Self::StopAll | Self::StopThese(_) => false,
         }
     }
 
@@ -80,6 +84,8 @@ impl Verb {
             Self::Restart(_) => "RestartProcess",
             Self::StopAll => "StopAllProcesses",
             Self::StartAll => "StartAllProcesses",
+            Self::StopThese(_) => "StopProcesses",
+            Self::StartThese(_) => "StartProcesses",
         }
     }
 }
@@ -102,8 +108,8 @@ impl Order {
         let (alias, stops) = match &self.verb {
             Verb::Stop(alias) | Verb::ForceStop(alias) => (Some(alias.clone()), true),
             Verb::Start(alias) | Verb::Restart(alias) => (Some(alias.clone()), false),
-            Verb::StopAll => (None, true),
-            Verb::StartAll => (None, false),
+            Verb::StopAll | Verb::StopThese(_) => (None, true),
+            Verb::StartAll | Verb::StartThese(_) => (None, false),
         };
         Asked { id: self.id, alias, stops }
     }
@@ -228,6 +234,50 @@ impl Agents {
         }
     }
 
+    /// Has the agent leave alone what it has not begun of an order, and tells how the order stands then. One that never
+    /// arrived has failed from then on. An agent of before this was possible is only asked.
+    pub(crate) async fn cancel(
+        &self,
+        fleet: &Fleet,
+        host: HostId,
+        order: &Order,
+    ) -> Result<Operation, NoAnswer> {
+        self.cancel_unknown(fleet, host, &order.asked(), &order.principal).await
+    }
+
+    /// The same for an order of which only the id is left.
+    pub(crate) async fn cancel_unknown(
+        &self,
+        fleet: &Fleet,
+        host: HostId,
+        asked: &Asked,
+        principal: &str,
+    ) -> Result<Operation, NoAnswer> {
+        // A copy of the agent would say of every order that it never arrived.
+        if !fleet.in_doubt_for(host).is_zero() {
+            return Err(lost(Error::AgentDoubted(host)));
+        }
+        let agent = reachable(fleet, host)?;
+        let mut client = self.client(&agent.address)?;
+        let order = Some(pb::Order {
+            operation_id: asked.id.to_string(),
+            epoch: self.epoch,
+            principal: principal.to_owned(),
+            budget: None,
+        });
+        let request = self.request(&agent, pb::CancelOperationRequest { order }, None);
+        match bounded(Instant::now() + QUESTION_TIMEOUT, client.cancel_operation(request)).await {
+            Ok(answer) => read(answer.operation, asked),
+            Err(NoAnswer::Lost(status)) if status.code() == Code::Unimplemented => {
+                let known = self.operation(fleet, host, asked).await?;
+                known.ok_or_else(|| {
+                    NoAnswer::Refused(Problem::new(Reason::Cancelled, "cancelled; the order never arrived"))
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Every process of a host, looked at now.
     pub(crate) async fn inventory(
         &self,
@@ -328,6 +378,14 @@ impl Agents {
             Verb::StartAll => {
                 let request = self.request(&agent, pb::StartAllProcessesRequest { order: wire }, trace);
                 bounded(deadline, client.start_all_processes(request)).await?.operation
+            }
+            Verb::StopThese(aliases) => {
+                let request = self.request(&agent, pb::StopProcessesRequest { order: wire, aliases }, trace);
+                bounded(deadline, client.stop_processes(request)).await?.operation
+            }
+            Verb::StartThese(aliases) => {
+                let request = self.request(&agent, pb::StartProcessesRequest { order: wire, aliases }, trace);
+                bounded(deadline, client.start_processes(request)).await?.operation
             }
         };
         read(operation, &order.asked())

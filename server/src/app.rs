@@ -13,6 +13,7 @@ use crate::{
     error::{Chain, Error},
     fleet::Fleet,
     store::{AuditEntry, Store},
+    task::executor::Runners,
 };
 
 /// Changes of tasks that a watcher may fall behind; it then reads the task anew.
@@ -28,6 +29,8 @@ pub(crate) struct App {
     /// The address of this server, as tasks show it.
     pub(crate) executor: String,
     pub(crate) heartbeat: Duration,
+    /// Who runs which task here.
+    pub(crate) runners: Runners,
     /// Says which task has changed.
     pub(crate) task_changes: broadcast::Sender<TaskId>,
     /// What goes on when its caller has gone away. A shutdown waits for it.

@@ -8,10 +8,11 @@ mod outward;
 pub(crate) use {
     inward::{
         Operation, OperationState, Page, Report, host_id, host_order, log_to_read, observed, page,
-        process_id, process_order, report, role, stop_mode, subtask_id, task_filter, task_id,
+        process_id, process_order, report, role, stop_mode, subtask_id, subtask_order, task_filter, task_id,
+        task_order,
     },
     outward::{
-        agent_to_wire, audit_to_wire, host_to_wire, page_to_wire, piece_to_wire, process_in_list,
-        process_to_wire, task_to_wire, time, user_to_wire,
+        agent_to_wire, audit_to_wire, host_to_wire, log_to_wire, page_to_wire, piece_to_wire,
+        process_in_list, process_to_wire, task_to_wire, time, user_to_wire,
     },
 };

@@ -46,7 +46,8 @@ impl Facts {
 }
 
 /// What the agent of a host, as a whole, is meant to be doing. Durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum AgentState {
     /// Its processes are meant to run.
     Available,
@@ -54,12 +55,14 @@ pub(crate) enum AgentState {
     Stopping,
     /// A task starts them.
     Starting,
+    /// A task stops them and starts them again.
+    Restarting,
     /// An operator stopped them.
     Stopped,
 }
 
 impl AgentState {
-    const ALL: [Self; 4] = [Self::Available, Self::Stopping, Self::Starting, Self::Stopped];
+    const ALL: [Self; 5] = [Self::Available, Self::Stopping, Self::Starting, Self::Restarting, Self::Stopped];
 
     /// The word in the database.
     pub(crate) fn as_str(self) -> &'static str {
@@ -67,6 +70,7 @@ impl AgentState {
             Self::Available => "AVAILABLE",
             Self::Stopping => "STOPPING",
             Self::Starting => "STARTING",
+            Self::Restarting => "RESTARTING",
             Self::Stopped => "STOPPED",
         }
     }

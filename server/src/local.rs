@@ -119,7 +119,7 @@ fn agent_state(before: AgentState, operation: &LocalOperation, processes: &[Proc
     };
     match (before, operation.verb) {
         // A task is about to decide.
-        (AgentState::Stopping | AgentState::Starting, _) => None,
+        (AgentState::Stopping | AgentState::Starting | AgentState::Restarting, _) => None,
         (AgentState::Available, LocalVerb::Start | LocalVerb::Restart) => None,
         (AgentState::Stopped, LocalVerb::Stop | LocalVerb::ForceStop) => None,
         (AgentState::Available, LocalVerb::Stop | LocalVerb::ForceStop) => {

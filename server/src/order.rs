@@ -136,10 +136,10 @@ fn budget(observed: Option<&Observed>, verb: &Verb) -> Duration {
     };
     let stop = told(|observed| observed.stop_budget, UNKNOWN_STOP_BUDGET);
     match verb {
-        Verb::Stop(_) | Verb::StopAll => stop,
+        Verb::Stop(_) | Verb::StopAll | Verb::StopThese(_) => stop,
         Verb::ForceStop(_) => FORCED_STOP_BUDGET,
         // A start waits for a stop that is under way.
-        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll => {
+        Verb::Start(_) | Verb::Restart(_) | Verb::StartAll | Verb::StartThese(_) => {
             stop + told(|observed| observed.start_budget, UNKNOWN_START_BUDGET)
         }
     }
@@ -249,7 +249,11 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
     for Unsettled { id, process, stops } in unsettled {
         let known = process.and_then(|process| app.fleet.process(host, process).ok());
         let asked = Asked { id, alias: known.map(|process| process.alias), stops };
-        let answer = app.agents.operation(&app.fleet, host, &asked).await;
+        let answer = match app.agents.operation(&app.fleet, host, &asked).await {
+            // Nor will it, from now on: what is late does nothing.
+            Ok(None) => void(app, host, &asked).await,
+            answer => answer,
+        };
         if app.fleet.reachable(host).is_err() {
             return false;
         }
@@ -279,6 +283,16 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
         }
     }
     all
+}
+
+/// Has the agent remember an order that never arrived as one that has ended. `None` where that is so.
+async fn void(app: &Arc<App>, host: HostId, asked: &Asked) -> Result<Option<Operation>, NoAnswer> {
+    match app.agents.cancel_unknown(&app.fleet, host, asked, "server").await {
+        Ok(operation) if operation.was_void() => Ok(None),
+        Ok(operation) => Ok(Some(operation)),
+        Err(NoAnswer::Refused(problem)) if problem.reason == Reason::Cancelled => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! The whole Restart workflow of one process: one order, stop proven before the start.
+//! The whole Restart workflow: of one process, and of all processes of a host. Everything is proven gone before it starts.
 
 use std::sync::Arc;
+
+use belay_proto::Problem;
 
 use crate::{
     access::Caller,
@@ -9,9 +11,101 @@ use crate::{
     error::Error,
     order::{ProcessOrder, order_process},
     process::Process,
+    task::{
+        Node, Task,
+        context::Context,
+        dag::{Dag, Definition},
+        executor::{HostOrder, submit},
+    },
 };
 
 /// Restarts one process, and answers when it runs again.
 pub(crate) async fn restart(app: &Arc<App>, caller: &Caller, order: ProcessOrder) -> Result<Process, Error> {
     order_process(app, caller, order, "RestartAgentProcess", Verb::Restart).await
+}
+
+/// Restarts all processes of a host, by a durable task.
+pub(crate) async fn restart_agent(app: &Arc<App>, caller: &Caller, order: HostOrder) -> Result<Task, Error> {
+    submit(app, caller, order, "RestartHostAgent", dag()).await
+}
+
+/// The documented steps, names, classes and timeouts.
+fn dag() -> Dag {
+    Dag::chain(
+        "Restart OCP agent",
+        [
+            Definition::new(
+                Node::PrepareRestart,
+                "Prepare restart OCP agent",
+                "com.alipay.ocp.service.task.business.obagent.PrepareRestartOcpAgentTask",
+                60,
+            ),
+            Definition::new(
+                Node::RenewChannel,
+                "Restart pos proxy",
+                "com.alipay.ocp.service.task.business.obagent.RestartPosProxyTask",
+                60,
+            ),
+            Definition::new(
+                Node::StopAll,
+                "Stop all OCP agent processes",
+                "com.alipay.ocp.service.task.business.obagent.StopAllOcpAgentProcessesTask",
+                600,
+            )
+            .undone_by(Node::StartWhatRan),
+            Definition::new(
+                Node::StartAll,
+                "Start all OCP agent processes",
+                "com.alipay.ocp.service.task.business.obagent.StartAllOcpAgentProcessesTask",
+                600,
+            )
+            .undone_by(Node::StopWhatDidNotRun),
+            Definition::new(
+                Node::FinishStart,
+                "Finish OCP agent operation",
+                "com.alipay.ocp.service.task.business.obagent.FinishOcpAgentOperationTask",
+                60,
+            ),
+        ],
+    )
+}
+
+/// The first step: the agent answers, and what runs is written down.
+pub(crate) async fn prepare_restart(context: &mut Context) -> Result<(), Problem> {
+    let processes = context.inventory().await?;
+    context.note_before(&processes).await?;
+    let declared = processes.iter().filter(|process| process.declared).count();
+    context.info(format!("the agent answers; {declared} processes are declared")).await;
+    Ok(())
+}
+
+/// The second step: in the documents a process carries orders to the host, and is restarted. Here the server's own
+/// connection does; it is made anew, and the agent has to answer over it.
+pub(crate) async fn renew_channel(context: &Context) -> Result<(), Problem> {
+    context.renew_channel();
+    context.inventory().await?;
+    context.info("the agent answers over a new connection".into()).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dag_is_the_documented_one() {
+        let dag = dag().checked().expect("runnable");
+        let shown: Vec<_> = dag.nodes.iter().map(|step| (step.name, step.timeout.as_secs())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("Prepare restart OCP agent", 60),
+                ("Restart pos proxy", 60),
+                ("Stop all OCP agent processes", 600),
+                ("Start all OCP agent processes", 600),
+                ("Finish OCP agent operation", 60)
+            ]
+        );
+        assert_eq!(dag.edges, [(0, 1), (1, 2), (2, 3), (3, 4)]);
+    }
 }

@@ -121,6 +121,7 @@ pub async fn run(
         store: store.clone(),
         executor: address.ip().to_string(),
         heartbeat: config.heartbeat,
+        runners: executor::Runners::default(),
         task_changes: App::task_changes(),
         background: TaskTracker::new(),
         shutdown: CancellationToken::new(),

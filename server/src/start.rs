@@ -13,8 +13,9 @@ use crate::{
     process::{Phase, Process, names},
     task::{
         Node, Task,
+        context::{Context, listed},
         dag::{Dag, Definition},
-        executor::{Context, HostOrder, submit},
+        executor::{HostOrder, submit},
     },
 };
 
@@ -39,7 +40,8 @@ fn dag() -> Dag {
                 "Start all OCP agent processes",
                 "com.alipay.ocp.service.task.business.obagent.StartAllOcpAgentProcessesTask",
                 600,
-            ),
+            )
+            .undone_by(Node::StopWhatDidNotRun),
             Definition::new(
                 Node::FinishStart,
                 "Finish OCP agent operation",
@@ -51,16 +53,33 @@ fn dag() -> Dag {
 }
 
 /// The first step: the agent answers.
-pub(crate) async fn prepare_start(context: &Context) -> Result<(), Problem> {
+pub(crate) async fn prepare_start(context: &mut Context) -> Result<(), Problem> {
     let processes = context.inventory().await?;
+    context.note_before(&processes).await?;
     let declared = processes.iter().filter(|process| process.declared).count();
     context.info(format!("the agent answers; {declared} processes are declared")).await;
     Ok(())
 }
 
 /// The second step: one order to the agent, the same one however often it is sent.
-pub(crate) async fn send_start(context: &Context) -> Result<(), Problem> {
+pub(crate) async fn send_start(context: &mut Context) -> Result<(), Problem> {
+    if context.before().is_none() {
+        // The first step was skipped.
+        let processes = context.inventory().await?;
+        context.note_before(&processes).await?;
+    }
     context.order(Verb::StartAll).await
+}
+
+/// The way back of the second step: what did not run before is stopped, and nothing else.
+pub(crate) async fn undo_start(context: &Context) -> Result<(), Problem> {
+    let Some(before) = context.before().filter(|before| !before.stopped.is_empty()) else {
+        context.info("nothing is to be stopped: everything ran before, or nothing was ordered".into()).await;
+        return Ok(());
+    };
+    let did_not_run: Vec<_> = before.stopped.iter().cloned().collect();
+    context.info(format!("stopping what did not run before: {}", listed(&before.stopped))).await;
+    context.order(Verb::StopThese(did_not_run)).await
 }
 
 /// The last step: the agent is asked once more, and everything must run.

@@ -13,8 +13,9 @@ use crate::{
     process::{Process, names},
     task::{
         Node, Task,
+        context::{Context, listed},
         dag::{Dag, Definition},
-        executor::{Context, HostOrder, submit},
+        executor::{HostOrder, submit},
     },
 };
 
@@ -61,7 +62,8 @@ fn dag() -> Dag {
                 "Stop all OCP agent processes",
                 "com.alipay.ocp.service.task.business.obagent.StopAllOcpAgentProcessesTask",
                 600,
-            ),
+            )
+            .undone_by(Node::StartWhatRan),
             Definition::new(
                 Node::FinishStop,
                 "Finish OCP agent operation",
@@ -73,8 +75,9 @@ fn dag() -> Dag {
 }
 
 /// The first step: the agent answers, and what is going to be stopped is written down.
-pub(crate) async fn prepare_stop(context: &Context) -> Result<(), Problem> {
+pub(crate) async fn prepare_stop(context: &mut Context) -> Result<(), Problem> {
     let processes = context.inventory().await?;
+    context.note_before(&processes).await?;
     let (workers, base): (Vec<_>, Vec<_>) =
         processes.iter().filter(|process| process.declared).partition(|process| process.operable);
     context.info(format!("the agent answers; {} processes are declared", workers.len() + base.len())).await;
@@ -89,8 +92,24 @@ pub(crate) async fn prepare_stop(context: &Context) -> Result<(), Problem> {
 }
 
 /// The second step: one order to the agent, the same one however often it is sent.
-pub(crate) async fn send_stop(context: &Context) -> Result<(), Problem> {
+pub(crate) async fn send_stop(context: &mut Context) -> Result<(), Problem> {
+    if context.before().is_none() {
+        // The first step was skipped.
+        let processes = context.inventory().await?;
+        context.note_before(&processes).await?;
+    }
     context.order(Verb::StopAll).await
+}
+
+/// The way back of the second step: what ran before is started, and nothing else.
+pub(crate) async fn undo_stop(context: &Context) -> Result<(), Problem> {
+    let Some(before) = context.before().filter(|before| !before.running.is_empty()) else {
+        context.info("nothing is to be started: nothing ran before, or nothing was ordered".into()).await;
+        return Ok(());
+    };
+    let ran: Vec<_> = before.running.iter().cloned().collect();
+    context.info(format!("starting what ran before: {}", listed(&before.running))).await;
+    context.order(Verb::StartThese(ran)).await
 }
 
 /// The last step: the agent is asked once more, and nothing may be left.

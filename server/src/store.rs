@@ -24,7 +24,7 @@ pub(crate) use {
     hosts::Declared,
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
-    tasks::{Effects, NewTask},
+    tasks::{Appended, Change, Claim, NewTask},
 };
 
 /// The database.
@@ -70,6 +70,9 @@ pub enum StoreError {
     /// Another task holds the host.
     #[error("task {0} holds the host")]
     Held(belay_proto::TaskId),
+    /// Another runner has claimed the task.
+    #[error("another runner has claimed the task")]
+    ClaimLost,
     /// The name is taken.
     #[error("the name is taken")]
     NameTaken,

@@ -1,17 +1,26 @@
 //! What a durable task is: a graph of steps, and a log of what happened to them. Its state is a pure fold of that log.
 
+pub(crate) mod context;
 pub(crate) mod dag;
 pub(crate) mod executor;
+#[cfg(test)]
+mod model;
 pub(crate) mod state;
+pub(crate) mod verb;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use belay_proto::{HostId, SubtaskId, TaskId, Trace, UserId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub(crate) use state::State;
+pub(crate) use {
+    state::{State, TaskState},
+    verb::Verb,
+};
+
+use crate::host::AgentState;
 
 /// A task with all that is known of it.
 #[derive(Debug, Clone)]
@@ -25,10 +34,25 @@ pub(crate) struct Task {
     pub(crate) executor: String,
     pub(crate) trace: Trace,
     pub(crate) reason: String,
+    pub(crate) prohibit_rollback: bool,
     pub(crate) create_time: Timestamp,
     /// Its steps, in an order in which they could run.
     pub(crate) steps: Vec<Step>,
     pub(crate) state: State,
+    /// How far its log is in `state`: the id of the last event.
+    pub(crate) seen: i64,
+}
+
+impl Task {
+    /// How it stands.
+    pub(crate) fn standing(&self) -> TaskState {
+        self.state.standing(&self.steps)
+    }
+
+    /// One of its steps.
+    pub(crate) fn step(&self, id: SubtaskId) -> Option<&Step> {
+        self.steps.iter().find(|step| step.id == id)
+    }
 }
 
 /// One step as the task was made with it.
@@ -36,6 +60,8 @@ pub(crate) struct Task {
 pub(crate) struct Step {
     pub(crate) id: SubtaskId,
     pub(crate) node: Node,
+    /// What takes its effect back, where it has one.
+    pub(crate) undo: Option<Node>,
     pub(crate) name: String,
     pub(crate) class_name: String,
     pub(crate) series_id: i32,
@@ -44,30 +70,125 @@ pub(crate) struct Step {
     pub(crate) downstreams: Vec<SubtaskId>,
 }
 
-/// What a step does. The word is in the database: it is never renamed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Node {
-    PrepareStop,
-    StopAll,
-    FinishStop,
-    PrepareStart,
-    StartAll,
-    FinishStart,
+macro_rules! nodes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal;)*) => {
+        /// What a step does. The word is in the database: it is never renamed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Node {
+            $($(#[$doc])* $name,)*
+            /// A word of another version of this program. Such a step fails, and hurts no other task.
+            Unknown,
+        }
+
+        impl Node {
+            /// The word in the database.
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* Self::Unknown => "unknown" }
+            }
+
+            /// Reads that word.
+            pub(crate) fn parse(text: &str) -> Self {
+                match text { $($word => Self::$name,)* _ => Self::Unknown }
+            }
+        }
+    };
 }
 
-/// One thing that happened to a step. Appended before its effect where it has one.
+nodes! {
+    PrepareStop = "prepare_stop";
+    StopAll = "stop_all";
+    FinishStop = "finish_stop";
+    PrepareStart = "prepare_start";
+    StartAll = "start_all";
+    FinishStart = "finish_start";
+    PrepareRestart = "prepare_restart";
+    RenewChannel = "renew_channel";
+    /// The undo of a stop.
+    StartWhatRan = "start_what_ran";
+    /// The undo of a start.
+    StopWhatDidNotRun = "stop_what_did_not_run";
+}
+
+impl Node {
+    /// Whether it orders something from the agent: after that, nothing is as it was.
+    pub(crate) fn orders(self) -> bool {
+        match self {
+            Self::StopAll | Self::StartAll | Self::StartWhatRan | Self::StopWhatDidNotRun => true,
+            Self::PrepareStop
+            | Self::FinishStop
+            | Self::PrepareStart
+            | Self::FinishStart
+            | Self::PrepareRestart
+            | Self::RenewChannel
+            | Self::Unknown => false,
+        }
+    }
+}
+
+/// One thing that happened to a task. Appended before its effect where it has one. An attempt is known by its number
+/// together with whether it undoes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Event {
     /// An attempt begins. Its order to the agent, if it gives one, carries this operation id, also when the attempt is
     /// resumed by another server.
-    Started { subtask: i64, attempt: i32, operation: Uuid },
+    Started {
+        subtask: i64,
+        attempt: i32,
+        operation: Uuid,
+        #[serde(default)]
+        undo: bool,
+    },
     /// An attempt that a crash had interrupted goes on.
-    Resumed { subtask: i64, attempt: i32, epoch: u64 },
+    Resumed {
+        subtask: i64,
+        attempt: i32,
+        epoch: u64,
+        #[serde(default)]
+        undo: bool,
+    },
+    /// An attempt that was resumed has not crashed its runner again.
+    Steady { subtask: i64, attempt: i32, undo: bool },
+    /// How the host was before the task ordered anything. Only the first one counts.
+    Noted { before: Before },
     /// The attempt is done.
-    Succeeded { subtask: i64, attempt: i32 },
+    Succeeded {
+        subtask: i64,
+        attempt: i32,
+        #[serde(default)]
+        undo: bool,
+    },
     /// The attempt failed.
-    Failed { subtask: i64, attempt: i32, reason: String, message: String },
+    Failed {
+        subtask: i64,
+        attempt: i32,
+        reason: String,
+        message: String,
+        #[serde(default)]
+        undo: bool,
+        /// It kept crashing its runner, and was given up.
+        #[serde(default)]
+        stuck: bool,
+    },
+    /// An operator ordered something of the task itself.
+    Ordered {
+        verb: Verb,
+        /// Which step, where it was one.
+        subtask: Option<i64>,
+        /// Who.
+        by: String,
+    },
+}
+
+/// How a host was before a task ordered anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    /// Processes that ran or were wanted running.
+    pub(crate) running: BTreeSet<String>,
+    /// Processes that were not.
+    pub(crate) stopped: BTreeSet<String>,
+    /// What the agent as a whole was meant to be doing.
+    pub(crate) agent: AgentState,
 }
 
 /// A step's attempt, as the one who runs it sees it.
@@ -75,9 +196,41 @@ pub(crate) enum Event {
 pub(crate) struct Attempt {
     pub(crate) number: i32,
     pub(crate) operation: Uuid,
+    /// Whether it takes the step's effect back.
+    pub(crate) undo: bool,
 }
 
-/// How a task stands.
+/// What is being done with a task or a step, as the documents name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Execute,
+    Retry,
+    Rollback,
+    Skip,
+    Cancel,
+}
+
+impl Operation {
+    const ALL: [Self; 5] = [Self::Execute, Self::Retry, Self::Rollback, Self::Skip, Self::Cancel];
+
+    /// The word in the database and in the log's banner.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Execute => "EXECUTE",
+            Self::Retry => "RETRY",
+            Self::Rollback => "ROLLBACK",
+            Self::Skip => "SKIP",
+            Self::Cancel => "CANCEL",
+        }
+    }
+
+    /// Reads that word.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.as_str() == text)
+    }
+}
+
+/// How a task stands, in the three words of the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskStatus {
     Running,
@@ -100,6 +253,8 @@ impl TaskStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogLine {
     pub(crate) time: Timestamp,
+    /// What the attempt that wrote it was for.
+    pub(crate) operation: Operation,
     pub(crate) attempt: i32,
     pub(crate) level: Level,
     pub(crate) message: String,
@@ -128,32 +283,5 @@ impl Level {
     /// Reads that word.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.as_str() == text)
-    }
-}
-
-impl Node {
-    /// The word in the database.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::PrepareStop => "prepare_stop",
-            Self::StopAll => "stop_all",
-            Self::FinishStop => "finish_stop",
-            Self::PrepareStart => "prepare_start",
-            Self::StartAll => "start_all",
-            Self::FinishStart => "finish_start",
-        }
-    }
-
-    /// Reads that word.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        const ALL: [Node; 6] = [
-            Node::PrepareStop,
-            Node::StopAll,
-            Node::FinishStop,
-            Node::PrepareStart,
-            Node::StartAll,
-            Node::FinishStart,
-        ];
-        ALL.into_iter().find(|node| node.as_str() == text)
     }
 }

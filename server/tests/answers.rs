@@ -12,8 +12,8 @@ use belay_proto::{
     agent::v1::{ObservedProcess, Operation, OperationState},
     fleet::v1::{LocalOperation, report_request::Report},
     v1::{
-        AgentProcessPhase, AgentProcessStatus, GetHostRequest, GetTaskRequest, HostAgentStatus,
-        StopAgentProcessRequest, StopHostAgentRequest, Task, TaskStatus,
+        AgentProcessPhase, AgentProcessStatus, CancelTaskRequest, GetHostRequest, GetTaskRequest,
+        HostAgentStatus, StopAgentProcessRequest, StopHostAgentRequest, Task, TaskState, TaskStatus,
         agent_process_service_client::AgentProcessServiceClient,
         host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
         task_service_client::TaskServiceClient,
@@ -274,6 +274,52 @@ async fn an_order_that_may_have_been_sent_waits_for_the_end_of_the_copy() {
     drop(reporting);
     wait_for("it is done", async || task(&fleet, stop).await.status() == TaskStatus::Successful).await;
     assert_eq!((copy.has_order(""), copy.asked()), (false, 0));
+}
+
+async fn cancel(fleet: &Fleet, task: i64) {
+    let mut client = TaskServiceClient::new(fleet.channel.clone());
+    let request = CancelTaskRequest { task_id: task, reason: String::new() };
+    client.cancel_task(fleet.as_admin(request)).await.unwrap();
+}
+
+/// An order of which nothing was heard is not sent again once its task is cancelled: the agent is told, and what it says of
+/// the order is how the step ends.
+#[tokio::test]
+async fn a_cancelled_order_is_not_sent_again() {
+    let fleet = Arc::new(Fleet::start().await);
+    let lost = |_: &str, _: &str| Err(Status::unavailable("nothing is heard"));
+    let agent = FakeAgent::start(lost, lost).await;
+    agent.now_cancel(lost);
+    let _reporting = agent.report(&fleet, vec![alive("a", 1)]);
+    let stop = stop_agent(&fleet, agent.host().await).await;
+    wait_for("it is sent", async || agent.has_order("")).await;
+    cancel(&fleet, stop).await;
+    wait_for("the agent is told", async || agent.cancelled().0).await;
+    assert_eq!(task(&fleet, stop).await.state(), TaskState::Canceling, "it is not known what became of it");
+    agent.now_cancel(|_, id| {
+        let (state, reason) = (OperationState::Failed.into(), "CANCELLED".to_owned());
+        Ok(Some(Operation { id: id.to_owned(), state, reason, ..Default::default() }))
+    });
+    wait_for("it ends", async || task(&fleet, stop).await.state() == TaskState::Cancelled).await;
+    let reasons: Vec<_> =
+        task(&fleet, stop).await.subtasks.into_iter().filter_map(|step| Some(step.error?.reason)).collect();
+    assert_eq!(reasons, ["CANCELLED"]);
+    assert_eq!(agent.cancelled().1, 0);
+}
+
+/// The same with an agent of before cancels were known: it is asked, and nothing is sent where it never got the order.
+#[tokio::test]
+async fn an_older_agent_is_asked_what_became_of_a_cancelled_order() {
+    let fleet = Arc::new(Fleet::start().await);
+    let lost = |_: &str, _: &str| Err(Status::unavailable("nothing is heard"));
+    let agent = FakeAgent::start(lost, lost).await;
+    agent.now_say(|_, _| Err(Problem::new(Reason::OperationUnknown, "no such operation").into()));
+    let _reporting = agent.report(&fleet, vec![alive("a", 1)]);
+    let stop = stop_agent(&fleet, agent.host().await).await;
+    wait_for("it is sent", async || agent.has_order("")).await;
+    cancel(&fleet, stop).await;
+    wait_for("it ends", async || task(&fleet, stop).await.state() == TaskState::Cancelled).await;
+    assert_eq!((agent.asked(), agent.cancelled()), (1, (true, 0)));
 }
 
 /// Hazard A10: what became of an order is not asked of a copy of the agent that got it.

@@ -50,6 +50,30 @@ async fn an_operator_at_a_terminal() {
     assert!(out.contains("Stop OCP agent") && out.contains("Start OCP agent"), "{out}");
 }
 
+/// A task that went wrong, as an operator brings it to an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_and_a_task_that_went_wrong() {
+    let fleet = fleet(vec![HostSetup::new().worker("obstat2", "plain").spared("survivor", "deaf")]).await;
+    let (code, out, err) = belay(&fleet, &["agent", "stop"]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("LEFTOVERS") && err.contains("belay task retry 1"), "{err}");
+    let (code, _, err) = belay(&fleet, &["task", "cancel", "1"]);
+    assert_eq!(code, 5, "{err}");
+    assert!(err.contains("task 1 is FAILED and can not be cancelled"), "{err}");
+    let (code, out, err) = belay(&fleet, &["task", "rollback", "1"]);
+    assert_eq!(code, 1, "the survivor is in the way: {out}{err}");
+    assert!(err.contains("could not be rolled back") && err.contains("belay task skip 1 SUBTASK"), "{err}");
+    assert!(out.contains("ROLLBACK_STUCK"), "{out}{err}");
+    let steps: Value =
+        serde_json::from_str(&belay(&fleet, &["task", "get", "1", "-o", "json"]).1).expect("JSON");
+    let stop = steps["subtasks"][1]["id"].to_string();
+    let (code, out, err) = belay(&fleet, &["task", "skip", "1", &stop, "--reason", "it runs anyway"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("ROLLED_BACK"), "{out}{err}");
+    let (_, out, _) = belay(&fleet, &["audit", "list"]);
+    assert!(out.contains("SkipSubtask") && out.contains("it runs anyway"), "{out}");
+}
+
 /// The README's main command.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_shows_the_main_job() {

@@ -12,6 +12,7 @@ mod recovery;
 mod refusals;
 mod shapes;
 mod stop;
+mod tasks;
 
 use belay_tests::{Fleet, HostSetup};
 

@@ -36,6 +36,8 @@ struct Declared {
     program: Program,
     operable: bool,
     grace: Duration,
+    /// Whether it may be killed.
+    kill: bool,
 }
 
 /// What a declared process is.
@@ -88,6 +90,18 @@ impl HostSetup {
         self.declare(alias, Program::Victim(shape.into()), true, GRACE)
     }
 
+    /// A worker that is given little time to end by itself, and is never killed.
+    #[must_use]
+    pub fn spared(self, alias: &str, shape: &str) -> Self {
+        let mut setup = self.hurried(alias, shape);
+        setup
+            .processes
+            .iter_mut()
+            .filter(|process| process.alias == alias)
+            .for_each(|process| process.kill = false);
+        setup
+    }
+
     /// Each of these as a hurried worker, its shape as its alias.
     #[must_use]
     pub fn victims(self, victims: &[Victim]) -> Self {
@@ -138,7 +152,7 @@ impl HostSetup {
     }
 
     fn declare(mut self, alias: &str, program: Program, operable: bool, grace: Duration) -> Self {
-        self.processes.push(Declared { alias: alias.into(), program, operable, grace });
+        self.processes.push(Declared { alias: alias.into(), program, operable, grace, kill: true });
         self
     }
 }
@@ -263,7 +277,7 @@ impl Fleet {
             setup.cgroup,
         );
         let mut ledgers = BTreeMap::new();
-        for Declared { alias, program, operable, grace } in &setup.processes {
+        for Declared { alias, program, operable, grace, kill } in &setup.processes {
             let ledger = at(&format!("-{alias}.ledger"));
             let (command, args) = match program {
                 Program::Victim(shape) => (self.victim.as_path(), format!("[{ledger:?}, {shape:?}]")),
@@ -272,8 +286,9 @@ impl Fleet {
             write!(
                 config,
                 "\n[[process]]\nalias = {alias:?}\ncommand = {command:?}\nargs = {args}\n\
-                 operable = {operable}\nstop = {{ signal = \"SIGTERM\", grace = \"{}ms\" }}\n",
+                 operable = {operable}\nstop = {{ signal = \"SIGTERM\", grace = \"{}ms\"{} }}\n",
                 grace.as_millis(),
+                if *kill { "" } else { ", kill = \"never\"" },
             )
             .expect("written");
             ledgers.insert(alias.clone(), Ledger::new(ledger));

@@ -19,6 +19,8 @@ pub struct Part {
     arguments: Vec<String>,
     log: PathBuf,
     filter: &'static str,
+    /// Where it ends or panics by itself.
+    fail: String,
     child: Option<Child>,
 }
 
@@ -27,7 +29,7 @@ impl Part {
     pub fn new(program: &Path, arguments: &[&str], log: PathBuf) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let filter = "info,belay_server=debug,belay_agent=debug";
-        Self { program: program.to_owned(), arguments, log, filter, child: None }
+        Self { program: program.to_owned(), arguments, log, filter, fail: String::new(), child: None }
     }
 
     /// Logs what this filter lets through, instead of all that helps with a failing test.
@@ -37,6 +39,24 @@ impl Part {
         self
     }
 
+    /// From its next start on, it fails at these places: `NAME=kill` or `NAME=panic`, joined by commas. Empty for none.
+    pub fn fail_at(&mut self, places: &str) {
+        places.clone_into(&mut self.fail);
+    }
+
+    /// Waits until it has ended by itself, as at a place of [`Self::fail_at`].
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub async fn wait_until_dead(&mut self) {
+        let start = Instant::now();
+        while self.is_running() {
+            assert!(start.elapsed() < crate::PATIENCE, "it does not end:\n{}", self.log_text());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.child = None;
+    }
+
     /// Starts it, once more where it ended.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.log.display());
@@ -44,6 +64,7 @@ impl Part {
         let child = Command::new(&self.program)
             .args(&self.arguments)
             .env("RUST_LOG", self.filter)
+            .env("BELAY_FAIL", &self.fail)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

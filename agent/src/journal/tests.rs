@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -33,6 +36,7 @@ fn accepted(id: u128) -> Accepted {
         deadline: Time::from_millis(70_123),
         generations: BTreeMap::from([(alias("obstat2"), 1)]),
         changes: [alias("obstat2")].into(),
+        wanted: BTreeSet::new(),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     journal::Record,
     life,
-    operation::{Accepted, Order, Queue, Running, Standing, Target, Verb, stale_epoch},
+    operation::{Accepted, Failure, Order, Outcome, Queue, Running, Standing, Target, Verb, stale_epoch},
     process::Alias,
     stop::{self, Time},
 };
@@ -32,14 +32,7 @@ const START_BUDGET: Duration = Duration::from_secs(30);
 impl Owner {
     /// Accepts an order: checks it, writes it down, and lets it begin. The id of a known operation joins it.
     pub(super) fn accept(&mut self, order: Order) -> Result<Uuid, Problem> {
-        let highest = self.journal.state().epoch;
-        let epoch = order.epoch.unwrap_or(highest);
-        if epoch < highest {
-            return Err(stale_epoch(epoch, highest));
-        }
-        if epoch > highest {
-            self.journal.append(Record::Epoch { epoch });
-        }
+        self.take_epoch(&order)?;
         if self.journal.state().operation(order.id).is_some() {
             return Ok(order.id);
         }
@@ -66,6 +59,55 @@ impl Owner {
         });
         self.begin(accepted, span);
         Ok(id)
+    }
+
+    /// Leaves alone what an operation has not begun. One that never arrived is written down as one that has ended: where it
+    /// still arrives, it is known and does nothing.
+    pub(super) fn cancel(&mut self, order: Order) -> Result<(), Problem> {
+        self.take_epoch(&order)?;
+        let id = order.id;
+        if self.journal.state().operation(id).is_none() {
+            let accepted = self.write_up(order, Queue::default());
+            order_span(&accepted).in_scope(|| info!("Order cancelled before it arrived."));
+            self.journal.append(Record::Accepted { order: accepted });
+            let message = "the order was cancelled before it arrived".to_owned();
+            let failure = Some(Failure { reason: Reason::Cancelled.as_str().to_owned(), message });
+            let (processes, changed) = (Vec::new(), BTreeSet::new());
+            let outcome = Outcome { failure, processes, changed, at: self.os.date() };
+            self.journal.append(Record::Concluded { id, outcome });
+            return Ok(());
+        }
+        let Some(operation) = self.running.get_mut(&id) else {
+            return Ok(());
+        };
+        let (number, left_alone) = (operation.number, operation.cancel());
+        operation.span.in_scope(|| info!(?left_alone, "Order cancelled."));
+        let wanted = operation.accepted.wanted.clone();
+        if operation.is_over() {
+            self.work.push_back(Work::Conclude(id));
+        }
+        for alias in left_alone {
+            // A newer order has its own wish.
+            if self.slots.get(&alias).is_some_and(|slot| slot.latest == number) {
+                let running = wanted.contains(&alias);
+                self.journal.append(Record::Desired { alias: alias.clone(), running });
+                self.work.push_back(Work::Life(alias, life::Event::Wish { running }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses the order of a server that was replaced, and remembers the epoch of one that took over.
+    fn take_epoch(&mut self, order: &Order) -> Result<(), Problem> {
+        let highest = self.journal.state().epoch;
+        let epoch = order.epoch.unwrap_or(highest);
+        if epoch < highest {
+            return Err(stale_epoch(epoch, highest));
+        }
+        if epoch > highest {
+            self.journal.append(Record::Epoch { epoch });
+        }
+        Ok(())
     }
 
     /// Begins an accepted operation, or goes on with it after a restart of the agent.
@@ -331,6 +373,8 @@ impl Owner {
             Verb::Restart => true,
         });
         let generations = slots().map(|(alias, slot)| (alias.clone(), slot.generation));
+        let wanted =
+            slots().filter(|(_, slot)| slot.life.desired()).map(|(alias, _)| alias.clone()).collect();
         let needed = self.need_of(verb, &queue);
         let budget = budget.unwrap_or(match verb {
             Verb::Stop => needed,
@@ -347,6 +391,7 @@ impl Owner {
             deadline: self.os.now() + budget,
             changes: changes.map(|(alias, _)| alias.clone()).collect(),
             generations: generations.collect::<BTreeMap<_, _>>(),
+            wanted,
             force,
             queue,
         }

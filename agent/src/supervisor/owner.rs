@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{Command, Living, News, Seen, slot::Slot, vigil::Remains};
+use super::{Command, Living, News, Seen, slot::Slot, unknown, vigil::Remains};
 use crate::{
     journal::Journal,
     lane::Lane,
@@ -190,6 +190,14 @@ impl Owner {
                 let accepted = self.accept(order);
                 self.settle();
                 let _ = answer.send(accepted.map(|id| self.ticket(id)));
+            }
+            Command::Cancel { order, answer } => {
+                let id = order.id;
+                let cancelled = self.cancel(order);
+                self.settle();
+                let standing = cancelled.and_then(|()| self.standing(id).ok_or_else(|| unknown(id)));
+                let synced = Box::pin(self.journal.synced());
+                let _ = answer.send(standing.map(|standing| (standing, synced as _)));
             }
             Command::Operation { id, answer } => {
                 let _ = answer.send(self.standing(id));

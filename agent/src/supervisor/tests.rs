@@ -276,6 +276,40 @@ async fn orders_for_nobody_are_refused() {
     assert!(agent.signals().is_empty());
 }
 
+/// Cancelled in the middle: who had its turn ends, who had none is left alone and is wanted as before.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_stop_leaves_alone_what_it_had_not_begun() {
+    let manners = [("a", Manners::EndsAfter(Duration::from_secs(3)))];
+    let agent = Agent::start(&[worker("a"), base("b")], &manners).await;
+    let stop = Order { target: Target::All, ..order(Verb::Stop, "a") };
+    let answer = agent.accept(stop.clone()).await;
+    agent.until(|all| all.iter().any(|p| p.phase == Phase::Stopping)).await;
+    let standing = agent.supervisor.cancel(stop.clone()).await.unwrap();
+    assert!(standing.outcome.is_none(), "a signal can not be taken back");
+    let failure = answer.await.unwrap().unwrap().outcome.unwrap().failure.unwrap();
+    assert_eq!(failure.reason, "CANCELLED", "{}", failure.message);
+    let (a, b) = (agent.process("a").await, agent.process("b").await);
+    assert_eq!((a.phase, a.desired_running), (Phase::Stopped, false));
+    assert_eq!((b.phase, b.desired_running), (Phase::Running, true));
+    let again = agent.crash().await;
+    again.until(|all| all.iter().any(|p| p.alias == alias("b") && p.desired_running)).await;
+}
+
+/// A cancelled order that arrives late does nothing, also in another life of the agent.
+#[tokio::test(start_paused = true)]
+async fn an_order_that_was_cancelled_before_it_arrived_never_begins() {
+    let agent = Agent::start(&[worker("a")], &[]).await;
+    let stop = Order { target: Target::All, ..order(Verb::Stop, "a") };
+    let cancelled = agent.supervisor.cancel(stop.clone()).await.unwrap();
+    assert_eq!(cancelled.outcome.unwrap().failure.unwrap().reason, "CANCELLED");
+    let agent = agent.crash().await;
+    let late = agent.order(stop).await.unwrap().unwrap();
+    assert_eq!(late.outcome.unwrap().failure.unwrap().reason, "CANCELLED");
+    assert_eq!(agent.signals(), []);
+    let old = Order { epoch: Some(0), ..order(Verb::Stop, "a") };
+    assert_eq!(agent.supervisor.cancel(old).await.unwrap_err().reason, Reason::StaleEpoch);
+}
+
 /// Hazard P21: the last accepted order wins, and who was overtaken is told.
 #[tokio::test(start_paused = true)]
 async fn the_last_order_wins() {

@@ -4,20 +4,13 @@ use std::path::PathBuf;
 
 use belay_gateway::json;
 use belay_proto::v1::{
-    GetHostAgentRequest, HostAgent, HostAgentStatus, StartHostAgentRequest, StopHostAgentRequest, Task,
+    GetHostAgentRequest, HostAgent, HostAgentStatus, RestartHostAgentRequest, StartHostAgentRequest,
+    StopHostAgentRequest, Task,
 };
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::{Context, host::clones, process, service, task};
-use crate::{
-    client::Client,
-    failure::Failure,
-    follow::{self, follow},
-    names,
-    output::fields,
-    progress::Progress,
-    words,
-};
+use crate::{client::Client, failure::Failure, follow, names, output::fields, words};
 
 /// What to do with agents.
 #[derive(Debug, ClapArgs)]
@@ -63,6 +56,9 @@ pub(crate) enum Command {
     /// Start all processes of a host.
     #[command(after_help = "Example:\n  belay agent start --host web-1")]
     Start(OrderArgs),
+    /// Stop all processes of a host, and start them again when all of each is proven gone.
+    #[command(after_help = "Example:\n  belay agent restart --host web-1 --reason \"new configuration\"")]
+    Restart(OrderArgs),
 }
 
 /// Which host, and why.
@@ -89,6 +85,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
             Command::Status { host, check } => status(host.as_deref(), check, context).await,
             Command::Stop(args) => order(Verb::Stop, args, context).await,
             Command::Start(args) => order(Verb::Start, args, context).await,
+            Command::Restart(args) => order(Verb::Restart, args, context).await,
         },
         Args { config: None, command: None, .. } => {
             Err(Failure::usage("what about the agent?").hint("see `belay agent --help`"))
@@ -100,6 +97,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
 pub(crate) enum Verb {
     Stop,
     Start,
+    Restart,
 }
 
 impl Verb {
@@ -108,6 +106,9 @@ impl Verb {
         let task = match self {
             Self::Stop => client.stop_host_agent(StopHostAgentRequest { host_id, reason }).await?.task,
             Self::Start => client.start_host_agent(StartHostAgentRequest { host_id, reason }).await?.task,
+            Self::Restart => {
+                client.restart_host_agent(RestartHostAgentRequest { host_id, reason }).await?.task
+            }
         };
         task.ok_or_else(|| Failure::unknown("the server does not say which task it accepted"))
     }
@@ -153,17 +154,5 @@ async fn order(verb: Verb, args: OrderArgs, context: &Context) -> Result<(), Fai
         return task::answer(accepted, context);
     }
 
-    let mut progress = Progress::new();
-    let changed = |progress: &mut Progress, before: Option<&Task>, task: &Task| {
-        follow::changes(before, task).iter().for_each(|line| progress.line(line));
-        Ok(())
-    };
-    let ended = follow(&client, accepted.id, &mut progress, changed).await?;
-    let outcome = follow::outcome(&ended);
-    if outcome.is_err() {
-        let lines = follow::log_of_failure(&client, &ended).await.unwrap_or_default();
-        lines.iter().for_each(|line| progress.line(&format!("  {}", follow::log_line(line))));
-    }
-    let printed = task::answer(ended, context);
-    outcome.and(printed)
+    task::to_the_end(&client, accepted.id, context, follow::outcome).await
 }

@@ -1,8 +1,12 @@
 //! `belay task`.
 
 use belay_gateway::json;
-use belay_proto::v1::{GetSubtaskLogRequest, GetTaskRequest, LogLine, Subtask, Task, TaskStatus};
-use clap::{Subcommand, ValueEnum};
+use belay_proto::v1::{
+    CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest, GetTaskRequest, LogLine,
+    RetrySubtaskRequest, RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest, Subtask, Task,
+    TaskOperation, TaskState, TaskStatus,
+};
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 use serde_json::json as object;
 
@@ -54,6 +58,55 @@ pub(crate) enum Command {
         /// Only this step: the subtask's id.
         subtask: Option<i64>,
     },
+    /// Run once more what failed, and go on; also after a cancel, or where a rollback is stuck.
+    #[command(after_help = "Examples:\n  belay task retry 30443\n  belay task retry 30443 32073")]
+    Retry {
+        /// The task's id.
+        id: i64,
+        /// Only this step: the subtask's id.
+        subtask: Option<i64>,
+        #[command(flatten)]
+        args: OrderArgs,
+    },
+    /// Undo what a failed or cancelled task has done, the last step first.
+    #[command(after_help = "Example:\n  belay task rollback 30443 --reason \"wrong window\"")]
+    Rollback {
+        /// The task's id.
+        id: i64,
+        #[command(flatten)]
+        args: OrderArgs,
+    },
+    /// Cancel a running task: nothing begins any more, and what had begun is awaited. Nothing is undone.
+    #[command(after_help = "Examples:\n  belay task cancel 30443\n  belay task cancel 30443 32073")]
+    Cancel {
+        /// The task's id.
+        id: i64,
+        /// Only this step, which has failed then: the subtask's id.
+        subtask: Option<i64>,
+        #[command(flatten)]
+        args: OrderArgs,
+    },
+    /// Take a failed step for done, and go on.
+    #[command(after_help = "Example:\n  belay task skip 30443 32072 --reason \"checked by hand\"")]
+    Skip {
+        /// The task's id.
+        id: i64,
+        /// The subtask's id.
+        subtask: i64,
+        #[command(flatten)]
+        args: OrderArgs,
+    },
+}
+
+/// Why, and whether to wait.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct OrderArgs {
+    /// Why, for the audit trail.
+    #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+    reason: String,
+    /// Do not wait until the task ended.
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// A state of a task.
@@ -74,7 +127,89 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::Get { id } => get(id, context).await,
         Command::Watch { id } => watch(id, context).await,
         Command::Log { id, subtask } => log(id, subtask, context).await,
+        Command::Retry { id, subtask, args } => order(Verb::Retry(subtask), id, args, context).await,
+        Command::Rollback { id, args } => order(Verb::Rollback, id, args, context).await,
+        Command::Cancel { id, subtask, args } => order(Verb::Cancel(subtask), id, args, context).await,
+        Command::Skip { id, subtask, args } => order(Verb::Skip(subtask), id, args, context).await,
     }
+}
+
+/// What is ordered of a task, or of one of its steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Retry(Option<i64>),
+    Rollback,
+    Cancel(Option<i64>),
+    Skip(i64),
+}
+
+impl Verb {
+    async fn order(self, client: &Client, task_id: i64, reason: String) -> Result<Task, Failure> {
+        let task = match self {
+            Self::Retry(None) => client.retry_task(RetryTaskRequest { task_id, reason }).await?.task,
+            Self::Retry(Some(subtask_id)) => {
+                client.retry_subtask(RetrySubtaskRequest { task_id, subtask_id, reason }).await?.task
+            }
+            Self::Rollback => client.rollback_task(RollbackTaskRequest { task_id, reason }).await?.task,
+            Self::Cancel(None) => client.cancel_task(CancelTaskRequest { task_id, reason }).await?.task,
+            Self::Cancel(Some(subtask_id)) => {
+                client.cancel_subtask(CancelSubtaskRequest { task_id, subtask_id, reason }).await?.task
+            }
+            Self::Skip(subtask_id) => {
+                client.skip_subtask(SkipSubtaskRequest { task_id, subtask_id, reason }).await?.task
+            }
+        };
+        task.ok_or_else(|| Failure::unknown("the server does not say how the task is"))
+    }
+
+    /// How the command ends whose task ended so.
+    fn outcome(self, task: &Task) -> Result<(), Failure> {
+        let cancelled_step = |id: i64| {
+            let step = task.subtasks.iter().find(|step| step.id == id);
+            step.is_some_and(|step| step.operation == TaskOperation::Cancel as i32)
+        };
+        match self {
+            Self::Cancel(None) if task.state == TaskState::Cancelled as i32 => Ok(()),
+            Self::Cancel(Some(subtask)) if cancelled_step(subtask) => Ok(()),
+            Self::Cancel(_) => Err(Failure::failed(format!(
+                "the cancel came too late: task {} is {}",
+                task.id,
+                words::task_state(task)
+            ))),
+            Self::Retry(_) | Self::Rollback | Self::Skip(_) => follow::outcome(task),
+        }
+    }
+}
+
+async fn order(verb: Verb, id: i64, args: OrderArgs, context: &Context) -> Result<(), Failure> {
+    let client = context.client().await?;
+    let task = verb.order(&client, id, args.reason).await?;
+    if args.no_wait {
+        return answer(task, context);
+    }
+    to_the_end(&client, id, context, |task| verb.outcome(task)).await
+}
+
+/// Follows a task until it ended, and answers with it and with what `outcome` makes of it.
+pub(crate) async fn to_the_end(
+    client: &Client,
+    id: i64,
+    context: &Context,
+    outcome: impl FnOnce(&Task) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut progress = Progress::new();
+    let changed = |progress: &mut Progress, before: Option<&Task>, task: &Task| {
+        follow::changes(before, task).iter().for_each(|line| progress.line(line));
+        Ok(())
+    };
+    let ended = follow(client, id, &mut progress, changed).await?;
+    let outcome = outcome(&ended);
+    if outcome.is_err() {
+        let lines = follow::log_of_failure(client, &ended).await.unwrap_or_default();
+        lines.iter().for_each(|line| progress.line(&format!("  {}", follow::log_line(line))));
+    }
+    let printed = answer(ended, context);
+    outcome.and(printed)
 }
 
 /// Answers with a task.
@@ -183,7 +318,7 @@ fn table(tasks: &[Task]) -> String {
             task.id.to_string(),
             task.name.clone(),
             task.host_id.to_string(),
-            words::task_status(task.status),
+            words::task_state(task),
             task.creator.clone(),
             words::time(task.create_time.as_ref()),
             words::time(task.finish_time.as_ref()),
@@ -195,7 +330,7 @@ fn table(tasks: &[Task]) -> String {
 fn detail(task: &Task) -> String {
     let mut text = fields([
         ("task", format!("{} ({})", task.name, task.id)),
-        ("status", words::task_status(task.status)),
+        ("status", words::task_state(task)),
         ("host", task.host_id.to_string()),
         ("creator", task.creator.clone()),
         ("reason", task.reason.clone()),

@@ -218,7 +218,8 @@ impl Subtask {
 }
 
 impl WrappedSubtask {
-    fn new(wire: v1::Subtask, zone: &TimeZone) -> Self {
+    /// The documented form of a subtask that is read.
+    pub fn new(wire: v1::Subtask, zone: &TimeZone) -> Self {
         Self {
             status: subtask_status(&wire),
             operation: operation(wire.operation()),

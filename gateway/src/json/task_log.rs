@@ -6,7 +6,7 @@ use belay_proto::v1;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::time;
+use super::{task::operation, time};
 
 /// The log of a subtask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +20,16 @@ impl SubtaskLog {
     /// The documented text of a log.
     pub fn new(lines: Vec<v1::LogLine>, zone: &TimeZone) -> Self {
         let mut text = Vec::with_capacity(lines.len() + 1);
-        let mut attempt = None;
+        let mut run = None;
         for line in lines {
             let at = time::wire_millis(line.time, zone).unwrap_or_default();
-            if attempt.replace(line.attempt) != Some(line.attempt) {
-                text.push(format!("############{{EXECUTE}}{{{at}}}############"));
+            let this = match line.operation() {
+                // An older server does not say.
+                v1::TaskOperation::Unspecified => (v1::TaskOperation::Execute, line.attempt),
+                known => (known, line.attempt),
+            };
+            if run.replace(this) != Some(this) {
+                text.push(format!("############{{{}}}{{{at}}}############", operation(this.0)));
             }
             text.push(format!("{at} {} {}", one_line(&line.level), one_line(&line.message)));
         }
@@ -51,7 +56,8 @@ mod tests {
 
     #[test]
     fn each_run_begins_with_its_banner() {
-        let line = |millis: i64, attempt, message: &str| v1::LogLine {
+        let line = |millis: i64, operation: v1::TaskOperation, attempt, message: &str| v1::LogLine {
+            operation: operation.into(),
             time: Some(prost_types::Timestamp {
                 seconds: 1_629_875_372,
                 nanos: i32::try_from(millis * 1_000_000).expect("nanoseconds"),
@@ -60,14 +66,26 @@ mod tests {
             level: "INFO".to_owned(),
             message: message.to_owned(),
         };
-        let lines = vec![line(697, 1, "begins"), line(700, 1, "a\nb \u{1b}[31m 停止"), line(900, 2, "again")];
+        let (execute, retry, rollback) =
+            (v1::TaskOperation::Execute, v1::TaskOperation::Retry, v1::TaskOperation::Rollback);
+        let lines = vec![
+            line(697, execute, 1, "begins"),
+            line(700, execute, 1, "a\nb \u{1b}[31m 停止"),
+            line(900, retry, 2, "again"),
+            line(950, rollback, 1, "back"),
+            line(960, rollback, 2, "back, once more"),
+        ];
         let zone = TimeZone::fixed(jiff::tz::offset(8));
         insta::assert_snapshot!(SubtaskLog::new(lines, &zone).log, @r"
         ############{EXECUTE}{2021-08-25T15:09:32.697+08:00}############
         2021-08-25T15:09:32.697+08:00 INFO begins
         2021-08-25T15:09:32.700+08:00 INFO a\nb \u{1b}[31m 停止
-        ############{EXECUTE}{2021-08-25T15:09:32.900+08:00}############
+        ############{RETRY}{2021-08-25T15:09:32.900+08:00}############
         2021-08-25T15:09:32.900+08:00 INFO again
+        ############{ROLLBACK}{2021-08-25T15:09:32.950+08:00}############
+        2021-08-25T15:09:32.950+08:00 INFO back
+        ############{ROLLBACK}{2021-08-25T15:09:32.960+08:00}############
+        2021-08-25T15:09:32.960+08:00 INFO back, once more
         ");
         assert_eq!(SubtaskLog::new(Vec::new(), &zone).log, "");
     }

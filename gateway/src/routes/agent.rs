@@ -1,6 +1,8 @@
 //! The agent of a host, as a whole.
 
-use belay_proto::v1::{GetHostAgentRequest, StartHostAgentRequest, StopHostAgentRequest};
+use belay_proto::v1::{
+    GetHostAgentRequest, RestartHostAgentRequest, StartHostAgentRequest, StopHostAgentRequest,
+};
 
 use crate::{
     envelope::{Answer, Done},
@@ -27,5 +29,12 @@ pub(super) async fn stop(call: Call, Path(path): Path<HostPath>, Json(body): Jso
 pub(super) async fn start(call: Call, Path(path): Path<HostPath>, Json(body): Json<OrderBody>) -> Answer {
     let request = call.request(StartHostAgentRequest { host_id: path.host.get(), reason: body.reason() });
     let reply = call.agents().start_host_agent(request).await?.into_inner();
+    Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
+}
+
+/// `POST /compute/hosts/{hostId}/agent/restart`
+pub(super) async fn restart(call: Call, Path(path): Path<HostPath>, Json(body): Json<OrderBody>) -> Answer {
+    let request = call.request(RestartHostAgentRequest { host_id: path.host.get(), reason: body.reason() });
+    let reply = call.agents().restart_host_agent(request).await?.into_inner();
     Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
 }

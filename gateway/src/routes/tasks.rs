@@ -1,11 +1,14 @@
 //! Tasks.
 
-use belay_proto::v1::{GetSubtaskLogRequest, GetTaskRequest, ListTasksRequest};
+use belay_proto::v1::{
+    CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest, GetTaskRequest, ListTasksRequest,
+    RetrySubtaskRequest, RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest,
+};
 
 use crate::{
     envelope::{Answer, Done},
-    extract::{Path, Query, SubtaskPath, TaskPath},
-    json::{BasicTaskInstance, Paged, SubtaskLog, WrappedTaskInstance},
+    extract::{Json, OrderBody, Path, Query, SubtaskPath, TaskPath},
+    json::{BasicTaskInstance, Paged, SubtaskLog, WrappedSubtask, WrappedTaskInstance},
     upstream::{Call, told},
 };
 
@@ -43,4 +46,62 @@ pub(super) async fn log(call: Call, Path(path): Path<SubtaskPath>) -> Answer {
         call.request(GetSubtaskLogRequest { task_id: path.task.get(), subtask_id: path.subtask.get() });
     let reply = call.tasks().get_subtask_log(request).await?.into_inner();
     Done::with(&SubtaskLog::new(reply.lines, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/retry`
+pub(super) async fn retry(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
+    let request = call.request(RetryTaskRequest { task_id: path.task.get(), reason: body.reason() });
+    let reply = call.tasks().retry_task(request).await?.into_inner();
+    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/rollback`
+pub(super) async fn rollback(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
+    let request = call.request(RollbackTaskRequest { task_id: path.task.get(), reason: body.reason() });
+    let reply = call.tasks().rollback_task(request).await?.into_inner();
+    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/cancel`
+pub(super) async fn cancel(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
+    let request = call.request(CancelTaskRequest { task_id: path.task.get(), reason: body.reason() });
+    let reply = call.tasks().cancel_task(request).await?.into_inner();
+    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/retry`
+pub(super) async fn retry_subtask(
+    call: Call,
+    Path(path): Path<SubtaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let (task_id, subtask_id) = (path.task.get(), path.subtask.get());
+    let request = call.request(RetrySubtaskRequest { task_id, subtask_id, reason: body.reason() });
+    let subtasks = told(call.tasks().retry_subtask(request).await?.into_inner().task)?.subtasks;
+    let subtask = subtasks.into_iter().find(|subtask| subtask.id == path.subtask.get());
+    Done::with(&WrappedSubtask::new(told(subtask)?, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/skip`: as documented, without data
+pub(super) async fn skip_subtask(
+    call: Call,
+    Path(path): Path<SubtaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let (task_id, subtask_id) = (path.task.get(), path.subtask.get());
+    let request = call.request(SkipSubtaskRequest { task_id, subtask_id, reason: body.reason() });
+    call.tasks().skip_subtask(request).await?;
+    Done::without_data()
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/cancel`: as documented, without data
+pub(super) async fn cancel_subtask(
+    call: Call,
+    Path(path): Path<SubtaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let (task_id, subtask_id) = (path.task.get(), path.subtask.get());
+    let request = call.request(CancelSubtaskRequest { task_id, subtask_id, reason: body.reason() });
+    call.tasks().cancel_subtask(request).await?;
+    Done::without_data()
 }

@@ -112,6 +112,7 @@ service! { agents::HostAgentService {
     get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
     stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
     start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;
+    restart_host_agent(RestartHostAgentRequest) -> RestartHostAgentResponse;
 } }
 service! { processes::AgentProcessService {
     list_agent_processes(ListAgentProcessesRequest) -> ListAgentProcessesResponse;
@@ -143,6 +144,12 @@ service! { tasks::TaskService {
     list_tasks(ListTasksRequest) -> ListTasksResponse;
     get_task(GetTaskRequest) -> GetTaskResponse;
     get_subtask_log(GetSubtaskLogRequest) -> GetSubtaskLogResponse;
+    retry_task(RetryTaskRequest) -> RetryTaskResponse;
+    rollback_task(RollbackTaskRequest) -> RollbackTaskResponse;
+    cancel_task(CancelTaskRequest) -> CancelTaskResponse;
+    retry_subtask(RetrySubtaskRequest) -> RetrySubtaskResponse;
+    skip_subtask(SkipSubtaskRequest) -> SkipSubtaskResponse;
+    cancel_subtask(CancelSubtaskRequest) -> CancelSubtaskResponse;
 }
     type WatchTaskStream = BoxStream<v1::WatchTaskResponse>;
 

@@ -31,6 +31,7 @@ const READ_HOSTS: Policy = Policy::Roles(&[Role::HostViewer, Role::HostManager])
 const ORDER_HOSTS: Policy = Policy::Roles(&[Role::HostManager]);
 /// Who may order a task may read it.
 const READ_TASKS: Policy = Policy::Roles(&[Role::TaskViewer, Role::TaskManager, Role::HostManager]);
+const ORDER_TASKS: Policy = Policy::Roles(&[Role::TaskManager]);
 const ADMIN: Policy = Policy::Roles(&[]);
 
 const fn read(path: &'static str, policy: Policy) -> Rule {
@@ -47,6 +48,7 @@ const RULES: &[Rule] = &[
     read("/belay.v1.HostAgentService/GetHostAgent", READ_HOSTS),
     order("/belay.v1.HostAgentService/StopHostAgent", ORDER_HOSTS),
     order("/belay.v1.HostAgentService/StartHostAgent", ORDER_HOSTS),
+    order("/belay.v1.HostAgentService/RestartHostAgent", ORDER_HOSTS),
     read("/belay.v1.AgentProcessService/ListAgentProcesses", READ_HOSTS),
     read("/belay.v1.AgentProcessService/GetAgentProcess", READ_HOSTS),
     read("/belay.v1.AgentProcessService/ReadAgentProcessLog", READ_HOSTS),
@@ -57,6 +59,12 @@ const RULES: &[Rule] = &[
     read("/belay.v1.TaskService/GetTask", READ_TASKS),
     read("/belay.v1.TaskService/GetSubtaskLog", READ_TASKS),
     read("/belay.v1.TaskService/WatchTask", READ_TASKS),
+    order("/belay.v1.TaskService/RetryTask", ORDER_TASKS),
+    order("/belay.v1.TaskService/RollbackTask", ORDER_TASKS),
+    order("/belay.v1.TaskService/CancelTask", ORDER_TASKS),
+    order("/belay.v1.TaskService/RetrySubtask", ORDER_TASKS),
+    order("/belay.v1.TaskService/SkipSubtask", ORDER_TASKS),
+    order("/belay.v1.TaskService/CancelSubtask", ORDER_TASKS),
     read("/belay.v1.UserService/ListUsers", ADMIN),
     order("/belay.v1.UserService/CreateUser", ADMIN),
     order("/belay.v1.UserService/DeleteUser", ADMIN),

@@ -2,14 +2,16 @@
 
 use belay_proto::v1::{
     GetHostAgentRequest, GetHostAgentResponse, GetHostRequest, GetHostResponse, ListHostsRequest,
-    ListHostsResponse, StartHostAgentRequest, StartHostAgentResponse, StopHostAgentRequest,
-    StopHostAgentResponse, host_agent_service_server::HostAgentService, host_service_server::HostService,
+    ListHostsResponse, RestartHostAgentRequest, RestartHostAgentResponse, StartHostAgentRequest,
+    StartHostAgentResponse, StopHostAgentRequest, StopHostAgentResponse,
+    host_agent_service_server::HostAgentService, host_service_server::HostService,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, admitted, cut};
 use crate::{
     convert::{agent_to_wire, host_id, host_order, host_to_wire, page, page_to_wire, task_to_wire},
+    restart::restart_agent,
     start::start_agent,
     stop::stop_agent,
 };
@@ -56,6 +58,15 @@ impl HostAgentService for Api {
         let (caller, StopHostAgentRequest { host_id, reason }) = admitted(request)?;
         let task = stop_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
         Ok(Response::new(StopHostAgentResponse { task: Some(task_to_wire(&task)) }))
+    }
+
+    async fn restart_host_agent(
+        &self,
+        request: Request<RestartHostAgentRequest>,
+    ) -> Result<Response<RestartHostAgentResponse>, Status> {
+        let (caller, RestartHostAgentRequest { host_id, reason }) = admitted(request)?;
+        let task = restart_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
+        Ok(Response::new(RestartHostAgentResponse { task: Some(task_to_wire(&task)) }))
     }
 
     async fn start_host_agent(

@@ -5,8 +5,11 @@ use std::{pin::Pin, sync::Arc};
 use belay_proto::{
     TaskId,
     v1::{
+        CancelSubtaskRequest, CancelSubtaskResponse, CancelTaskRequest, CancelTaskResponse,
         GetSubtaskLogRequest, GetSubtaskLogResponse, GetTaskRequest, GetTaskResponse, ListTasksRequest,
-        ListTasksResponse, LogLine, WatchTaskRequest, WatchTaskResponse, task_service_server::TaskService,
+        ListTasksResponse, RetrySubtaskRequest, RetrySubtaskResponse, RetryTaskRequest, RetryTaskResponse,
+        RollbackTaskRequest, RollbackTaskResponse, SkipSubtaskRequest, SkipSubtaskResponse, WatchTaskRequest,
+        WatchTaskResponse, task_service_server::TaskService,
     },
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -14,12 +17,15 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
-use super::Api;
+use super::{Api, admitted};
 use crate::{
     app::App,
-    convert::{host_id, page, page_to_wire, subtask_id, task_filter, task_id, task_to_wire, time},
+    convert::{
+        host_id, log_to_wire, page, page_to_wire, subtask_id, subtask_order, task_filter, task_id,
+        task_order, task_to_wire,
+    },
     error::Error,
-    task::{Task, TaskStatus},
+    task::{Task, Verb, verb::order_task},
 };
 
 /// States under way to a watcher: one that does not read holds up nobody but itself.
@@ -61,13 +67,64 @@ impl TaskService for Api {
             return Err(Error::SubtaskUnknown { task, subtask }.into());
         }
         let lines = self.app.store.subtask_log(subtask).await.map_err(Error::Store)?;
-        let lines = lines.into_iter().map(|line| LogLine {
-            time: Some(time(line.time)),
-            attempt: line.attempt,
-            level: line.level.as_str().into(),
-            message: line.message,
-        });
-        Ok(Response::new(GetSubtaskLogResponse { lines: lines.collect() }))
+        Ok(Response::new(GetSubtaskLogResponse { lines: lines.into_iter().map(log_to_wire).collect() }))
+    }
+
+    async fn retry_task(
+        &self,
+        request: Request<RetryTaskRequest>,
+    ) -> Result<Response<RetryTaskResponse>, Status> {
+        let (caller, RetryTaskRequest { task_id, reason }) = admitted(request)?;
+        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Retry).await?;
+        Ok(Response::new(RetryTaskResponse { task: Some(task_to_wire(&task)) }))
+    }
+
+    async fn rollback_task(
+        &self,
+        request: Request<RollbackTaskRequest>,
+    ) -> Result<Response<RollbackTaskResponse>, Status> {
+        let (caller, RollbackTaskRequest { task_id, reason }) = admitted(request)?;
+        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Rollback).await?;
+        Ok(Response::new(RollbackTaskResponse { task: Some(task_to_wire(&task)) }))
+    }
+
+    async fn cancel_task(
+        &self,
+        request: Request<CancelTaskRequest>,
+    ) -> Result<Response<CancelTaskResponse>, Status> {
+        let (caller, CancelTaskRequest { task_id, reason }) = admitted(request)?;
+        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Cancel).await?;
+        Ok(Response::new(CancelTaskResponse { task: Some(task_to_wire(&task)) }))
+    }
+
+    async fn retry_subtask(
+        &self,
+        request: Request<RetrySubtaskRequest>,
+    ) -> Result<Response<RetrySubtaskResponse>, Status> {
+        let (caller, RetrySubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason)?;
+        let task = order_task(&self.app, &caller, order, Verb::RetrySubtask).await?;
+        Ok(Response::new(RetrySubtaskResponse { task: Some(task_to_wire(&task)) }))
+    }
+
+    async fn skip_subtask(
+        &self,
+        request: Request<SkipSubtaskRequest>,
+    ) -> Result<Response<SkipSubtaskResponse>, Status> {
+        let (caller, SkipSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason)?;
+        let task = order_task(&self.app, &caller, order, Verb::SkipSubtask).await?;
+        Ok(Response::new(SkipSubtaskResponse { task: Some(task_to_wire(&task)) }))
+    }
+
+    async fn cancel_subtask(
+        &self,
+        request: Request<CancelSubtaskRequest>,
+    ) -> Result<Response<CancelSubtaskResponse>, Status> {
+        let (caller, CancelSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason)?;
+        let task = order_task(&self.app, &caller, order, Verb::CancelSubtask).await?;
+        Ok(Response::new(CancelSubtaskResponse { task: Some(task_to_wire(&task)) }))
     }
 
     type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
@@ -85,7 +142,7 @@ impl TaskService for Api {
         let app = self.app.clone();
         let watch = async move {
             loop {
-                let ended = task.state.status(&task.steps) != TaskStatus::Running;
+                let ended = !task.standing().is_open();
                 let state = WatchTaskResponse { task: Some(task_to_wire(&task)) };
                 if send.send(Ok(state)).await.is_err() || ended {
                     return;

@@ -17,7 +17,7 @@ use crate::{
     read_log::{Begin, ReadLog},
     stop::StopMode,
     store::{Declared, OperationOutcome},
-    task::{TaskStatus, executor::HostOrder},
+    task::{TaskStatus, executor::HostOrder, verb::TaskOrder},
 };
 
 /// A reason is a sentence, not a document.
@@ -91,6 +91,14 @@ pub(crate) fn log_to_read(message: v1::ReadAgentProcessLogRequest) -> Result<Rea
 
 pub(crate) fn host_order(host: i64, why: String) -> Result<HostOrder, Error> {
     Ok(HostOrder { host: host_id(host)?, reason: reason(why)? })
+}
+
+pub(crate) fn task_order(task: i64, why: String) -> Result<TaskOrder, Error> {
+    Ok(TaskOrder { task: task_id(task)?, subtask: None, reason: reason(why)? })
+}
+
+pub(crate) fn subtask_order(task: i64, subtask: i64, why: String) -> Result<TaskOrder, Error> {
+    Ok(TaskOrder { task: task_id(task)?, subtask: Some(subtask_id(subtask)?), reason: reason(why)? })
 }
 
 /// One line of text: what goes into logs and the audit trail must not look like two (hazard I12).
@@ -499,6 +507,13 @@ impl Operation {
             return Err(format!("the stop is done and `{alias}` is in the phase {:?}", seen.phase));
         }
         Ok(())
+    }
+
+    /// Whether it was cancelled before any process had its turn.
+    pub(crate) fn was_void(&self) -> bool {
+        self.state == OperationState::Failed
+            && self.reason == Reason::Cancelled.as_str()
+            && self.processes.is_empty()
     }
 
     /// Why it failed, where it did.

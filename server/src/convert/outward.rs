@@ -13,7 +13,7 @@ use crate::{
     read_log::Piece,
     store::AuditRow,
     task::{
-        Step, Task, TaskStatus,
+        LogLine, Operation, Step, Task, TaskState, TaskStatus,
         state::{StepState, StepStatus},
     },
 };
@@ -75,6 +75,7 @@ fn agent_status(view: &HostView) -> v1::HostAgentStatus {
         AgentState::Available => v1::HostAgentStatus::Available,
         AgentState::Stopping => v1::HostAgentStatus::Stopping,
         AgentState::Starting => v1::HostAgentStatus::Starting,
+        AgentState::Restarting => v1::HostAgentStatus::Restarting,
         AgentState::Stopped => v1::HostAgentStatus::Stopped,
     }
 }
@@ -173,46 +174,80 @@ fn leftover_to_wire(leftover: &Leftover) -> v1::Leftover {
 }
 
 pub(crate) fn task_to_wire(task: &Task) -> v1::Task {
-    let status = task.state.status(&task.steps);
+    let standing = task.standing();
     v1::Task {
         id: task.id.get(),
         name: task.name.clone(),
         host_id: task.host.get(),
-        status: match status {
+        status: match standing.status() {
             TaskStatus::Running => v1::TaskStatus::Running,
             TaskStatus::Failed => v1::TaskStatus::Failed,
             TaskStatus::Successful => v1::TaskStatus::Successful,
         }
         .into(),
-        operation: v1::TaskOperation::Execute.into(),
+        state: state_to_wire(standing).into(),
+        operation: operation_to_wire(task.state.operation()).into(),
         creator: task.creator.clone(),
         creator_id: task.creator_id.get(),
         executor: task.executor.clone(),
         create_time: Some(time(task.create_time)),
         start_time: Some(time(task.create_time)), // its first step is ready at birth
-        finish_time: task.state.finish_time().filter(|_| status != TaskStatus::Running).map(time),
-        prohibit_rollback: false,
+        finish_time: task.state.last_change().filter(|_| !standing.is_open()).map(time),
+        prohibit_rollback: task.prohibit_rollback,
         subtasks: task.steps.iter().map(|step| step_to_wire(task, step)).collect(),
         trace_id: task.trace.to_string(),
         reason: task.reason.clone(),
     }
 }
 
+fn state_to_wire(state: TaskState) -> v1::TaskState {
+    match state {
+        TaskState::Running => v1::TaskState::Running,
+        TaskState::Canceling => v1::TaskState::Canceling,
+        TaskState::RollingBack => v1::TaskState::RollingBack,
+        TaskState::Failed => v1::TaskState::Failed,
+        TaskState::Cancelled => v1::TaskState::Cancelled,
+        TaskState::Stuck => v1::TaskState::Stuck,
+        TaskState::RollbackStuck => v1::TaskState::RollbackStuck,
+        TaskState::Successful => v1::TaskState::Successful,
+        TaskState::RolledBack => v1::TaskState::RolledBack,
+    }
+}
+
+fn operation_to_wire(operation: Operation) -> v1::TaskOperation {
+    match operation {
+        Operation::Execute => v1::TaskOperation::Execute,
+        Operation::Retry => v1::TaskOperation::Retry,
+        Operation::Rollback => v1::TaskOperation::Rollback,
+        Operation::Skip => v1::TaskOperation::Skip,
+        Operation::Cancel => v1::TaskOperation::Cancel,
+    }
+}
+
+pub(crate) fn log_to_wire(line: LogLine) -> v1::LogLine {
+    let LogLine { time: at, operation, attempt, level, message } = line;
+    let operation = operation_to_wire(operation).into();
+    v1::LogLine { time: Some(time(at)), operation, attempt, level: level.as_str().into(), message }
+}
+
 fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
-    let StepState { status, attempt, start_time, finish_time } = task.state.step(step.id);
+    let StepState { status, operation, attempt, start_time, finish_time, undo: _, resumed: _ } =
+        task.state.step(step.id);
     v1::Subtask {
         id: step.id.get(),
         name: step.name.clone(),
         class_name: step.class_name.clone(),
         status: match status {
             StepStatus::Waiting if task.state.is_ready(step) => v1::SubtaskStatus::Ready,
-            StepStatus::Waiting => v1::SubtaskStatus::Pending,
-            StepStatus::Running(_) => v1::SubtaskStatus::Running,
-            StepStatus::Failed { .. } => v1::SubtaskStatus::Failed,
+            StepStatus::Waiting | StepStatus::Undone => v1::SubtaskStatus::Pending,
+            StepStatus::ToUndo => v1::SubtaskStatus::Ready,
+            StepStatus::Running(_) | StepStatus::Undoing(_) => v1::SubtaskStatus::Running,
+            StepStatus::Canceling(_) => v1::SubtaskStatus::Canceling,
+            StepStatus::Failed { .. } | StepStatus::UndoFailed { .. } => v1::SubtaskStatus::Failed,
             StepStatus::Successful => v1::SubtaskStatus::Successful,
         }
         .into(),
-        operation: v1::TaskOperation::Execute.into(),
+        operation: operation_to_wire(operation).into(),
         run_time: attempt,
         series_id: step.series_id,
         timeout: i32::try_from(step.timeout.as_secs()).unwrap_or(i32::MAX),
@@ -222,10 +257,18 @@ fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
         create_time: Some(time(task.create_time)),
         start_time: start_time.map(time),
         finish_time: finish_time.map(time),
-        prohibit_rollback: false,
+        prohibit_rollback: task.prohibit_rollback,
         error: match status {
-            StepStatus::Failed { reason, message } => Some(v1::SubtaskError { reason, message }),
-            StepStatus::Waiting | StepStatus::Running(_) | StepStatus::Successful => None,
+            StepStatus::Failed { reason, message, .. } | StepStatus::UndoFailed { reason, message } => {
+                Some(v1::SubtaskError { reason, message })
+            }
+            StepStatus::Waiting
+            | StepStatus::Running(_)
+            | StepStatus::Canceling(_)
+            | StepStatus::Successful
+            | StepStatus::ToUndo
+            | StepStatus::Undoing(_)
+            | StepStatus::Undone => None,
         },
     }
 }

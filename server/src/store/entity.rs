@@ -96,6 +96,10 @@ rows! {
         reason: String,
         create_time: i64,
         finish_time: Option<i64>,
+        prohibit_rollback: bool,
+        claim_holder: String,
+        claim_epoch: i64,
+        claim_until: i64,
     }
     /// The definition of a task's steps, as the task was made with it.
     subtask in "subtasks" {
@@ -107,6 +111,7 @@ rows! {
         class_name: String,
         series_id: i64,
         timeout: i64,
+        undo: String,
     }
     /// Which step waits for which.
     edge in "subtask_edges" {
@@ -133,6 +138,7 @@ rows! {
         time: i64,
         level: String,
         message: String,
+        operation: String,
     }
     /// Which open task holds which host.
     host_lock in "host_locks" {

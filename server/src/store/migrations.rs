@@ -7,7 +7,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(HostTracker)]
+        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs)]
     }
 }
 
@@ -52,6 +52,35 @@ impl MigrationTrait for HostTracker {
             manager.alter_table(Table::alter().table("hosts").add_column(column).take()).await?;
         }
         Ok(())
+    }
+}
+
+/// What operators may do with a task, and who runs it. A task of before has no way back: what ran before it was not noted.
+struct TaskVerbs;
+
+impl MigrationName for TaskVerbs {
+    fn name(&self) -> &str {
+        "m0003_task_verbs"
+    }
+}
+
+#[async_trait::async_trait]
+#[allow(elided_lifetimes_in_paths)] // as above
+impl MigrationTrait for TaskVerbs {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let columns = [
+            ("tasks", flag("prohibit_rollback").default(true).take()),
+            ("tasks", text("claim_holder").default("").take()),
+            ("tasks", number("claim_epoch").default(0).take()),
+            ("tasks", number("claim_until").default(0).take()),
+            ("subtasks", text("undo").default("").take()),
+            ("subtask_logs", text("operation").default("EXECUTE").take()),
+        ];
+        for (table, column) in columns {
+            manager.alter_table(Table::alter().table(table).add_column(column).take()).await?;
+        }
+        // An order of a task that was never answered is looked for by its task.
+        manager.create_index(index("operations", &["task_id"])).await
     }
 }
 

@@ -88,6 +88,23 @@ impl Store {
         Ok(change.commit().await?)
     }
 
+    /// Whether the intent of an order was committed.
+    pub(crate) async fn is_accepted(&self, operation: Uuid) -> Result<bool> {
+        Ok(operation::Entity::find_by_id(operation.to_string()).one(&self.read).await?.is_some())
+    }
+
+    /// Orders of a task whose outcome is not known, but for the one that it is about to give again.
+    pub(crate) async fn unsettled_of(&self, task: TaskId, but_for: Uuid) -> Result<Vec<Unsettled>> {
+        let rows = operation::Entity::find()
+            .filter(operation::Column::TaskId.eq(task.get()))
+            .filter(operation::Column::Id.ne(but_for.to_string()))
+            .filter(operation::Column::State.is_in([PENDING, UNKNOWN]))
+            .order_by_asc(operation::Column::Id)
+            .all(&self.read)
+            .await?;
+        rows.into_iter().map(unsettled).collect()
+    }
+
     /// Notes what became of an order.
     pub(crate) async fn settle(
         &self,
@@ -131,16 +148,16 @@ impl Store {
             .order_by_asc(operation::Column::Id)
             .all(&self.read)
             .await?;
-        let damaged = |id: &str| StoreError::Damaged(format!("the operation id `{id}`"));
-        let read = |row: operation::Model| {
-            Ok(Unsettled {
-                id: row.id.parse().map_err(|_| damaged(&row.id))?,
-                process: row.process_id.map(id).transpose()?,
-                stops: row.verb.starts_with("Stop"),
-            })
-        };
-        rows.into_iter().map(read).collect()
+        rows.into_iter().map(unsettled).collect()
     }
+}
+
+fn unsettled(row: operation::Model) -> Result<Unsettled> {
+    Ok(Unsettled {
+        id: row.id.parse().map_err(|_| StoreError::Damaged(format!("the operation id `{}`", row.id)))?,
+        process: row.process_id.map(id).transpose()?,
+        stops: row.verb.starts_with("Stop"),
+    })
 }
 
 /// What an outcome is in the row of its operation: state, outcome, message, and when it ended.

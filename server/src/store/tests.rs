@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     host::{AgentState, Facts},
     process::{ExitReport, Observed, Phase, Rung},
-    task::{Attempt, Event, Node, TaskStatus, dag, state::Next},
+    task::{Attempt, Before, Event, Node, Task, TaskState, Verb, dag, state::Work},
 };
 
 struct Scratch {
@@ -296,13 +296,149 @@ async fn a_task_holds_its_host_until_it_ends() {
         assert!(matches!(refused, Err(StoreError::Held(task)) if task == held.id), "{refused:?}");
     }
 
-    let step = held.steps[0].id.get();
-    let end = Effects { agent_state: Some(AgentState::Available), end: Some(TaskStatus::Failed) };
-    let failed =
-        Event::Failed { subtask: step, attempt: 1, reason: "TIMED_OUT".into(), message: String::new() };
-    store.append(&held, &failed, Timestamp::now(), end).await.expect("appended");
+    let mut held = held;
+    let subtask = held.steps[0].id.get();
+    let (attempt, undo) = (1, false);
+    let (reason, message) = ("TIMED_OUT".into(), String::new());
+    append(&store, &mut held, Event::Started { subtask, attempt, operation: Uuid::now_v7(), undo }).await;
+    let ended =
+        append(&store, &mut held, Event::Failed { subtask, attempt, reason, message, undo, stuck: false })
+            .await;
+    assert!(ended.ended && !ended.opened);
     store.accept(operation(host.id), None, audit("StopAgentProcess")).await.expect("free again");
     assert!(store.open_tasks().await.expect("read").is_empty());
+}
+
+/// Adds an event to a task, as nobody's runner.
+async fn append(store: &Store, task: &mut Task, event: Event) -> Appended {
+    let decide = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(event)));
+    let appended = store.append(task, None, Timestamp::now(), decide).await.expect("appended");
+    appended.expect("nothing is refused").expect("something was added")
+}
+
+fn ordered(verb: Verb) -> Event {
+    Event::Ordered { verb, subtask: None, by: "admin".into() }
+}
+
+/// A step that ends beside a cancel leaves the agent as it was, and not as the step after it would have needed it.
+#[tokio::test]
+async fn a_cancelled_task_leaves_the_agent_as_it_was() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let mut task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let (subtask, attempt, undo) = (task.steps[0].id.get(), 1, false);
+    let (running, stopped) = (["obstat2".to_owned()].into(), [].into());
+    let before = Before { running, stopped, agent: AgentState::Stopped };
+    append(&store, &mut task, Event::Started { subtask, attempt, operation: Uuid::now_v7(), undo }).await;
+    append(&store, &mut task, Event::Noted { before }).await;
+    append(&store, &mut task, ordered(Verb::Cancel)).await;
+    let agent_state = Some(AgentState::Stopping);
+    let change = Change { agent_state, ..Change::of(Event::Succeeded { subtask, attempt, undo }) };
+    let done = |_: &Task| Ok::<_, std::convert::Infallible>(Some(change));
+    let done = store.append(&mut task, None, Timestamp::now(), done).await.expect("appended");
+    let ended = Some(Appended { opened: false, ended: true, agent_state: Some(AgentState::Stopped) });
+    assert_eq!((task.standing(), done.expect("nothing is refused")), (TaskState::Cancelled, ended));
+}
+
+/// A task that goes on again holds its host again, or not at all.
+#[tokio::test]
+async fn a_task_that_goes_on_again_needs_its_host() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let mut first = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    assert!(append(&store, &mut first, ordered(Verb::Cancel)).await.ended);
+    let mut second = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("free");
+
+    let retry = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(ordered(Verb::Retry))));
+    let refused = store.append(&mut first, None, Timestamp::now(), retry).await.map(drop);
+    assert!(matches!(refused, Err(StoreError::Held(holder)) if holder == second.id), "{refused:?}");
+    assert!(!store.task(first.id).await.expect("read").expect("there").standing().is_open());
+
+    append(&store, &mut second, ordered(Verb::Cancel)).await;
+    assert!(append(&store, &mut first, ordered(Verb::Retry)).await.opened);
+    let third = store.add_task(task(host.id), audit("StopHostAgent")).await;
+    assert!(matches!(third, Err(StoreError::Held(holder)) if holder == first.id));
+}
+
+/// Two runners never have one task: the second waits for the lease of the first, unless that one is of a server that is
+/// gone (hazard D28). Who has lost the task can not write to its log.
+#[tokio::test]
+async fn a_task_has_one_runner() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let mut task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let (now, lease) = (Timestamp::now(), std::time::Duration::from_secs(30));
+    let later = now + SignedDuration::from_secs(31);
+    let claim = async |holder, at| store.claim(task.id, holder, at, lease).await.expect("read").is_some();
+    assert!(claim(one, now).await);
+    assert!(claim(one, now).await, "it is renewed");
+    assert!(!claim(other, now).await);
+    assert!(claim(other, later).await);
+    let begin = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(ordered(Verb::Cancel))));
+    let lost = store.append(&mut task, Some(&Claim { holder: one }), now, begin).await.map(drop);
+    assert!(matches!(lost, Err(StoreError::ClaimLost)), "{lost:?}");
+    drop(store);
+
+    let next = scratch.open().await;
+    assert!(next.claim(task.id, one, later, lease).await.expect("read").is_some(), "a newer epoch");
+}
+
+/// A task of before there were verbs goes on as it was made. It has no way back: what ran before it was not noted.
+#[tokio::test]
+async fn a_task_of_an_older_version_is_read() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let trace = trace().traceparent();
+    for sql in [
+        format!(
+            "INSERT INTO tasks (id, name, host_id, status, creator_id, creator, executor, trace, reason, create_time) \
+             VALUES (7, 'Stop', {}, 'RUNNING', 1, 'admin', '127.0.0.1', '{trace}', '', 0)",
+            host.id
+        ),
+        "INSERT INTO subtasks (id, task_id, node, name, class_name, series_id, timeout) \
+         VALUES (9, 7, 'stop_all', 'Stop all', 'S', 0, 600)"
+            .to_owned(),
+        "INSERT INTO subtask_logs (subtask_id, attempt, time, level, message) VALUES (9, 1, 0, 'INFO', 'done')".to_owned(),
+    ] {
+        store.write.execute_unprepared(&sql).await.expect("written");
+    }
+    let open = store.open_tasks().await.expect("read").remove(0).1.expect("readable");
+    assert_eq!((open.prohibit_rollback, open.steps[0].undo, open.steps[0].node), (true, None, Node::StopAll));
+    assert!(
+        store
+            .claim(open.id, Uuid::now_v7(), Timestamp::now(), std::time::Duration::ZERO)
+            .await
+            .expect("read")
+            .is_some()
+    );
+    let log = store.subtask_log(open.steps[0].id).await.expect("read");
+    assert_eq!((log[0].operation.as_str(), &log[0].message[..]), ("EXECUTE", "done"));
+}
+
+/// A task that can not be read hides no other, and a step of another version of the program is read as one.
+#[tokio::test]
+async fn one_bad_record_hides_no_other() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let (a, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
+    let (b, _) = store.register(&facts("b"), &[], Timestamp::now()).await.expect("registered");
+    let bad = store.add_task(task(a.id), audit("StopHostAgent")).await.expect("taken");
+    let good = store.add_task(task(b.id), audit("StopHostAgent")).await.expect("taken");
+    let sql = format!("INSERT INTO task_events (task_id, time, event) VALUES ({}, 0, 'no event')", bad.id);
+    store.write.execute_unprepared(&sql).await.expect("written");
+    let sql = format!("UPDATE subtasks SET node = 'dance' WHERE task_id = {}", good.id);
+    store.write.execute_unprepared(&sql).await.expect("written");
+
+    let open = store.open_tasks().await.expect("read");
+    let read: Vec<_> = open.iter().map(|(id, task)| (*id, task.is_ok())).collect();
+    assert_eq!(read, [(bad.id, false), (good.id, true)]);
+    let steps = &open[1].1.as_ref().expect("read").steps;
+    assert!(steps.iter().all(|step| step.node == Node::Unknown));
 }
 
 /// Hazard D01: what was written before a crash is what the next server goes on with.
@@ -315,13 +451,16 @@ async fn a_task_is_read_back_with_the_attempt_that_was_under_way() {
     let ids: Vec<_> = task.steps.iter().map(|step| (step.id.get(), step.series_id)).collect();
     assert_eq!(ids, [(3, 2), (2, 1), (1, 0)], "ids and series run against the order, as documented");
     let operation = Uuid::now_v7();
-    let started = Event::Started { subtask: 3, attempt: 1, operation };
-    store.append(&task, &started, Timestamp::now(), Effects::default()).await.expect("appended");
+    let mut task = task;
+    append(&store, &mut task, Event::Started { subtask: 3, attempt: 1, operation, undo: false }).await;
     drop(store);
 
-    let open = scratch.open().await.open_tasks().await.expect("read");
-    let attempt = Attempt { number: 1, operation };
-    assert_eq!(open[0].state.next(&open[0].steps), Next::Run(vec![(open[0].steps[0].id, Some(attempt))]));
+    let mut open = scratch.open().await.open_tasks().await.expect("read");
+    let (_, open) = open.remove(0);
+    let open = open.expect("readable");
+    let attempt = Some(Attempt { number: 1, operation, undo: false });
+    let work = Work { step: open.steps[0].id, undo: false, attempt, cancelled: false };
+    assert_eq!(open.state.next(&open.steps), [work]);
 }
 
 #[tokio::test]

@@ -2,25 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use belay_proto::SubtaskId;
+use belay_proto::{Reason, SubtaskId};
 use jiff::Timestamp;
 
-use super::{Attempt, Event, Step, TaskStatus};
+use super::{Attempt, Before, Event, Operation, Step, TaskStatus, Verb};
 
-/// Where every step of a task stands.
+/// Where a task stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct State {
     steps: BTreeMap<i64, StepState>,
+    mode: Mode,
+    before: Option<Before>,
+    last_change: Option<Timestamp>,
+}
+
+/// What is being done with the task as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Mode {
+    #[default]
+    Execute,
+    Retry,
+    Cancel,
+    Rollback,
 }
 
 /// Where one step stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StepState {
     pub(crate) status: StepStatus,
-    /// From 1.
+    /// What is being done with it, or was done last.
+    pub(crate) operation: Operation,
+    /// The number of its attempt, from 1.
     pub(crate) attempt: i32,
+    /// The number of the attempt to undo it, from 1.
+    pub(crate) undo: i32,
     pub(crate) start_time: Option<Timestamp>,
     pub(crate) finish_time: Option<Timestamp>,
+    /// How often in a row the attempt was resumed and crashed its runner again.
+    pub(crate) resumed: u32,
 }
 
 /// What a step is doing.
@@ -30,23 +49,79 @@ pub(crate) enum StepStatus {
     Waiting,
     /// An attempt runs, or ran when a server was ended.
     Running(Attempt),
+    /// The attempt was told to end.
+    Canceling(Attempt),
     /// It failed.
-    Failed { reason: String, message: String },
+    Failed {
+        reason: String,
+        message: String,
+        /// It kept crashing its runner.
+        stuck: bool,
+    },
     /// It is done.
     Successful,
+    /// It waits to be undone, because of steps after it or to be taken.
+    ToUndo,
+    /// An attempt to undo it runs, or ran when a server was ended.
+    Undoing(Attempt),
+    /// It is undone.
+    Undone,
+    /// It could not be undone.
+    UndoFailed { reason: String, message: String },
 }
 
-/// What the one who runs a task does next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Run these steps; those with an attempt were under way already.
-    Run(Vec<(SubtaskId, Option<Attempt>)>),
-    /// Nothing is left to run.
-    End(TaskStatus),
+/// The same without what goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Waiting,
+    Running,
+    Canceling,
+    Failed,
+    Successful,
+    ToUndo,
+    Undoing,
+    Undone,
+    UndoFailed,
+}
+
+/// How a task stands, in full. The documents know three words for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TaskState {
+    /// It goes on.
+    Running,
+    /// It was cancelled, and what had begun has not ended yet.
+    Canceling,
+    /// What was done is being undone.
+    RollingBack,
+    /// A step failed.
+    Failed,
+    /// It was cancelled, and not all of it was done.
+    Cancelled,
+    /// A step kept crashing its runner.
+    Stuck,
+    /// A step could not be undone.
+    RollbackStuck,
+    /// Every step is done.
+    Successful,
+    /// All that was done is undone.
+    RolledBack,
+}
+
+/// Something that is to run now, or goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Work {
+    pub(crate) step: SubtaskId,
+    /// Whether it is to be undone.
+    pub(crate) undo: bool,
+    /// The attempt, where it was under way already.
+    pub(crate) attempt: Option<Attempt>,
+    /// Whether it was told to end.
+    pub(crate) cancelled: bool,
 }
 
 impl State {
     /// Reads a whole log.
+    #[cfg(test)]
     pub(crate) fn replay<'a>(log: impl IntoIterator<Item = &'a (Timestamp, Event)>) -> Self {
         let mut state = Self::default();
         for (time, event) in log {
@@ -55,39 +130,125 @@ impl State {
         state
     }
 
-    /// Takes in one event. A result of an attempt that is not the running one changes nothing.
+    /// Takes in one event. A result of an attempt that is not the running one changes nothing (hazards D09 and D10).
     pub(crate) fn apply(&mut self, time: Timestamp, event: &Event) {
         match event {
-            Event::Started { subtask, attempt, operation } => {
+            Event::Started { subtask, attempt, operation, undo } => {
+                let begins = if *undo { self.mode == Mode::Rollback } else { self.may_begin() };
                 let step = self.steps.entry(*subtask).or_insert_with(StepState::fresh);
-                // What is done is never run again, and an attempt never comes back.
-                if step.status == StepStatus::Successful || *attempt < step.attempt {
-                    return;
-                }
-                step.attempt = *attempt;
+                let attempt = Attempt { number: *attempt, operation: *operation, undo: *undo };
+                step.status = match (&step.status, undo) {
+                    (StepStatus::Waiting, false) if begins && attempt.number == step.attempt => {
+                        StepStatus::Running(attempt)
+                    }
+                    (StepStatus::ToUndo, true) if begins && attempt.number == step.undo => {
+                        step.operation = Operation::Rollback;
+                        StepStatus::Undoing(attempt)
+                    }
+                    _ => return,
+                };
                 step.start_time = Some(time);
                 step.finish_time = None;
-                step.status = StepStatus::Running(Attempt { number: *attempt, operation: *operation });
+                step.resumed = 0;
             }
-            Event::Resumed { .. } => {}
-            Event::Succeeded { subtask, attempt } => {
-                self.finish(*subtask, *attempt, time, StepStatus::Successful)
+            Event::Resumed { subtask, attempt, undo, epoch: _ } => {
+                if let Some(step) = self.under_way(*subtask, *attempt, *undo) {
+                    step.resumed += 1;
+                }
+                return;
             }
-            Event::Failed { subtask, attempt, reason, message } => {
-                let failed = StepStatus::Failed { reason: reason.clone(), message: message.clone() };
-                self.finish(*subtask, *attempt, time, failed);
+            Event::Steady { subtask, attempt, undo } => {
+                if let Some(step) = self.under_way(*subtask, *attempt, *undo) {
+                    step.resumed = 0;
+                }
+                return;
+            }
+            Event::Noted { before } => {
+                self.before.get_or_insert_with(|| before.clone());
+                return;
+            }
+            Event::Succeeded { subtask, attempt, undo } => {
+                let cancelled = self.mode == Mode::Cancel;
+                let Some(step) = self.under_way(*subtask, *attempt, *undo) else {
+                    return;
+                };
+                step.status = match &step.status {
+                    StepStatus::Undoing(_) => StepStatus::Undone,
+                    // Of a cancelled task what is done is done, and nothing begins after it. A step that was cancelled
+                    // alone must not let the next one begin.
+                    StepStatus::Canceling(_) if !cancelled => StepStatus::Failed {
+                        reason: Reason::Cancelled.as_str().into(),
+                        message: "the step was cancelled when it was done already".into(),
+                        stuck: false,
+                    },
+                    _ => StepStatus::Successful,
+                };
+                step.finish_time = Some(time);
+            }
+            Event::Failed { subtask, attempt, reason, message, undo, stuck } => {
+                let Some(step) = self.under_way(*subtask, *attempt, *undo) else {
+                    return;
+                };
+                let (reason, message) = (reason.clone(), message.clone());
+                step.status = match &step.status {
+                    StepStatus::Undoing(_) => StepStatus::UndoFailed { reason, message },
+                    _ => StepStatus::Failed { reason, message, stuck: *stuck },
+                };
+                step.finish_time = Some(time);
+            }
+            Event::Ordered { verb, subtask, by: _ } => self.order(*verb, *subtask, time),
+        }
+        self.last_change = Some(time);
+    }
+
+    /// Takes in what an operator ordered. Whether it may be is decided before it is in the log (`verb::check`).
+    fn order(&mut self, verb: Verb, subtask: Option<i64>, time: Timestamp) {
+        match verb {
+            Verb::Retry => {
+                if self.mode != Mode::Rollback {
+                    self.mode = Mode::Retry;
+                }
+                self.steps.values_mut().for_each(StepState::again);
+            }
+            Verb::Rollback => {
+                self.mode = Mode::Rollback;
+                for step in self.steps.values_mut() {
+                    if let StepStatus::Successful | StepStatus::Failed { .. } = step.status {
+                        step.operation = Operation::Rollback;
+                        step.status = StepStatus::ToUndo;
+                    }
+                }
+            }
+            Verb::Cancel => {
+                self.mode = Mode::Cancel;
+                self.steps.values_mut().for_each(StepState::cancel);
+            }
+            Verb::RetrySubtask | Verb::SkipSubtask => {
+                if self.mode == Mode::Cancel {
+                    self.mode = Mode::Retry;
+                }
+                match (subtask.and_then(|id| self.steps.get_mut(&id)), verb) {
+                    (Some(step), Verb::SkipSubtask) => step.skip(time),
+                    (Some(step), _) => step.again(),
+                    (None, _) => {}
+                }
+            }
+            Verb::CancelSubtask => {
+                if let Some(step) = subtask.and_then(|id| self.steps.get_mut(&id)) {
+                    step.cancel();
+                }
             }
         }
     }
 
-    fn finish(&mut self, subtask: i64, attempt: i32, time: Timestamp, status: StepStatus) {
-        let Some(step) = self.steps.get_mut(&subtask) else {
-            return;
-        };
-        if matches!(step.status, StepStatus::Running(running) if running.number == attempt) {
-            step.status = status;
-            step.finish_time = Some(time);
-        }
+    fn may_begin(&self) -> bool {
+        matches!(self.mode, Mode::Execute | Mode::Retry)
+    }
+
+    fn under_way(&mut self, subtask: i64, attempt: i32, undo: bool) -> Option<&mut StepState> {
+        let step = self.steps.get_mut(&subtask)?;
+        let running = step.status.attempt()?;
+        (running.number == attempt && running.undo == undo).then_some(step)
     }
 
     /// Where a step stands.
@@ -95,52 +256,259 @@ impl State {
         self.steps.get(&id.get()).cloned().unwrap_or_else(StepState::fresh)
     }
 
-    /// Whether a step could run now, though it does not yet.
-    pub(crate) fn is_ready(&self, step: &Step) -> bool {
-        self.step(step.id).status == StepStatus::Waiting
-            && step.upstreams.iter().all(|&upstream| self.step(upstream).status == StepStatus::Successful)
+    fn kind(&self, id: SubtaskId) -> Kind {
+        self.steps.get(&id.get()).map_or(Kind::Waiting, |step| step.status.kind())
     }
 
-    /// What comes next. A failed step ends the task once nothing runs any more; no step begins after it.
-    pub(crate) fn next(&self, steps: &[Step]) -> Next {
-        let running: Vec<_> = steps
-            .iter()
-            .filter_map(|step| match self.step(step.id).status {
-                StepStatus::Running(attempt) => Some((step.id, Some(attempt))),
-                StepStatus::Waiting | StepStatus::Failed { .. } | StepStatus::Successful => None,
-            })
-            .collect();
-        let failed = self.has_failed(steps);
-        let ready = steps.iter().filter(|step| !failed && self.is_ready(step)).map(|step| (step.id, None));
-        let run: Vec<_> = running.into_iter().chain(ready).collect();
-        match (run.is_empty(), failed) {
-            (false, _) => Next::Run(run),
-            (true, true) => Next::End(TaskStatus::Failed),
-            (true, false) => Next::End(TaskStatus::Successful),
-        }
+    /// How the host was before the task ordered anything; `None` until it is about to.
+    pub(crate) fn before(&self) -> Option<&Before> {
+        self.before.as_ref()
+    }
+
+    /// Whether a step could run now, though it does not yet.
+    pub(crate) fn is_ready(&self, step: &Step) -> bool {
+        self.kind(step.id) == Kind::Waiting
+            && self.may_begin()
+            && step.upstreams.iter().all(|&upstream| self.kind(upstream) == Kind::Successful)
+    }
+
+    /// What runs or is to run now; nothing once the task has ended. After a failure no step begins but one that an
+    /// operator wants again; after a cancel none does. A step is undone when all steps after it are, or never began.
+    pub(crate) fn next(&self, steps: &[Step]) -> Vec<Work> {
+        let failed = steps.iter().any(|step| self.kind(step.id) == Kind::Failed);
+        let stuck = steps.iter().any(|step| self.kind(step.id) == Kind::UndoFailed);
+        let work = |step: &Step| {
+            let StepState { status, operation, .. } = self.step(step.id);
+            let (attempt, undo) = match status.attempt() {
+                Some(attempt) => (Some(attempt), attempt.undo),
+                None if self.is_ready(step) && (!failed || operation == Operation::Retry) => (None, false),
+                None if status.kind() == Kind::ToUndo && !stuck && self.nothing_stands_on(step) => {
+                    (None, true)
+                }
+                None => return None,
+            };
+            Some(Work { step: step.id, undo, attempt, cancelled: status.kind() == Kind::Canceling })
+        };
+        steps.iter().filter_map(work).collect()
+    }
+
+    fn nothing_stands_on(&self, step: &Step) -> bool {
+        step.downstreams.iter().all(|&id| matches!(self.kind(id), Kind::Waiting | Kind::Undone))
     }
 
     /// How the task stands.
-    pub(crate) fn status(&self, steps: &[Step]) -> TaskStatus {
-        match self.next(steps) {
-            Next::Run(_) => TaskStatus::Running,
-            Next::End(status) => status,
+    pub(crate) fn standing(&self, steps: &[Step]) -> TaskState {
+        let goes_on = !self.next(steps).is_empty();
+        let any = |kind| steps.iter().any(|step| self.kind(step.id) == kind);
+        let all_done = steps.iter().all(|step| self.kind(step.id) == Kind::Successful);
+        match (self.mode, goes_on) {
+            (Mode::Execute | Mode::Retry, true) => TaskState::Running,
+            (Mode::Cancel, true) => TaskState::Canceling,
+            (Mode::Rollback, true) => TaskState::RollingBack,
+            (Mode::Rollback, false) if any(Kind::UndoFailed) => TaskState::RollbackStuck,
+            (Mode::Rollback, false) => TaskState::RolledBack,
+            // The cancel came too late.
+            (_, false) if all_done => TaskState::Successful,
+            (Mode::Cancel, false) => TaskState::Cancelled,
+            (Mode::Execute | Mode::Retry, false) => {
+                let gave_up =
+                    |step: &StepState| matches!(step.status, StepStatus::Failed { stuck: true, .. });
+                if self.steps.values().any(gave_up) { TaskState::Stuck } else { TaskState::Failed }
+            }
         }
     }
 
-    /// When the last step ended; meaningful once the task has ended.
-    pub(crate) fn finish_time(&self) -> Option<Timestamp> {
-        self.steps.values().filter_map(|step| step.finish_time).max()
+    /// What is being done with the task as a whole, or was done last.
+    pub(crate) fn operation(&self) -> Operation {
+        match self.mode {
+            Mode::Execute => Operation::Execute,
+            Mode::Retry => Operation::Retry,
+            Mode::Cancel => Operation::Cancel,
+            Mode::Rollback => Operation::Rollback,
+        }
     }
 
-    fn has_failed(&self, steps: &[Step]) -> bool {
-        steps.iter().any(|step| matches!(self.step(step.id).status, StepStatus::Failed { .. }))
+    /// Whether a step has begun that orders something from the agent.
+    pub(crate) fn has_ordered(&self, steps: &[Step]) -> bool {
+        steps.iter().any(|step| step.node.orders() && self.step(step.id).start_time.is_some())
+    }
+
+    /// How often in a row a step was resumed and crashed its runner: the most of all steps that are under way.
+    pub(crate) fn crashes(&self) -> u32 {
+        let under_way = self.steps.values().filter(|step| step.status.attempt().is_some());
+        under_way.map(|step| step.resumed).max().unwrap_or_default()
+    }
+
+    /// When the task last changed; once it has ended, when that was.
+    pub(crate) fn last_change(&self) -> Option<Timestamp> {
+        self.last_change
     }
 }
 
 impl StepState {
     fn fresh() -> Self {
-        Self { status: StepStatus::Waiting, attempt: 1, start_time: None, finish_time: None }
+        Self {
+            status: StepStatus::Waiting,
+            operation: Operation::Execute,
+            attempt: 1,
+            undo: 1,
+            start_time: None,
+            finish_time: None,
+            resumed: 0,
+        }
+    }
+
+    /// What failed is to be done again.
+    fn again(&mut self) {
+        match self.status {
+            StepStatus::Failed { .. } => {
+                self.attempt += 1;
+                self.operation = Operation::Retry;
+                self.status = StepStatus::Waiting;
+            }
+            StepStatus::UndoFailed { .. } => {
+                self.undo += 1;
+                self.status = StepStatus::ToUndo;
+            }
+            StepStatus::Waiting
+            | StepStatus::Running(_)
+            | StepStatus::Canceling(_)
+            | StepStatus::Successful
+            | StepStatus::ToUndo
+            | StepStatus::Undoing(_)
+            | StepStatus::Undone => {}
+        }
+    }
+
+    /// What failed is taken for done.
+    fn skip(&mut self, time: Timestamp) {
+        self.status = match self.status {
+            StepStatus::Failed { .. } => StepStatus::Successful,
+            StepStatus::UndoFailed { .. } => StepStatus::Undone,
+            StepStatus::Waiting
+            | StepStatus::Running(_)
+            | StepStatus::Canceling(_)
+            | StepStatus::Successful
+            | StepStatus::ToUndo
+            | StepStatus::Undoing(_)
+            | StepStatus::Undone => return,
+        };
+        self.operation = Operation::Skip;
+        self.finish_time = Some(time);
+    }
+
+    /// What runs is to end.
+    fn cancel(&mut self) {
+        if let StepStatus::Running(attempt) = self.status {
+            self.operation = Operation::Cancel;
+            self.status = StepStatus::Canceling(attempt);
+        }
+    }
+}
+
+impl StepStatus {
+    /// The attempt that is under way.
+    pub(crate) fn attempt(&self) -> Option<Attempt> {
+        match self {
+            Self::Running(attempt) | Self::Canceling(attempt) | Self::Undoing(attempt) => Some(*attempt),
+            Self::Waiting
+            | Self::Failed { .. }
+            | Self::Successful
+            | Self::ToUndo
+            | Self::Undone
+            | Self::UndoFailed { .. } => None,
+        }
+    }
+
+    /// The state without what goes with it.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Waiting => Kind::Waiting,
+            Self::Running(_) => Kind::Running,
+            Self::Canceling(_) => Kind::Canceling,
+            Self::Failed { .. } => Kind::Failed,
+            Self::Successful => Kind::Successful,
+            Self::ToUndo => Kind::ToUndo,
+            Self::Undoing(_) => Kind::Undoing,
+            Self::Undone => Kind::Undone,
+            Self::UndoFailed { .. } => Kind::UndoFailed,
+        }
+    }
+}
+
+impl Kind {
+    /// Every one.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Waiting,
+        Self::Running,
+        Self::Canceling,
+        Self::Failed,
+        Self::Successful,
+        Self::ToUndo,
+        Self::Undoing,
+        Self::Undone,
+        Self::UndoFailed,
+    ];
+
+    /// For messages.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "PENDING",
+            Self::Running => "RUNNING",
+            Self::Canceling => "CANCELING",
+            Self::Failed => "FAILED",
+            Self::Successful => "SUCCESSFUL",
+            Self::ToUndo => "waiting to be undone",
+            Self::Undoing => "being undone",
+            Self::Undone => "undone",
+            Self::UndoFailed => "FAILED to be undone",
+        }
+    }
+}
+
+impl TaskState {
+    /// Every one.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Running,
+        Self::Canceling,
+        Self::RollingBack,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Stuck,
+        Self::RollbackStuck,
+        Self::Successful,
+        Self::RolledBack,
+    ];
+
+    /// Whether it goes on, and holds its host.
+    pub(crate) fn is_open(self) -> bool {
+        self.status() == TaskStatus::Running
+    }
+
+    /// The documented word.
+    pub(crate) fn status(self) -> TaskStatus {
+        match self {
+            Self::Running | Self::Canceling | Self::RollingBack => TaskStatus::Running,
+            Self::Failed | Self::Cancelled | Self::Stuck | Self::RollbackStuck => TaskStatus::Failed,
+            Self::Successful | Self::RolledBack => TaskStatus::Successful,
+        }
+    }
+
+    /// For messages.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "RUNNING",
+            Self::Canceling => "CANCELING",
+            Self::RollingBack => "ROLLING_BACK",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+            Self::Stuck => "STUCK",
+            Self::RollbackStuck => "ROLLBACK_STUCK",
+            Self::Successful => "SUCCESSFUL",
+            Self::RolledBack => "ROLLED_BACK",
+        }
     }
 }
 
@@ -148,7 +516,6 @@ impl StepState {
 mod tests {
     use std::time::Duration;
 
-    use proptest::prelude::*;
     use uuid::Uuid;
 
     use super::*;
@@ -163,6 +530,7 @@ mod tests {
         let step = |number: i64, node, upstreams: &[i64], downstreams: &[i64]| Step {
             id: id(number),
             node,
+            undo: None,
             name: String::new(),
             class_name: String::new(),
             series_id: 0,
@@ -178,15 +546,28 @@ mod tests {
     }
 
     fn started(subtask: i64, attempt: i32) -> Event {
-        Event::Started { subtask, attempt, operation: Uuid::nil() }
+        Event::Started { subtask, attempt, operation: Uuid::nil(), undo: false }
+    }
+
+    fn undone(subtask: i64) -> [Event; 2] {
+        let (attempt, undo) = (1, true);
+        [
+            Event::Started { subtask, attempt, operation: Uuid::nil(), undo },
+            Event::Succeeded { subtask, attempt, undo },
+        ]
     }
 
     fn succeeded(subtask: i64, attempt: i32) -> Event {
-        Event::Succeeded { subtask, attempt }
+        Event::Succeeded { subtask, attempt, undo: false }
     }
 
     fn failed(subtask: i64, attempt: i32) -> Event {
-        Event::Failed { subtask, attempt, reason: "LEFTOVERS".into(), message: "pid 7 lives".into() }
+        let (reason, message) = ("LEFTOVERS".into(), "pid 7 lives".into());
+        Event::Failed { subtask, attempt, reason, message, undo: false, stuck: false }
+    }
+
+    fn ordered(verb: Verb, subtask: Option<i64>) -> Event {
+        Event::Ordered { verb, subtask, by: "admin".into() }
     }
 
     fn replay(events: &[Event]) -> State {
@@ -196,13 +577,16 @@ mod tests {
 
     #[track_caller]
     fn check(events: &[Event], expected: &str) {
-        let told = match replay(events).next(&chain()) {
-            Next::End(status) => status.as_str().to_owned(),
-            Next::Run(steps) => steps
-                .iter()
-                .map(|(id, attempt)| format!("{}{id}", if attempt.is_some() { "resume " } else { "run " }))
-                .collect::<Vec<_>>()
-                .join(", "),
+        let state = replay(events);
+        let work = |work: &Work| {
+            let cancelled = if work.cancelled { "cancel " } else { "" };
+            let undo = if work.undo { "undo " } else { "" };
+            let resume = if work.attempt.is_some() { "resume " } else { "run " };
+            format!("{cancelled}{resume}{undo}{}", work.step)
+        };
+        let told = match &state.next(&chain())[..] {
+            [] => state.standing(&chain()).as_str().to_owned(),
+            next => next.iter().map(work).collect::<Vec<_>>().join(", "),
         };
         assert_eq!(told, expected, "{events:?}");
     }
@@ -222,43 +606,63 @@ mod tests {
     /// Hazards D09 and D10: the result of an attempt that was replaced is no result.
     #[test]
     fn a_late_result_changes_nothing() {
-        check(&[started(3, 1), failed(3, 1), started(3, 2), succeeded(3, 1)], "resume 3");
+        let retry = ordered(Verb::Retry, None);
+        check(&[started(3, 1), failed(3, 1), retry.clone()], "run 3");
+        check(&[started(3, 1), failed(3, 1), retry.clone(), started(3, 2), succeeded(3, 1)], "resume 3");
+        check(&[started(3, 1), failed(3, 1), started(3, 1)], "FAILED");
         check(&[started(3, 1), failed(3, 1), succeeded(3, 1)], "FAILED");
         check(&[succeeded(3, 1)], "run 3");
     }
 
-    proptest! {
-        /// Hazard D05 and the order of the graph: whatever the log says, no step begins before all its upstreams have
-        /// succeeded, and a step that is done is never run again.
-        #[test]
-        fn no_step_before_its_upstreams_and_none_twice(
-            log in prop::collection::vec((1i64..=3, 1i32..=2, 0u8..3), 0..16),
-        ) {
-            let events: Vec<_> = log
-                .into_iter()
-                .map(|(step, attempt, kind)| match kind {
-                    0 => started(step, attempt),
-                    1 => succeeded(step, attempt),
-                    _ => failed(step, attempt),
-                })
-                .collect();
-            let steps = chain();
-            let mut done = std::collections::BTreeSet::new();
-            for end in 0..=events.len() {
-                let so_far = &events[..end];
-                let state = replay(so_far);
-                let succeeded_ever = |id: SubtaskId| {
-                    so_far.iter().any(|event| matches!(event, Event::Succeeded { subtask, .. } if *subtask == id.get()))
-                };
-                if let Next::Run(run) = state.next(&steps) {
-                    for (id, attempt) in run {
-                        prop_assert!(!done.contains(&id), "{} again in {:?}", id, so_far);
-                        let step = steps.iter().find(|step| step.id == id).expect("of this task");
-                        prop_assert!(attempt.is_some() || step.upstreams.iter().all(|&up| succeeded_ever(up)));
-                    }
-                }
-                done.extend(steps.iter().map(|s| s.id).filter(|&id| state.step(id).status == StepStatus::Successful));
-            }
-        }
+    /// Hazard D14: a skip wins over a result that comes after it.
+    #[test]
+    fn a_skipped_step_stays_skipped() {
+        let skipped = [started(3, 1), failed(3, 1), ordered(Verb::SkipSubtask, Some(3))];
+        check(&skipped, "run 2");
+        check(&[&skipped[..], &[failed(3, 1)]].concat(), "run 2");
+    }
+
+    /// Hazard D15: whichever comes first, there is one end.
+    #[test]
+    fn a_cancel_ends_the_task_once() {
+        let cancel = ordered(Verb::Cancel, None);
+        check(&[started(3, 1), cancel.clone()], "cancel resume 3");
+        check(&[started(3, 1), cancel.clone(), succeeded(3, 1)], "CANCELLED");
+        check(&[started(3, 1), cancel.clone(), succeeded(3, 1), started(2, 1)], "CANCELLED");
+        check(&[started(3, 1), succeeded(3, 1), cancel.clone()], "CANCELLED");
+        let mut whole = [3, 2, 1].map(|step| [started(step, 1), succeeded(step, 1)]).concat();
+        whole.insert(5, cancel.clone());
+        check(&whole, "SUCCESSFUL");
+        check(&[started(3, 1), ordered(Verb::CancelSubtask, Some(3)), succeeded(3, 1)], "FAILED");
+        check(&[started(3, 1), cancel, failed(3, 1), ordered(Verb::Retry, None)], "run 3");
+    }
+
+    #[test]
+    fn a_rollback_goes_backwards() {
+        let so_far =
+            [started(3, 1), succeeded(3, 1), started(2, 1), failed(2, 1), ordered(Verb::Rollback, None)];
+        check(&so_far, "run undo 2");
+        check(&[&so_far[..], &undone(2)].concat(), "run undo 3");
+        check(&[&so_far[..], &undone(2), &undone(3)].concat(), "ROLLED_BACK");
+        let mut stuck = [&so_far[..], &undone(2)].concat();
+        let (reason, message) = ("LEFTOVERS".into(), String::new());
+        stuck[6] = Event::Failed { subtask: 2, attempt: 1, reason, message, undo: true, stuck: false };
+        check(&stuck, "ROLLBACK_STUCK");
+        check(&[&stuck[..], &[ordered(Verb::Retry, None)]].concat(), "run undo 2");
+        check(&[&stuck[..], &[ordered(Verb::SkipSubtask, Some(2))]].concat(), "run undo 3");
+    }
+
+    /// Logs of before there were verbs are read as they were meant.
+    #[test]
+    fn an_old_log_is_read() {
+        let old = [
+            r#"{"kind":"started","subtask":3,"attempt":1,"operation":"00000000-0000-0000-0000-000000000000"}"#,
+            r#"{"kind":"resumed","subtask":3,"attempt":1,"epoch":4}"#,
+            r#"{"kind":"failed","subtask":3,"attempt":1,"reason":"TIMED_OUT","message":"late"}"#,
+        ];
+        let events: Vec<Event> = old.iter().map(|event| serde_json::from_str(event).expect("read")).collect();
+        check(&events[..2], "resume 3");
+        assert_eq!(replay(&events[..2]).crashes(), 1);
+        check(&events, "FAILED");
     }
 }

@@ -41,6 +41,10 @@ struct Played {
     stop: Say,
     operation: Say,
     stop_all: Say,
+    cancel: Say,
+    /// Whether it was told to cancel, and how often it was ordered to stop all processes after that.
+    cancelled: bool,
+    stopped_after_cancel: usize,
     processes: Vec<ObservedProcess>,
     /// Operation ids by the alias that was ordered.
     orders: BTreeMap<String, String>,
@@ -64,6 +68,9 @@ impl FakeAgent {
             stop: Box::new(stop),
             operation: Box::new(operation),
             stop_all: Box::new(|_, _| Err(Status::unavailable("nothing is heard"))),
+            cancel: Box::new(|_, _| Err(Status::unimplemented("an agent of before"))),
+            cancelled: false,
+            stopped_after_cancel: 0,
             processes: Vec::new(),
             orders: BTreeMap::new(),
             asked: 0,
@@ -127,6 +134,20 @@ impl FakeAgent {
     ) {
         let mut played = self.played.lock().unwrap();
         (played.processes, played.stop_all) = (processes, Box::new(say));
+    }
+
+    /// From now on it says this where an operation is cancelled. Until then it does not know the call.
+    pub(crate) fn now_cancel(
+        &self,
+        say: impl Fn(&str, &str) -> Result<Option<Operation>, Status> + Send + Sync + 'static,
+    ) {
+        self.played.lock().unwrap().cancel = Box::new(say);
+    }
+
+    /// Whether it was told to cancel, and how often it was ordered to stop all processes after that.
+    pub(crate) fn cancelled(&self) -> (bool, usize) {
+        let played = self.played.lock().unwrap();
+        (played.cancelled, played.stopped_after_cancel)
     }
 
     /// From now on questions for its inventory wait, or no longer do.
@@ -201,6 +222,7 @@ impl AgentService for FakeAgent {
         let mut played = self.played.lock().unwrap();
         let first = played.orders.entry(String::new()).or_insert_with(|| id.clone());
         assert_eq!(*first, id, "it is the same order however often it is sent");
+        played.stopped_after_cancel += usize::from(played.cancelled);
         let operation = (played.stop_all)("", &id)?;
         Ok(Response::new(StopAllProcessesResponse { operation }))
     }
@@ -210,6 +232,31 @@ impl AgentService for FakeAgent {
         _: Request<StartAllProcessesRequest>,
     ) -> Result<Response<StartAllProcessesResponse>, Status> {
         Err(Status::unimplemented("not played"))
+    }
+
+    async fn stop_processes(
+        &self,
+        _: Request<StopProcessesRequest>,
+    ) -> Result<Response<StopProcessesResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn start_processes(
+        &self,
+        _: Request<StartProcessesRequest>,
+    ) -> Result<Response<StartProcessesResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<CancelOperationRequest>,
+    ) -> Result<Response<CancelOperationResponse>, Status> {
+        let id = request.into_inner().order.unwrap().operation_id;
+        let mut played = self.played.lock().unwrap();
+        played.cancelled = true;
+        let operation = (played.cancel)("", &id)?;
+        Ok(Response::new(CancelOperationResponse { operation }))
     }
 
     async fn get_inventory(

@@ -1,0 +1,27 @@
+//! Places at which a test ends the program, or makes it panic: `BELAY_FAIL="NAME=kill,NAME=panic"` in the environment.
+//! Only with the feature `failpoints`, which tests alone switch on; without it nothing of this is compiled in.
+
+/// Comes by a place. Its name is only made where it could matter.
+#[cfg(feature = "failpoints")]
+pub(crate) fn fail_point(name: impl FnOnce() -> String) {
+    use std::sync::LazyLock;
+    static SET: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+        let set = std::env::var("BELAY_FAIL").unwrap_or_default();
+        let pairs = set.split(',').filter_map(|pair| pair.split_once('='));
+        pairs.map(|(name, what)| (name.to_owned(), what.to_owned())).collect()
+    });
+    if SET.is_empty() {
+        return;
+    }
+    let name = name();
+    match SET.iter().find(|(known, _)| *known == name).map(|(_, what)| what.as_str()) {
+        None => {}
+        // As SIGKILL does, it lets nothing be written or said any more.
+        Some("kill") => std::process::abort(),
+        Some(_) => panic!("fail point `{name}`"),
+    }
+}
+
+/// Comes by a place, and goes on.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn fail_point(_: impl FnOnce() -> String) {}
