@@ -53,7 +53,10 @@ use crate::{
     folder::StateFolder,
     journal::Journal,
     notify::ServiceManager,
-    os::{Os, linux::Linux},
+    os::{
+        Os,
+        linux::{Linux, share_one_heap},
+    },
     output::Outputs,
     ready::Notifications,
     reload::Reloader,
@@ -104,7 +107,8 @@ pub fn would_run(config: &Path) -> Result<(), Error> {
 /// # Errors
 /// Why it can not run.
 pub async fn start(config: &Path) -> Result<(), Error> {
-    // First of all: as the first process of a container nothing else ends it by SIGTERM.
+    share_one_heap();
+    // Before anything else: as the first process of a container nothing else ends it by SIGTERM.
     let asked_to_end = asked_to_end()?;
     let mut upgrader = Upgrader::new()?;
     let manager = ServiceManager::of_environment();

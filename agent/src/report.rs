@@ -176,6 +176,7 @@ struct Stream {
     /// The report of an operation of the host itself that is not acknowledged yet: its number and the operation. One at a
     /// time, so that nothing has to be remembered of a stream that is lost.
     unacknowledged: Option<(u64, Uuid)>,
+    beats: u64,
 }
 
 async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Stream, Ended> {
@@ -226,6 +227,7 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
         news,
         redeclared,
         unacknowledged: None,
+        beats: 0,
     })
 }
 
@@ -272,12 +274,16 @@ impl Stream {
         }
     }
 
-    /// Looks at everything, and says what changed, or that nothing did.
+    /// Looks at everything each second time, and says what changed, or that nothing did.
     async fn beat(&mut self, supervisor: &Supervisor, silent: bool) -> Result<(), Ended> {
         if silent {
             return Err(Ended::Silent);
         }
-        supervisor.look().await.map_err(|_| Ended::ShuttingDown)?;
+        // That a process ends is known without a look: this is for its ports and its memory.
+        self.beats += 1;
+        if self.beats.is_multiple_of(2) {
+            supervisor.look().await.map_err(|_| Ended::ShuttingDown)?;
+        }
         match self.changes.has_changed() {
             Ok(true) => self.send_changes(supervisor).await,
             Ok(false) => self.send(Report::Heartbeat(pb::Heartbeat {})).await,

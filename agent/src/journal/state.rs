@@ -165,6 +165,7 @@ impl State {
                     // What only those need that go on.
                     operation.accepted.generations.clear();
                     operation.accepted.changes.clear();
+                    operation.accepted.wanted.clear();
                 }
                 self.forget(now);
                 self.simplify(id);

@@ -20,7 +20,7 @@ mod spawn;
 mod user;
 mod walked;
 
-pub(crate) use self::raw::watch;
+pub(crate) use self::raw::{share_one_heap, watch};
 
 #[cfg(test)]
 mod tests;

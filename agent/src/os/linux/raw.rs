@@ -374,6 +374,15 @@ fn pidfd_info(process: BorrowedFd<'_>, mask: u64) -> io::Result<PidfdInfo> {
 const INFO_CREDENTIALS: u64 = 1 << 1;
 const INFO_EXIT: u64 = 1 << 3;
 
+/// Lets all threads share one heap: each of their own would keep what was ever used in it.
+pub(crate) fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it changes a number of the allocator's own.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// What an earlier program in this process left open under this number. `None` for anything that this program has opened.
 pub(super) fn left_open(descriptor: RawFd) -> Option<OwnedFd> {
     // SAFETY: it asks for flags, and refuses a number under which nothing is open.
