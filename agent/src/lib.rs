@@ -95,9 +95,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// Why it would not.
 pub fn would_run(config: &Path) -> Result<(), Error> {
-    let config = Config::load(config)?;
-    config.validate()?;
-    config.token()?;
+    reload::read(config)?;
     Ok(())
 }
 
@@ -118,7 +116,7 @@ pub async fn start(config: &Path) -> Result<(), Error> {
         let config = Config::load(config)?;
         config.validate()?;
         let address = config.listen;
-        let listener = match inherited_listener(address).filter(|_| inherited) {
+        let listener = match inherited.then(|| inherited_listener(address)).flatten() {
             Some(listener) => listener,
             None => TcpListener::bind(address).await,
         };

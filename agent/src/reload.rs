@@ -106,7 +106,7 @@ impl Inner {
 }
 
 /// Reads and checks a configuration as a start of the agent does.
-fn read(file: &Path) -> Result<(Config, SecretString), ConfigError> {
+pub(crate) fn read(file: &Path) -> Result<(Config, SecretString), ConfigError> {
     let config = Config::load(file)?;
     config.validate()?;
     let token = config.token()?;

@@ -70,15 +70,6 @@ fn dag() -> Dag {
     )
 }
 
-/// The first step: the agent answers, and what runs is written down.
-pub(crate) async fn prepare_restart(context: &mut Context) -> Result<(), Problem> {
-    let processes = context.inventory().await?;
-    context.note_before(&processes).await?;
-    let declared = processes.iter().filter(|process| process.declared).count();
-    context.info(format!("the agent answers; {declared} processes are declared")).await;
-    Ok(())
-}
-
 /// The second step: in the documents a process carries orders to the host, and is restarted. Here the server's own
 /// connection does; it is made anew, and the agent has to answer over it.
 pub(crate) async fn renew_channel(context: &Context) -> Result<(), Problem> {

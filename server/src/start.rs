@@ -52,10 +52,9 @@ fn dag() -> Dag {
     )
 }
 
-/// The first step: the agent answers.
+/// The first step, of a restart too: the agent answers, and what runs is written down.
 pub(crate) async fn prepare_start(context: &mut Context) -> Result<(), Problem> {
-    let processes = context.inventory().await?;
-    context.note_before(&processes).await?;
+    let processes = context.take_stock().await?;
     let declared = processes.iter().filter(|process| process.declared).count();
     context.info(format!("the agent answers; {declared} processes are declared")).await;
     Ok(())
@@ -65,8 +64,7 @@ pub(crate) async fn prepare_start(context: &mut Context) -> Result<(), Problem> 
 pub(crate) async fn send_start(context: &mut Context) -> Result<(), Problem> {
     if context.before().is_none() {
         // The first step was skipped.
-        let processes = context.inventory().await?;
-        context.note_before(&processes).await?;
+        context.take_stock().await?;
     }
     context.order(Verb::StartAll).await
 }

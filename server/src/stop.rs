@@ -76,8 +76,7 @@ fn dag() -> Dag {
 
 /// The first step: the agent answers, and what is going to be stopped is written down.
 pub(crate) async fn prepare_stop(context: &mut Context) -> Result<(), Problem> {
-    let processes = context.inventory().await?;
-    context.note_before(&processes).await?;
+    let processes = context.take_stock().await?;
     let (workers, base): (Vec<_>, Vec<_>) =
         processes.iter().filter(|process| process.declared).partition(|process| process.operable);
     context.info(format!("the agent answers; {} processes are declared", workers.len() + base.len())).await;
@@ -95,8 +94,7 @@ pub(crate) async fn prepare_stop(context: &mut Context) -> Result<(), Problem> {
 pub(crate) async fn send_stop(context: &mut Context) -> Result<(), Problem> {
     if context.before().is_none() {
         // The first step was skipped.
-        let processes = context.inventory().await?;
-        context.note_before(&processes).await?;
+        context.take_stock().await?;
     }
     context.order(Verb::StopAll).await
 }

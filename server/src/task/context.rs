@@ -113,11 +113,18 @@ impl Context {
         }
     }
 
-    /// Writes down how the host is before the task orders anything, for the way back. Later notes count for nothing.
+    /// Asks the agent for all its processes, and writes down how they are before the task orders anything, for the way back.
+    /// Later notes count for nothing.
     ///
     /// # Errors
-    /// Where it can not be written down: then nothing may be ordered.
-    pub(crate) async fn note_before(&mut self, processes: &[Process]) -> Result<(), Problem> {
+    /// Those of [`Context::inventory`], and where it can not be written down: then nothing may be ordered.
+    pub(crate) async fn take_stock(&mut self) -> Result<Vec<Process>, Problem> {
+        let processes = self.inventory().await?;
+        self.note_before(&processes).await?;
+        Ok(processes)
+    }
+
+    async fn note_before(&mut self, processes: &[Process]) -> Result<(), Problem> {
         if self.before().is_some() {
             return Ok(());
         }

@@ -535,11 +535,10 @@ async fn run_node(context: &mut Context) -> Result<(), Problem> {
         Node::StopAll => stop::send_stop(context).await,
         Node::FinishStop => stop::finish_stop(context).await,
         Node::StartWhatRan => stop::undo_stop(context).await,
-        Node::PrepareStart => start::prepare_start(context).await,
+        Node::PrepareStart | Node::PrepareRestart => start::prepare_start(context).await,
         Node::StartAll => start::send_start(context).await,
         Node::FinishStart => start::finish_start(context).await,
         Node::StopWhatDidNotRun => start::undo_start(context).await,
-        Node::PrepareRestart => restart::prepare_restart(context).await,
         Node::RenewChannel => restart::renew_channel(context).await,
         Node::Unknown => {
             Err(Problem::new(Reason::Internal, "this version of the server does not know what the step does")
