@@ -248,18 +248,16 @@ impl Walk {
         };
         let mut frozen = HashSet::new();
         let mut results = Results::default();
+        // Not by the signal to the group: a zombie takes it too.
+        let is_there = self.living_main().is_some() || !self.members().is_ok_and(|members| members.is_empty());
         // Nobody in the group escapes this, however fast it forks.
-        let mut is_there = false;
         if let Some(main) = &self.main {
-            let sent = main.send_to_group(Signal::KILL);
-            is_there = matches!(sent, Ok(Sent::Delivered));
-            results.add(sent);
+            results.add(main.send_to_group(Signal::KILL));
         }
         for round in 1..=ROUNDS {
             let Ok(members) = self.members() else {
                 // Who else there is can not be known now. SIGKILL is repeated until all are gone.
                 if let Some(main) = self.living_main() {
-                    is_there = true;
                     results.add(main.send(Signal::KILL));
                 }
                 break;

@@ -33,6 +33,18 @@ async fn a_process_that_ignores_the_stop_signal_is_killed() {
     .await;
 }
 
+/// Hazard P10: a zombie takes signals. It was not killed by them.
+#[tokio::test]
+async fn nobody_is_said_to_be_killed_who_had_ended() {
+    in_both_modes("exit 3", async |subject| {
+        // Nobody has waited for it yet.
+        eventually(|| subject.tree.is_empty()).await;
+        assert!(!subject.tree.kill().unwrap());
+        assert_eq!(subject.main_ended().await, Exit::Code(3));
+    })
+    .await;
+}
+
 /// Hazards P05, P06 and P17: what left the group and lost its parent is asked once the main process is gone, and the tree
 /// is not empty before it is.
 #[tokio::test]
