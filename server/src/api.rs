@@ -9,13 +9,13 @@ mod users;
 use std::sync::Arc;
 
 use belay_proto::v1::{
-    agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
+    self, agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
     host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
     task_service_server::TaskServiceServer, user_service_server::UserServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
 
-use crate::{access::Caller, app::App, error::Error};
+use crate::{access::Caller, app::App, batch, convert::task_to_wire, error::Error, task::Task};
 
 /// A larger request is refused before it is read.
 pub(crate) const LARGEST_REQUEST: usize = 1024 * 1024;
@@ -27,6 +27,13 @@ pub(crate) const LARGEST_OF_AGENT: usize = 32 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     app: Arc<App>,
+}
+
+impl Api {
+    /// A task as it is now, with what holds it up.
+    fn told(&self, task: &Task) -> v1::Task {
+        task_to_wire(task, batch::waits(&self.app, task))
+    }
 }
 
 /// Every public service.

@@ -2,14 +2,15 @@
 //!
 //! What comes in is taken apart field by field, so that a new field does not compile until someone decides about it.
 
+mod batch;
 mod inward;
 mod outward;
 
 pub(crate) use {
     inward::{
-        Operation, OperationState, Page, Report, host_id, host_order, log_to_read, observed, page,
-        process_id, process_order, report, role, stop_mode, subtask_id, subtask_order, task_filter, task_id,
-        task_order,
+        Operation, OperationState, Page, Report, approved_wave, host_id, host_order, log_to_read, observed,
+        page, process_id, process_order, report, role, stop_mode, subtask_id, subtask_order, task_filter,
+        task_id, task_order,
     },
     outward::{
         agent_to_wire, audit_to_wire, host_to_wire, log_to_wire, page_to_wire, piece_to_wire,

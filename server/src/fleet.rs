@@ -180,6 +180,13 @@ impl Fleet {
         }
     }
 
+    /// Those of some hosts whose agents do not report, or are unknown.
+    pub(crate) fn absent(&self, hosts: &[HostId]) -> BTreeSet<HostId> {
+        let all = self.read();
+        let reports = |host: &HostId| all.get(host).is_some_and(|entry| entry.is_online(self.patience));
+        hosts.iter().copied().filter(|host| !reports(host)).collect()
+    }
+
     /// Waits until the agent of a host reports.
     ///
     /// # Errors
@@ -406,6 +413,10 @@ impl Entry {
         }
         info!(%host, "One agent has the identity again; orders for the host are taken.");
         true
+    }
+
+    fn is_online(&self, patience: Duration) -> bool {
+        self.link.as_ref().is_some_and(|link| link.last_report.elapsed() <= patience)
     }
 
     fn view(&self, patience: Duration) -> HostView {

@@ -6,6 +6,7 @@ mod access; // who may do what
 mod agents; // the only way out to a host
 mod api; // gRPC in: decode, call, encode
 mod app; // what all of these share
+mod batch; // orders to many hosts at once
 mod clones; // whether agents with one identity are one or copies
 mod config; // settings
 mod convert; // wire types to domain types and back

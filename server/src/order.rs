@@ -100,7 +100,7 @@ async fn accept(
         .then_some(AgentState::Available);
     match app.store.accept(intent, agent_state, audit.clone()).await {
         Ok(()) => {}
-        Err(StoreError::Held(task)) => {
+        Err(StoreError::Held { host, task }) => {
             let forced = matches!(order.verb, Verb::ForceStop(_)).then_some(known.alias);
             return Err(app.refused(audit, Error::HostHeld { host, task, forced }).await);
         }

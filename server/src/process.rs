@@ -84,6 +84,20 @@ pub(crate) enum Phase {
     Failed,
 }
 
+impl Phase {
+    /// For messages.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "STARTING",
+            Self::Running => "RUNNING",
+            Self::Stopping => "STOPPING",
+            Self::Backoff => "BACKOFF",
+            Self::Stopped => "STOPPED",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
 /// How one instance ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExitReport {
@@ -145,6 +159,16 @@ impl Process {
             return Err(Error::NotOperable { host: self.host, process: self.id, alias: self.alias.clone() });
         }
         Ok(())
+    }
+
+    /// Whether it is as it is meant to be: it runs, and is ready, or it is gone. What its agent does not declare any more is
+    /// meant to be nothing.
+    pub(crate) fn is_as_meant(&self) -> bool {
+        let as_meant = |seen: &Observed| match seen.desired_running {
+            true => seen.phase == Phase::Running,
+            false => seen.alive.is_none(),
+        };
+        !self.declared || self.observed.as_ref().is_some_and(as_meant)
     }
 
     /// Takes in an observation, unless a newer one of the same incarnation is there already.

@@ -2,6 +2,7 @@
 //!
 //! There is one writer: a transaction waits its turn, and what it reads no other one changes. Reads go beside it.
 
+mod append;
 mod audit;
 mod connect;
 mod entity;
@@ -20,11 +21,12 @@ use jiff::Timestamp;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
 
 pub(crate) use {
+    append::{Appended, Claim, Draft},
     audit::{AuditEntry, AuditRow},
     hosts::Declared,
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
-    tasks::{Appended, Change, Claim, NewTask},
+    tasks::NewTask,
 };
 
 /// The database.
@@ -68,8 +70,13 @@ pub enum StoreError {
     #[error("the database holds what it can not hold: {0}")]
     Damaged(String),
     /// Another task holds the host.
-    #[error("task {0} holds the host")]
-    Held(belay_proto::TaskId),
+    #[error("task {task} holds host {host}")]
+    Held {
+        /// The host.
+        host: belay_proto::HostId,
+        /// The task.
+        task: belay_proto::TaskId,
+    },
     /// Another runner has claimed the task.
     #[error("another runner has claimed the task")]
     ClaimLost,

@@ -1,14 +1,18 @@
 //! What a durable task is: a graph of steps, and a log of what happened to them. Its state is a pure fold of that log.
 
+pub(crate) mod batch;
 pub(crate) mod context;
 pub(crate) mod dag;
 pub(crate) mod executor;
+pub(crate) mod graph;
 #[cfg(test)]
 mod model;
+pub(crate) mod next;
+pub(crate) mod runner;
 pub(crate) mod state;
 pub(crate) mod verb;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use belay_proto::{HostId, SubtaskId, TaskId, Trace, UserId};
 use jiff::Timestamp;
@@ -16,6 +20,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub(crate) use {
+    batch::{Batch, World},
+    graph::Graph,
     state::{State, TaskState},
     verb::Verb,
 };
@@ -27,7 +33,6 @@ use crate::host::AgentState;
 pub(crate) struct Task {
     pub(crate) id: TaskId,
     pub(crate) name: String,
-    pub(crate) host: HostId,
     pub(crate) creator_id: UserId,
     pub(crate) creator: String,
     /// The address of the server that took the task.
@@ -36,8 +41,8 @@ pub(crate) struct Task {
     pub(crate) reason: String,
     pub(crate) prohibit_rollback: bool,
     pub(crate) create_time: Timestamp,
-    /// Its steps, in an order in which they could run.
-    pub(crate) steps: Vec<Step>,
+    /// What it was made with.
+    pub(crate) graph: Arc<Graph>,
     pub(crate) state: State,
     /// How far its log is in `state`: the id of the last event.
     pub(crate) seen: i64,
@@ -46,12 +51,30 @@ pub(crate) struct Task {
 impl Task {
     /// How it stands.
     pub(crate) fn standing(&self) -> TaskState {
-        self.state.standing(&self.steps)
+        self.state.standing(&self.graph)
     }
 
     /// One of its steps.
     pub(crate) fn step(&self, id: SubtaskId) -> Option<&Step> {
-        self.steps.iter().find(|step| step.id == id)
+        self.graph.steps.iter().find(|step| step.id == id)
+    }
+
+    /// The hosts that it holds while it is open.
+    pub(crate) fn hosts(&self) -> &[HostId] {
+        &self.graph.hosts
+    }
+
+    /// Its host, where it is for one alone.
+    pub(crate) fn host(&self) -> Option<HostId> {
+        match (&self.graph.batch, self.hosts()) {
+            (None, [host]) => Some(*host),
+            _ => None,
+        }
+    }
+
+    /// The host that a step works on. `None` where it is a barrier.
+    pub(crate) fn host_of(&self, step: &Step) -> Option<HostId> {
+        self.hosts().get(step.lane).copied()
     }
 }
 
@@ -66,8 +89,16 @@ pub(crate) struct Step {
     pub(crate) class_name: String,
     pub(crate) series_id: i32,
     pub(crate) timeout: Duration,
+    /// The place of the host that it works on. That of no host where it is a barrier.
+    pub(crate) lane: usize,
+    /// Those that it is drawn behind.
     pub(crate) upstreams: Vec<SubtaskId>,
+    /// Those that are drawn behind it.
     pub(crate) downstreams: Vec<SubtaskId>,
+    /// Those that it really waits for.
+    pub(crate) needs: Vec<SubtaskId>,
+    /// Those that really wait for it.
+    pub(crate) carries: Vec<SubtaskId>,
 }
 
 macro_rules! nodes {
@@ -103,6 +134,8 @@ nodes! {
     FinishStart = "finish_start";
     PrepareRestart = "prepare_restart";
     RenewChannel = "renew_channel";
+    /// Drawn between the steps of a batch. It does nothing, and holds nobody up.
+    Wait = "wait";
     /// The undo of a stop.
     StartWhatRan = "start_what_ran";
     /// The undo of a start.
@@ -120,6 +153,7 @@ impl Node {
             | Self::FinishStart
             | Self::PrepareRestart
             | Self::RenewChannel
+            | Self::Wait
             | Self::Unknown => false,
         }
     }
@@ -149,8 +183,25 @@ pub(crate) enum Event {
     },
     /// An attempt that was resumed has not crashed its runner again.
     Steady { subtask: i64, attempt: i32, undo: bool },
-    /// How the host was before the task ordered anything. Only the first one counts.
-    Noted { before: Before },
+    /// How a host was before the task ordered anything of it. Only the first one counts.
+    Noted {
+        before: Before,
+        /// Which host. 0 in logs of before there were batches: the only one.
+        #[serde(default)]
+        host: i64,
+    },
+    /// Hosts of a batch are left alone, since their agents did not report.
+    Absent {
+        /// The places of the hosts.
+        lanes: Vec<usize>,
+    },
+    /// The hosts of a wave, from 0, were healthy for as long as they had to be.
+    Healthy { wave: usize },
+    /// It can not go on without a person.
+    Paused {
+        /// Why, in a sentence.
+        why: String,
+    },
     /// The attempt is done.
     Succeeded {
         subtask: i64,

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, admitted, cut};
 use crate::{
-    convert::{agent_to_wire, host_id, host_order, host_to_wire, page, page_to_wire, task_to_wire},
+    convert::{agent_to_wire, host_id, host_order, host_to_wire, page, page_to_wire},
     restart::restart_agent,
     start::start_agent,
     stop::stop_agent,
@@ -57,7 +57,7 @@ impl HostAgentService for Api {
     ) -> Result<Response<StopHostAgentResponse>, Status> {
         let (caller, StopHostAgentRequest { host_id, reason }) = admitted(request)?;
         let task = stop_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StopHostAgentResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(StopHostAgentResponse { task: Some(self.told(&task)) }))
     }
 
     async fn restart_host_agent(
@@ -66,7 +66,7 @@ impl HostAgentService for Api {
     ) -> Result<Response<RestartHostAgentResponse>, Status> {
         let (caller, RestartHostAgentRequest { host_id, reason }) = admitted(request)?;
         let task = restart_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(RestartHostAgentResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(RestartHostAgentResponse { task: Some(self.told(&task)) }))
     }
 
     async fn start_host_agent(
@@ -75,6 +75,6 @@ impl HostAgentService for Api {
     ) -> Result<Response<StartHostAgentResponse>, Status> {
         let (caller, StartHostAgentRequest { host_id, reason }) = admitted(request)?;
         let task = start_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StartHostAgentResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(StartHostAgentResponse { task: Some(self.told(&task)) }))
     }
 }

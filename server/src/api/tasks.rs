@@ -5,11 +5,12 @@ use std::{pin::Pin, sync::Arc};
 use belay_proto::{
     TaskId,
     v1::{
-        CancelSubtaskRequest, CancelSubtaskResponse, CancelTaskRequest, CancelTaskResponse,
-        GetSubtaskLogRequest, GetSubtaskLogResponse, GetTaskRequest, GetTaskResponse, ListTasksRequest,
-        ListTasksResponse, RetrySubtaskRequest, RetrySubtaskResponse, RetryTaskRequest, RetryTaskResponse,
-        RollbackTaskRequest, RollbackTaskResponse, SkipSubtaskRequest, SkipSubtaskResponse, WatchTaskRequest,
-        WatchTaskResponse, task_service_server::TaskService,
+        ApproveWaveRequest, ApproveWaveResponse, CancelSubtaskRequest, CancelSubtaskResponse,
+        CancelTaskRequest, CancelTaskResponse, GetSubtaskLogRequest, GetSubtaskLogResponse, GetTaskRequest,
+        GetTaskResponse, ListTasksRequest, ListTasksResponse, PauseTaskRequest, PauseTaskResponse,
+        ResumeTaskRequest, ResumeTaskResponse, RetrySubtaskRequest, RetrySubtaskResponse, RetryTaskRequest,
+        RetryTaskResponse, RollbackTaskRequest, RollbackTaskResponse, SkipSubtaskRequest,
+        SkipSubtaskResponse, WatchTaskRequest, WatchTaskResponse, task_service_server::TaskService,
     },
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
@@ -20,9 +21,10 @@ use tracing::Instrument;
 use super::{Api, admitted};
 use crate::{
     app::App,
+    batch::waits,
     convert::{
-        host_id, log_to_wire, page, page_to_wire, subtask_id, subtask_order, task_filter, task_id,
-        task_order, task_to_wire,
+        approved_wave, host_id, log_to_wire, page, page_to_wire, subtask_id, subtask_order, task_filter,
+        task_id, task_order, task_to_wire,
     },
     error::Error,
     task::{Task, Verb, verb::order_task},
@@ -45,7 +47,7 @@ impl TaskService for Api {
         let found = self.app.store.tasks(host, &statuses, page.offset(), size).await;
         let (tasks, total) = found.map_err(Error::Store)?;
         Ok(Response::new(ListTasksResponse {
-            tasks: tasks.iter().map(task_to_wire).collect(),
+            tasks: tasks.iter().map(|task| task_to_wire(task, Vec::new())).collect(),
             page: Some(page_to_wire(page, total)),
         }))
     }
@@ -53,7 +55,7 @@ impl TaskService for Api {
     async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
         let GetTaskRequest { task_id: id } = request.into_inner();
         let task = find(&self.app, task_id(id)?).await?;
-        Ok(Response::new(GetTaskResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(GetTaskResponse { task: Some(self.told(&task)) }))
     }
 
     async fn get_subtask_log(
@@ -63,7 +65,7 @@ impl TaskService for Api {
         let GetSubtaskLogRequest { task_id: task, subtask_id: subtask } = request.into_inner();
         let (task, subtask) = (task_id(task)?, subtask_id(subtask)?);
         // A subtask of another task is as unknown as one that never was (hazard S09).
-        if !find(&self.app, task).await?.steps.iter().any(|step| step.id == subtask) {
+        if !find(&self.app, task).await?.graph.steps.iter().any(|step| step.id == subtask) {
             return Err(Error::SubtaskUnknown { task, subtask }.into());
         }
         let lines = self.app.store.subtask_log(subtask).await.map_err(Error::Store)?;
@@ -76,7 +78,7 @@ impl TaskService for Api {
     ) -> Result<Response<RetryTaskResponse>, Status> {
         let (caller, RetryTaskRequest { task_id, reason }) = admitted(request)?;
         let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Retry).await?;
-        Ok(Response::new(RetryTaskResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(RetryTaskResponse { task: Some(self.told(&task)) }))
     }
 
     async fn rollback_task(
@@ -85,7 +87,7 @@ impl TaskService for Api {
     ) -> Result<Response<RollbackTaskResponse>, Status> {
         let (caller, RollbackTaskRequest { task_id, reason }) = admitted(request)?;
         let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Rollback).await?;
-        Ok(Response::new(RollbackTaskResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(RollbackTaskResponse { task: Some(self.told(&task)) }))
     }
 
     async fn cancel_task(
@@ -94,7 +96,7 @@ impl TaskService for Api {
     ) -> Result<Response<CancelTaskResponse>, Status> {
         let (caller, CancelTaskRequest { task_id, reason }) = admitted(request)?;
         let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Cancel).await?;
-        Ok(Response::new(CancelTaskResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(CancelTaskResponse { task: Some(self.told(&task)) }))
     }
 
     async fn retry_subtask(
@@ -104,7 +106,7 @@ impl TaskService for Api {
         let (caller, RetrySubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
         let order = subtask_order(task_id, subtask_id, reason)?;
         let task = order_task(&self.app, &caller, order, Verb::RetrySubtask).await?;
-        Ok(Response::new(RetrySubtaskResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(RetrySubtaskResponse { task: Some(self.told(&task)) }))
     }
 
     async fn skip_subtask(
@@ -114,7 +116,7 @@ impl TaskService for Api {
         let (caller, SkipSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
         let order = subtask_order(task_id, subtask_id, reason)?;
         let task = order_task(&self.app, &caller, order, Verb::SkipSubtask).await?;
-        Ok(Response::new(SkipSubtaskResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(SkipSubtaskResponse { task: Some(self.told(&task)) }))
     }
 
     async fn cancel_subtask(
@@ -124,7 +126,35 @@ impl TaskService for Api {
         let (caller, CancelSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
         let order = subtask_order(task_id, subtask_id, reason)?;
         let task = order_task(&self.app, &caller, order, Verb::CancelSubtask).await?;
-        Ok(Response::new(CancelSubtaskResponse { task: Some(task_to_wire(&task)) }))
+        Ok(Response::new(CancelSubtaskResponse { task: Some(self.told(&task)) }))
+    }
+
+    async fn pause_task(
+        &self,
+        request: Request<PauseTaskRequest>,
+    ) -> Result<Response<PauseTaskResponse>, Status> {
+        let (caller, PauseTaskRequest { task_id, reason }) = admitted(request)?;
+        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Pause).await?;
+        Ok(Response::new(PauseTaskResponse { task: Some(self.told(&task)) }))
+    }
+
+    async fn resume_task(
+        &self,
+        request: Request<ResumeTaskRequest>,
+    ) -> Result<Response<ResumeTaskResponse>, Status> {
+        let (caller, ResumeTaskRequest { task_id, reason }) = admitted(request)?;
+        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Resume(0)).await?;
+        Ok(Response::new(ResumeTaskResponse { task: Some(self.told(&task)) }))
+    }
+
+    async fn approve_wave(
+        &self,
+        request: Request<ApproveWaveRequest>,
+    ) -> Result<Response<ApproveWaveResponse>, Status> {
+        let (caller, ApproveWaveRequest { task_id, reason, wave }) = admitted(request)?;
+        let verb = Verb::Approve(approved_wave(wave)?);
+        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, verb).await?;
+        Ok(Response::new(ApproveWaveResponse { task: Some(self.told(&task)) }))
     }
 
     type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
@@ -143,7 +173,7 @@ impl TaskService for Api {
         let watch = async move {
             loop {
                 let ended = !task.standing().is_open();
-                let state = WatchTaskResponse { task: Some(task_to_wire(&task)) };
+                let state = WatchTaskResponse { task: Some(task_to_wire(&task, waits(&app, &task))) };
                 if send.send(Ok(state)).await.is_err() || ended {
                     return;
                 }

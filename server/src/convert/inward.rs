@@ -101,6 +101,21 @@ pub(crate) fn subtask_order(task: i64, subtask: i64, why: String) -> Result<Task
     Ok(TaskOrder { task: task_id(task)?, subtask: Some(subtask_id(subtask)?), reason: reason(why)? })
 }
 
+/// The wave that is approved, from 0; 0 stands for the one that waits.
+pub(crate) fn approved_wave(wave: i32) -> Result<usize, Error> {
+    let wrong = || {
+        Error::invalid(
+            "wave",
+            format!("{wave} is no wave that is approved: they count from 2, and 0 is the next"),
+        )
+    };
+    match wave {
+        0 => Ok(0),
+        1 => Err(wrong()),
+        wave => usize::try_from(wave).map(|wave| wave - 1).map_err(|_| wrong()),
+    }
+}
+
 /// One line of text: what goes into logs and the audit trail must not look like two (hazard I12).
 pub(crate) fn reason(text: String) -> Result<String, Error> {
     if text.chars().count() > LONGEST_REASON {

@@ -1,9 +1,9 @@
 //! What goes out.
 
-use belay_proto::v1;
+use belay_proto::{HostId, v1};
 use jiff::{SignedDuration, Timestamp};
 
-use super::inward::Page;
+use super::{batch::batch_to_wire, inward::Page};
 use crate::{
     access::{Role, User},
     clones::{Agent, Twin},
@@ -173,12 +173,13 @@ fn leftover_to_wire(leftover: &Leftover) -> v1::Leftover {
     v1::Leftover { pid: leftover.pid, command: leftover.command.clone() }
 }
 
-pub(crate) fn task_to_wire(task: &Task) -> v1::Task {
+/// A task as it is shown. `waits_for` says what holds hosts of a batch up.
+pub(crate) fn task_to_wire(task: &Task, waits_for: Vec<String>) -> v1::Task {
     let standing = task.standing();
     v1::Task {
         id: task.id.get(),
         name: task.name.clone(),
-        host_id: task.host.get(),
+        host_id: task.host().map_or(0, HostId::get),
         status: match standing.status() {
             TaskStatus::Running => v1::TaskStatus::Running,
             TaskStatus::Failed => v1::TaskStatus::Failed,
@@ -194,15 +195,17 @@ pub(crate) fn task_to_wire(task: &Task) -> v1::Task {
         start_time: Some(time(task.create_time)), // its first step is ready at birth
         finish_time: task.state.last_change().filter(|_| !standing.is_open()).map(time),
         prohibit_rollback: task.prohibit_rollback,
-        subtasks: task.steps.iter().map(|step| step_to_wire(task, step)).collect(),
+        subtasks: task.graph.steps.iter().map(|step| step_to_wire(task, step)).collect(),
         trace_id: task.trace.to_string(),
         reason: task.reason.clone(),
+        batch: task.graph.batch.as_ref().map(|batch| batch_to_wire(task, batch, waits_for)),
     }
 }
 
 fn state_to_wire(state: TaskState) -> v1::TaskState {
     match state {
         TaskState::Running => v1::TaskState::Running,
+        TaskState::Paused => v1::TaskState::Paused,
         TaskState::Canceling => v1::TaskState::Canceling,
         TaskState::RollingBack => v1::TaskState::RollingBack,
         TaskState::Failed => v1::TaskState::Failed,
@@ -232,7 +235,8 @@ pub(crate) fn log_to_wire(line: LogLine) -> v1::LogLine {
 
 fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
     let StepState { status, operation, attempt, start_time, finish_time, undo: _, resumed: _ } =
-        task.state.step(step.id);
+        task.state.shown(&task.graph, step);
+    let of_one_of_many = task.graph.batch.is_some() && step.lane < task.hosts().len();
     v1::Subtask {
         id: step.id.get(),
         name: step.name.clone(),
@@ -270,6 +274,8 @@ fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
             | StepStatus::Undoing(_)
             | StepStatus::Undone => None,
         },
+        parallel_idx: i32::try_from(step.lane).ok().filter(|_| of_one_of_many).unwrap_or(-1),
+        host_id: task.host_of(step).map_or(0, HostId::get),
     }
 }
 

@@ -100,6 +100,15 @@ rows! {
         claim_holder: String,
         claim_epoch: i64,
         claim_until: i64,
+        batch: Option<String>,
+    }
+    /// The hosts of a task, each with its place among them.
+    task_host in "task_hosts" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        task_id: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        place: i64,
+        host_id: i64,
     }
     /// The definition of a task's steps, as the task was made with it.
     subtask in "subtasks" {
@@ -112,6 +121,7 @@ rows! {
         series_id: i64,
         timeout: i64,
         undo: String,
+        lane: i64,
     }
     /// Which step waits for which.
     edge in "subtask_edges" {

@@ -7,7 +7,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs)]
+        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs), Box::new(Batches)]
     }
 }
 
@@ -81,6 +81,33 @@ impl MigrationTrait for TaskVerbs {
         }
         // An order of a task that was never answered is looked for by its task.
         manager.create_index(index("operations", &["task_id"])).await
+    }
+}
+
+/// Tasks for many hosts.
+struct Batches;
+
+impl MigrationName for Batches {
+    fn name(&self) -> &str {
+        "m0004_batches"
+    }
+}
+
+#[async_trait::async_trait]
+#[allow(elided_lifetimes_in_paths)] // as above
+impl MigrationTrait for Batches {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let columns = [("tasks", maybe_text("batch")), ("subtasks", number("lane").default(-1).take())];
+        for (table, column) in columns {
+            manager.alter_table(Table::alter().table(table).add_column(column).take()).await?;
+        }
+        let mut hosts = table("task_hosts", [number("task_id"), number("place"), number("host_id")]);
+        hosts.primary_key(Index::create().col("task_id").col("place"));
+        manager.create_table(hosts).await?;
+        manager.create_index(index("task_hosts", &["host_id", "task_id"])).await?;
+        manager.create_index(index("host_locks", &["task_id"])).await?;
+        let copy = "INSERT INTO task_hosts (task_id, place, host_id) SELECT id, 0, host_id FROM tasks";
+        manager.get_connection().execute_unprepared(copy).await.map(drop)
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     AuditEntry, Result, Store, StoreError, audit,
-    entity::{host_lock, operation, task},
+    entity::{host_lock, operation},
     hosts::set_agent_state,
     id, micros,
 };
@@ -68,7 +68,7 @@ impl Store {
     ) -> Result<()> {
         let change = self.change().await?;
         if let Some(held) = host_lock::Entity::find_by_id(operation.host.get()).one(&change).await? {
-            return Err(StoreError::Held(id(held.task_id)?));
+            return Err(StoreError::Held { host: operation.host, task: id(held.task_id)? });
         }
         if let Some(state) = agent_state {
             set_agent_state(&change, operation.host, state, operation.time).await?;
@@ -79,24 +79,21 @@ impl Store {
         Ok(change.commit().await?)
     }
 
-    /// Commits the intent of an order that a task gives. A task that is resumed gives the same one again.
-    pub(crate) async fn accept_for_task(&self, operation: NewOperation) -> Result<()> {
-        let change = self.change().await?;
-        if operation::Entity::find_by_id(operation.id.to_string()).one(&change).await?.is_none() {
-            insert(&change, operation, self.epoch()).await?;
-        }
-        Ok(change.commit().await?)
-    }
-
     /// Whether the intent of an order was committed.
     pub(crate) async fn is_accepted(&self, operation: Uuid) -> Result<bool> {
         Ok(operation::Entity::find_by_id(operation.to_string()).one(&self.read).await?.is_some())
     }
 
-    /// Orders of a task whose outcome is not known, but for the one that it is about to give again.
-    pub(crate) async fn unsettled_of(&self, task: TaskId, but_for: Uuid) -> Result<Vec<Unsettled>> {
+    /// Orders of a task to a host whose outcome is not known, but for the one that it is about to give again.
+    pub(crate) async fn unsettled_of(
+        &self,
+        task: TaskId,
+        host: HostId,
+        but_for: Uuid,
+    ) -> Result<Vec<Unsettled>> {
         let rows = operation::Entity::find()
             .filter(operation::Column::TaskId.eq(task.get()))
+            .filter(operation::Column::HostId.eq(host.get()))
             .filter(operation::Column::Id.ne(but_for.to_string()))
             .filter(operation::Column::State.is_in([PENDING, UNKNOWN]))
             .order_by_asc(operation::Column::Id)
@@ -112,29 +109,18 @@ impl Store {
         outcome: OperationOutcome,
         now: Timestamp,
     ) -> Result<()> {
-        let (state, outcome, message, finish_time) = columns(outcome, now);
         let change = self.change().await?;
-        operation::Entity::update(operation::ActiveModel {
-            id: Set(operation.to_string()),
-            state: Set(state.into()),
-            outcome: Set(outcome),
-            message: Set(message),
-            finish_time: Set(finish_time),
-            ..Default::default()
-        })
-        .exec(&change)
-        .await?;
+        settle(&change, operation, outcome, now).await?;
         Ok(change.commit().await?)
     }
 
     /// Orders to one process of this host whose outcome nobody waits for any more: of an earlier server, or lost on the
     /// way. What an open task ordered, the task itself resolves.
     pub(crate) async fn unsettled(&self, host: HostId) -> Result<Vec<Unsettled>> {
-        let open = task::Entity::find()
+        let open = host_lock::Entity::find()
             .select_only()
-            .column(task::Column::Id)
-            .filter(task::Column::HostId.eq(host.get()))
-            .filter(task::Column::FinishTime.is_null());
+            .column(host_lock::Column::TaskId)
+            .filter(host_lock::Column::HostId.eq(host.get()));
         let of_no_open_task = Condition::any()
             .add(operation::Column::TaskId.is_null())
             .add(operation::Column::TaskId.not_in_subquery(open.into_query()));
@@ -150,6 +136,39 @@ impl Store {
             .await?;
         rows.into_iter().map(unsettled).collect()
     }
+}
+
+/// Inserts the intent of an order that a task gives. A task that is resumed gives the same one again.
+pub(super) async fn insert_once(
+    change: &sea_orm::DatabaseTransaction,
+    operation: NewOperation,
+    epoch: u64,
+) -> Result<()> {
+    if operation::Entity::find_by_id(operation.id.to_string()).one(change).await?.is_none() {
+        insert(change, operation, epoch).await?;
+    }
+    Ok(())
+}
+
+/// Notes what became of an order.
+pub(super) async fn settle(
+    change: &sea_orm::DatabaseTransaction,
+    operation: Uuid,
+    outcome: OperationOutcome,
+    now: Timestamp,
+) -> Result<()> {
+    let (state, outcome, message, finish_time) = columns(outcome, now);
+    operation::Entity::update(operation::ActiveModel {
+        id: Set(operation.to_string()),
+        state: Set(state.into()),
+        outcome: Set(outcome),
+        message: Set(message),
+        finish_time: Set(finish_time),
+        ..Default::default()
+    })
+    .exec(change)
+    .await?;
+    Ok(())
 }
 
 fn unsettled(row: operation::Model) -> Result<Unsettled> {

@@ -1,33 +1,45 @@
 //! Tasks: the definition and the log of each, and which one holds which host.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use belay_proto::{HostId, SubtaskId, TaskId, Trace, UserId};
-use jiff::Timestamp;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, Set,
+    QueryOrder, QuerySelect, QueryTrait, Set, sea_query::SelectStatement,
 };
 use uuid::Uuid;
 
 use super::{
-    AuditEntry, Result, Store, StoreError, audit,
-    entity::{edge, event, host_lock, log, subtask, task},
-    hosts::set_agent_state,
+    AuditEntry, Claim, Result, Store, StoreError,
+    append::until,
+    audit,
+    entity::{edge, event, host_lock, log, subtask, task, task_host},
     id, micros,
     operations::as_number,
     time, word,
 };
-use crate::{
-    host::AgentState,
-    task::{Event, Level, LogLine, Node, Operation, State, Step, Task, TaskState, TaskStatus, dag::Dag},
+use crate::task::{
+    Batch, Event, Graph, Level, LogLine, Node, Operation, State, Step, Task, TaskStatus,
+    dag::{Dag, Definition},
 };
+
+/// What stands for the host of a task that has many.
+const OF_MANY: i64 = 0;
+/// What stands for the host of a step that is not that of one of many.
+const NO_LANE: i64 = -1;
+/// How many rows one statement inserts: an engine takes only so many values at once.
+const ROWS: usize = 500;
 
 /// A task that is about to be taken.
 #[derive(Debug, Clone)]
 pub(crate) struct NewTask {
     pub(crate) dag: Dag,
-    pub(crate) host: HostId,
+    /// Its hosts, in the order in which they begin.
+    pub(crate) hosts: Vec<HostId>,
+    /// How it goes, where it is for many hosts.
+    pub(crate) batch: Option<Batch>,
+    /// Who runs it.
+    pub(crate) holder: Uuid,
     pub(crate) creator_id: UserId,
     pub(crate) creator: String,
     pub(crate) executor: String,
@@ -35,199 +47,60 @@ pub(crate) struct NewTask {
     pub(crate) reason: String,
 }
 
-/// What is added to a task's log, with what goes with it.
-#[derive(Debug, Clone)]
-pub(crate) struct Change {
-    pub(crate) events: Vec<Event>,
-    /// What the agent of the host is meant to be doing from now on.
-    pub(crate) agent_state: Option<AgentState>,
-    /// The order that it is.
-    pub(crate) audit: Option<AuditEntry>,
-}
-
-impl Change {
-    /// One event, and nothing with it.
-    pub(crate) fn of(event: Event) -> Self {
-        Self { events: vec![event], agent_state: None, audit: None }
-    }
-}
-
-/// What followed from what was added.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Appended {
-    /// A task that had ended goes on, and holds its host again.
-    pub(crate) opened: bool,
-    /// The task has ended, and holds its host no more.
-    pub(crate) ended: bool,
-    /// What the agent of the host is meant to be doing from now on, where that has changed.
-    pub(crate) agent_state: Option<AgentState>,
-}
-
-/// The right to run a task, until another runner has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Claim {
-    pub(crate) holder: Uuid,
-}
-
 impl Store {
-    /// Takes a task, with the host that it holds and its audit record.
+    /// Takes a task, claimed by who runs it, with the hosts that it holds and its audit record.
     ///
     /// # Errors
-    /// [`StoreError::Held`] where another task holds the host.
-    pub(crate) async fn add_task(&self, new: NewTask, audit: AuditEntry) -> Result<Task> {
+    /// [`StoreError::Held`] where another task holds one of the hosts.
+    pub(crate) async fn add_task(
+        &self,
+        new: NewTask,
+        lease: Duration,
+        audit: AuditEntry,
+    ) -> Result<(Task, Claim)> {
+        let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
         let now = audit.time;
         let change = self.change().await?;
+        let only = match (&batch, &hosts[..]) {
+            (None, [host]) => host.get(),
+            _ => OF_MANY,
+        };
+        let batch = batch.map(|batch| serde_json::to_string(&batch)).transpose().map_err(damaged)?;
         let row = task::ActiveModel {
-            name: Set(new.dag.name.into()),
-            host_id: Set(new.host.get()),
+            name: Set(dag.name.into()),
+            host_id: Set(only),
             status: Set(TaskStatus::Running.as_str().into()),
-            creator_id: Set(new.creator_id.get()),
-            creator: Set(new.creator),
-            executor: Set(new.executor),
-            trace: Set(new.trace.traceparent()),
-            reason: Set(new.reason),
+            creator_id: Set(creator_id.get()),
+            creator: Set(creator),
+            executor: Set(executor),
+            trace: Set(trace.traceparent()),
+            reason: Set(reason),
             create_time: Set(micros(now)),
             finish_time: Set(None),
-            prohibit_rollback: Set(new.dag.prohibit_rollback),
-            claim_holder: Set(String::new()),
-            claim_epoch: Set(0),
-            claim_until: Set(0),
+            prohibit_rollback: Set(dag.prohibit_rollback),
+            claim_holder: Set(holder.to_string()),
+            claim_epoch: Set(as_number(self.epoch())?),
+            claim_until: Set(until(now, lease)),
+            batch: Set(batch),
             ..Default::default()
         };
         let row = row.insert(&change).await?;
-        hold(&change, new.host, id(row.id)?).await?;
-        insert_steps(&change, row.id, &new.dag).await?;
-        audit::append(&change, audit, None, Some(id(row.id)?)).await?;
+        let task = id(row.id)?;
+        hold(&change, &hosts, task).await?;
+        let of_host = |(place, host): (usize, &HostId)| {
+            Ok(task_host::ActiveModel {
+                task_id: Set(row.id),
+                place: Set(small(place)?),
+                host_id: Set(host.get()),
+            })
+        };
+        let all = hosts.iter().enumerate().map(of_host).collect::<Result<Vec<_>>>()?;
+        insert_all::<task_host::Entity, _>(&change, all).await?;
+        insert_steps(&change, row.id, &dag, hosts.len()).await?;
+        audit::append(&change, audit, None, Some(task)).await?;
         let task = read_whole(&change, row).await?;
         change.commit().await?;
-        Ok(task)
-    }
-
-    /// Claims a task that is open, or renews the claim: for `lease`, which another runner waits for. A server that had the
-    /// database before is gone, so what it claimed is free. `None` where another runner has the task, or it has ended.
-    pub(crate) async fn claim(
-        &self,
-        task: TaskId,
-        holder: Uuid,
-        now: Timestamp,
-        lease: Duration,
-    ) -> Result<Option<Claim>> {
-        let change = self.change().await?;
-        let Some(row) = task::Entity::find_by_id(task.get()).one(&change).await? else {
-            return Ok(None);
-        };
-        let epoch = as_number(self.epoch())?;
-        let is_free = row.claim_holder.is_empty()
-            || row.claim_holder == holder.to_string()
-            || row.claim_epoch < epoch
-            || row.claim_until < micros(now);
-        if row.finish_time.is_some() || !is_free {
-            return Ok(None);
-        }
-        let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
-        task::Entity::update(task::ActiveModel {
-            id: Set(task.get()),
-            claim_holder: Set(holder.to_string()),
-            claim_epoch: Set(epoch),
-            claim_until: Set(micros(now).saturating_add(lease)),
-            ..Default::default()
-        })
-        .exec(&change)
-        .await?;
-        change.commit().await?;
-        Ok(Some(Claim { holder }))
-    }
-
-    /// Adds to a task's log what `decide` says of the task as it is in this transaction, with all that follows: the rows
-    /// derived from the log, and which task holds the host. `task` is then as the log says.
-    ///
-    /// # Errors
-    /// [`StoreError::ClaimLost`] where `claim` is not the one in force; [`StoreError::Held`] where a task that had ended is
-    /// to go on, and another one holds the host. What `decide` refuses is given back as it is.
-    pub(crate) async fn append<E>(
-        &self,
-        task: &mut Task,
-        claim: Option<&Claim>,
-        now: Timestamp,
-        decide: impl FnOnce(&Task) -> std::result::Result<Option<Change>, E>,
-    ) -> Result<std::result::Result<Option<Appended>, E>> {
-        let change = self.change().await?;
-        catch_up(&change, task).await?;
-        if let Some(claim) = claim {
-            let row =
-                task::Entity::find_by_id(task.id.get()).one(&change).await?.ok_or(StoreError::Missing)?;
-            if row.claim_holder != claim.holder.to_string() {
-                return Err(StoreError::ClaimLost);
-            }
-        }
-        let Change { events, mut agent_state, audit } = match decide(task) {
-            Ok(Some(wanted)) => wanted,
-            Ok(None) => return Ok(Ok(None)),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let before = task.standing();
-        let (mut state, mut seen) = (task.state.clone(), task.seen);
-        for event in events {
-            let text =
-                serde_json::to_string(&event).map_err(|error| StoreError::Damaged(error.to_string()))?;
-            let row = event::ActiveModel {
-                task_id: Set(task.id.get()),
-                time: Set(micros(now)),
-                event: Set(text),
-                ..Default::default()
-            };
-            seen = row.insert(&change).await?.id;
-            state.apply(now, &event);
-        }
-        let after = state.standing(&task.steps);
-        let opened = !before.is_open() && after.is_open();
-        let ended = before.is_open() && !after.is_open();
-        if before != after && !after.is_open() && after != TaskState::Successful {
-            agent_state = agent_state_at_end(&state, &task.steps, after);
-        }
-        if opened {
-            hold(&change, task.host, task.id).await?;
-        }
-        if opened || before != after && !after.is_open() {
-            task::Entity::update(task::ActiveModel {
-                id: Set(task.id.get()),
-                status: Set(after.status().as_str().into()),
-                finish_time: Set((!after.is_open()).then_some(micros(now))),
-                claim_holder: Set(String::new()),
-                ..Default::default()
-            })
-            .exec(&change)
-            .await?;
-        }
-        if ended {
-            let own = host_lock::Entity::delete_by_id(task.host.get());
-            own.filter(host_lock::Column::TaskId.eq(task.id.get())).exec(&change).await?;
-        }
-        if let Some(state) = agent_state {
-            set_agent_state(&change, task.host, state, now).await?;
-        }
-        if let Some(audit) = audit {
-            audit::append(&change, audit, None, None).await?;
-        }
-        change.commit().await?;
-        (task.state, task.seen) = (state, seen);
-        Ok(Ok(Some(Appended { opened, ended, agent_state })))
-    }
-
-    /// Writes a line into the log of a step.
-    pub(crate) async fn log(&self, subtask: SubtaskId, line: LogLine) -> Result<()> {
-        let change = self.change().await?;
-        let row = log::ActiveModel {
-            subtask_id: Set(subtask.get()),
-            attempt: Set(line.attempt.into()),
-            operation: Set(line.operation.as_str().into()),
-            time: Set(micros(line.time)),
-            level: Set(line.level.as_str().into()),
-            message: Set(line.message),
-            ..Default::default()
-        };
-        log::Entity::insert(row).exec_without_returning(&change).await?;
-        Ok(change.commit().await?)
+        Ok((task, Claim { holder }))
     }
 
     /// The task of an id.
@@ -262,7 +135,7 @@ impl Store {
     ) -> Result<(Vec<Task>, u64)> {
         let mut filter = Condition::all();
         if let Some(host) = host {
-            filter = filter.add(task::Column::HostId.eq(host.get()));
+            filter = filter.add(task::Column::Id.in_subquery(of_host(host)));
         }
         if !statuses.is_empty() {
             filter = filter.add(task::Column::Status.is_in(statuses.iter().map(|status| status.as_str())));
@@ -298,12 +171,22 @@ impl Store {
     }
 }
 
-/// The last step gets the lowest id and series, as in the documented examples.
-async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag) -> Result<()> {
-    let mut ids = vec![0; dag.nodes.len()];
-    for (series, place) in (0..dag.nodes.len()).rev().enumerate() {
-        let step = &dag.nodes[place];
-        let row = subtask::ActiveModel {
+/// The last step gets the lowest id and series, as in the documented examples. In a batch every step but a barrier is there
+/// once for each host.
+async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag, hosts: usize) -> Result<()> {
+    let lanes = |step: &Definition| match (dag.is_batch, step.node) {
+        (false, _) | (true, Node::Wait) => vec![NO_LANE],
+        (true, _) => (0..hosts).map(|lane| i64::try_from(lane).unwrap_or(NO_LANE)).collect(),
+    };
+    let copies: Vec<(usize, i64)> = dag
+        .nodes
+        .iter()
+        .enumerate()
+        .flat_map(|(node, step)| lanes(step).into_iter().map(move |lane| (node, lane)))
+        .collect();
+    let row = |(series, &(node, lane)): (usize, &(usize, i64))| {
+        let step = &dag.nodes[node];
+        Ok(subtask::ActiveModel {
             task_id: Set(task),
             node: Set(step.node.as_str().into()),
             name: Set(step.name.into()),
@@ -311,40 +194,105 @@ async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag) -> Res
             series_id: Set(small(series)?),
             timeout: Set(small(step.timeout.as_secs())?),
             undo: Set(step.undo.map(Node::as_str).unwrap_or_default().into()),
+            lane: Set(lane),
             ..Default::default()
-        };
-        ids[place] = row.insert(change).await?.id;
+        })
+    };
+    let rows = copies.iter().rev().enumerate().map(row).collect::<Result<Vec<_>>>()?;
+    insert_all::<subtask::Entity, _>(change, rows).await?;
+    let mut ids: Vec<i64> = subtask::Entity::find()
+        .select_only()
+        .column(subtask::Column::Id)
+        .filter(subtask::Column::TaskId.eq(task))
+        .order_by_desc(subtask::Column::SeriesId)
+        .into_tuple()
+        .all(change)
+        .await?;
+    let mut of_node = vec![Vec::new(); dag.nodes.len()];
+    for ((node, lane), id) in copies.into_iter().zip(ids.drain(..)) {
+        of_node[node].push((lane, id));
     }
+    let mut edges = Vec::new();
     for &(upstream, downstream) in &dag.edges {
-        let row = edge::ActiveModel {
-            task_id: Set(task),
-            upstream_id: Set(ids[upstream]),
-            downstream_id: Set(ids[downstream]),
-            ..Default::default()
-        };
-        edge::Entity::insert(row).exec_without_returning(change).await?;
+        for &(above, upstream_id) in &of_node[upstream] {
+            // Steps of one host hang together; a barrier is drawn between those of all.
+            let drawn = of_node[downstream]
+                .iter()
+                .filter(|(below, _)| above == *below || above.min(*below) == NO_LANE);
+            edges.extend(drawn.map(|&(_, downstream_id)| edge::ActiveModel {
+                task_id: Set(task),
+                upstream_id: Set(upstream_id),
+                downstream_id: Set(downstream_id),
+                ..Default::default()
+            }));
+        }
+    }
+    insert_all::<edge::Entity, _>(change, edges).await
+}
+
+/// Inserts rows, many with each statement.
+pub(super) async fn insert_all<E, A>(change: &DatabaseTransaction, rows: Vec<A>) -> Result<()>
+where
+    E: EntityTrait,
+    A: ActiveModelTrait<Entity = E> + Send,
+{
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        E::insert_many(rows.by_ref().take(ROWS)).exec_without_returning(change).await?;
     }
     Ok(())
 }
 
-async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
+pub(super) async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
     let steps = subtask::Entity::find()
         .filter(subtask::Column::TaskId.eq(row.id))
         .order_by_desc(subtask::Column::SeriesId)
         .all(db)
         .await?;
     let edges = edge::Entity::find().filter(edge::Column::TaskId.eq(row.id)).all(db).await?;
+    let hosts = task_host::Entity::find()
+        .filter(task_host::Column::TaskId.eq(row.id))
+        .order_by_asc(task_host::Column::Place)
+        .all(db)
+        .await?;
+    let (mut upstreams, mut downstreams) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+    for edge in edges {
+        upstreams.entry(edge.downstream_id).or_default().push(id(edge.upstream_id)?);
+        downstreams.entry(edge.upstream_id).or_default().push(id(edge.downstream_id)?);
+    }
+    let mut read_step = |row: subtask::Model, is_batch: bool| {
+        let node = Node::parse(&row.node);
+        Ok::<_, StoreError>(Step {
+            id: id(row.id)?,
+            node,
+            undo: Some(&row.undo[..]).filter(|undo| !undo.is_empty()).map(Node::parse),
+            name: row.name,
+            class_name: row.class_name,
+            series_id: small(row.series_id)?,
+            timeout: Duration::from_secs(small(row.timeout)?),
+            lane: match (is_batch, row.lane) {
+                (false, NO_LANE) => 0,
+                (_, lane) => usize::try_from(lane).unwrap_or(usize::MAX),
+            },
+            upstreams: upstreams.remove(&row.id).unwrap_or_default(),
+            downstreams: downstreams.remove(&row.id).unwrap_or_default(),
+            needs: Vec::new(),
+            carries: Vec::new(),
+        })
+    };
+    let batch: Option<Batch> = row.batch.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?;
+    let steps = steps.into_iter().map(|row| read_step(row, batch.is_some())).collect::<Result<_>>()?;
+    let hosts = hosts.into_iter().map(|row| id(row.host_id)).collect::<Result<_>>()?;
     let mut task = Task {
         id: id(row.id)?,
         name: row.name,
-        host: id(row.host_id)?,
         creator_id: id(row.creator_id)?,
         creator: row.creator,
         executor: row.executor,
         trace: word(&row.trace, Trace::parse)?,
         reason: row.reason,
         create_time: time(row.create_time)?,
-        steps: steps.into_iter().map(|row| read_step(row, &edges)).collect::<Result<_>>()?,
+        graph: Arc::new(Graph::new(steps, hosts, batch)),
         prohibit_rollback: row.prohibit_rollback,
         state: State::default(),
         seen: 0,
@@ -353,8 +301,14 @@ async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Res
     Ok(task)
 }
 
+/// The ids of all tasks of a host.
+pub(super) fn of_host(host: HostId) -> SelectStatement {
+    let tasks = task_host::Entity::find().select_only().column(task_host::Column::TaskId);
+    tasks.filter(task_host::Column::HostId.eq(host.get())).into_query()
+}
+
 /// Takes in what was added to a task's log since it was read.
-async fn catch_up(db: &impl sea_orm::ConnectionTrait, task: &mut Task) -> Result<()> {
+pub(super) async fn catch_up(db: &impl sea_orm::ConnectionTrait, task: &mut Task) -> Result<()> {
     let events = event::Entity::find()
         .filter(event::Column::TaskId.eq(task.id.get()))
         .filter(event::Column::Id.gt(task.seen))
@@ -362,59 +316,30 @@ async fn catch_up(db: &impl sea_orm::ConnectionTrait, task: &mut Task) -> Result
         .all(db)
         .await?;
     for row in events {
-        let event: Event =
-            serde_json::from_str(&row.event).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let event: Event = serde_json::from_str(&row.event).map_err(damaged)?;
         task.state.apply(time(row.time)?, &event);
         task.seen = row.id;
     }
     Ok(())
 }
 
-/// Lets a task hold a host.
-async fn hold(change: &DatabaseTransaction, host: HostId, task: TaskId) -> Result<()> {
-    if let Some(held) = host_lock::Entity::find_by_id(host.get()).one(change).await? {
-        return Err(StoreError::Held(id(held.task_id)?));
+/// Lets a task hold its hosts.
+pub(super) async fn hold(change: &DatabaseTransaction, hosts: &[HostId], task: TaskId) -> Result<()> {
+    for hosts in hosts.chunks(ROWS) {
+        let some = host_lock::Column::HostId.is_in(hosts.iter().map(|host| host.get()));
+        if let Some(held) = host_lock::Entity::find().filter(some).one(change).await? {
+            return Err(StoreError::Held { host: id(held.host_id)?, task: id(held.task_id)? });
+        }
     }
-    let lock = host_lock::ActiveModel { host_id: Set(host.get()), task_id: Set(task.get()) };
-    host_lock::Entity::insert(lock).exec_without_returning(change).await?;
-    Ok(())
+    let lock = |host: &HostId| host_lock::ActiveModel { host_id: Set(host.get()), task_id: Set(task.get()) };
+    insert_all::<host_lock::Entity, _>(change, hosts.iter().map(lock).collect()).await
 }
 
-/// What the agent of the host is meant to be doing once a task has ended so without success: what it was before where
-/// nothing was ordered, or all is undone; else it can be ordered again.
-fn agent_state_at_end(state: &State, steps: &[Step], end: TaskState) -> Option<AgentState> {
-    let before = state.before().map(|before| before.agent);
-    match end {
-        TaskState::RolledBack => before,
-        _ if state.has_ordered(steps) => Some(AgentState::Available),
-        _ => before,
-    }
-}
-
-fn read_step(row: subtask::Model, edges: &[edge::Model]) -> Result<Step> {
-    let of = |pairs: Vec<i64>| pairs.into_iter().map(id).collect::<Result<_>>();
-    Ok(Step {
-        id: id(row.id)?,
-        node: Node::parse(&row.node),
-        undo: Some(&row.undo[..]).filter(|undo| !undo.is_empty()).map(Node::parse),
-        name: row.name,
-        class_name: row.class_name,
-        series_id: small(row.series_id)?,
-        timeout: Duration::from_secs(small(row.timeout)?),
-        upstreams: of(edges
-            .iter()
-            .filter(|edge| edge.downstream_id == row.id)
-            .map(|e| e.upstream_id)
-            .collect())?,
-        downstreams: of(edges
-            .iter()
-            .filter(|edge| edge.upstream_id == row.id)
-            .map(|e| e.downstream_id)
-            .collect())?,
-    })
+pub(super) fn damaged(error: serde_json::Error) -> StoreError {
+    StoreError::Damaged(error.to_string())
 }
 
 /// Fits a number into the type that it is shown as.
-fn small<A: Copy + std::fmt::Display, B: TryFrom<A>>(number: A) -> Result<B> {
+pub(super) fn small<A: Copy + std::fmt::Display, B: TryFrom<A>>(number: A) -> Result<B> {
     B::try_from(number).map_err(|_| StoreError::Damaged(format!("the number {number}")))
 }

@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     host::{AgentState, Facts},
     process::{ExitReport, Observed, Phase, Rung},
-    task::{Attempt, Before, Event, Node, Task, TaskState, Verb, dag, state::Work},
+    task::{Attempt, Before, Event, Node, Task, TaskState, Verb, World, dag, next::Work},
 };
 
 struct Scratch {
@@ -95,13 +95,23 @@ fn task(host: HostId) -> NewTask {
     let step = |node| dag::Definition::new(node, "a step", "AStep", 60);
     NewTask {
         dag: dag::Dag::chain("Stop", [step(Node::PrepareStop), step(Node::StopAll), step(Node::FinishStop)]),
-        host,
+        hosts: vec![host],
+        batch: None,
+        holder: Uuid::nil(),
         creator_id: belay_proto::UserId::try_from(1).expect("an id"),
         creator: "admin".into(),
         executor: "127.0.0.1".into(),
         trace: trace(),
         reason: "maintenance".into(),
     }
+}
+
+const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Takes a task, claimed by nobody in particular.
+async fn take(store: &Store, host: HostId) -> super::Result<Task> {
+    let (task, _) = store.add_task(task(host), LEASE, audit("StopHostAgent")).await?;
+    Ok(task)
 }
 
 fn operation(host: HostId) -> NewOperation {
@@ -288,16 +298,16 @@ async fn a_task_holds_its_host_until_it_ends() {
     let scratch = scratch();
     let store = scratch.open().await;
     let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
-    let held = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let held = take(&store, host.id).await.expect("taken");
     for refused in [
-        store.add_task(task(host.id), audit("StopHostAgent")).await.map(drop),
+        take(&store, host.id).await.map(drop),
         store.accept(operation(host.id), None, audit("StopAgentProcess")).await,
     ] {
-        assert!(matches!(refused, Err(StoreError::Held(task)) if task == held.id), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::Held { task, .. }) if task == held.id), "{refused:?}");
     }
 
     let mut held = held;
-    let subtask = held.steps[0].id.get();
+    let subtask = held.graph.steps[0].id.get();
     let (attempt, undo) = (1, false);
     let (reason, message) = ("TIMED_OUT".into(), String::new());
     append(&store, &mut held, Event::Started { subtask, attempt, operation: Uuid::now_v7(), undo }).await;
@@ -311,9 +321,16 @@ async fn a_task_holds_its_host_until_it_ends() {
 
 /// Adds an event to a task, as nobody's runner.
 async fn append(store: &Store, task: &mut Task, event: Event) -> Appended {
-    let decide = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(event)));
+    let decide = adds(event);
     let appended = store.append(task, None, Timestamp::now(), decide).await.expect("appended");
     appended.expect("nothing is refused").expect("something was added")
+}
+
+fn adds(event: Event) -> impl FnOnce(&Task, &mut Draft) -> std::result::Result<(), std::convert::Infallible> {
+    |_, draft| {
+        draft.add(event);
+        Ok(())
+    }
 }
 
 fn ordered(verb: Verb) -> Event {
@@ -326,19 +343,22 @@ async fn a_cancelled_task_leaves_the_agent_as_it_was() {
     let scratch = scratch();
     let store = scratch.open().await;
     let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
-    let mut task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
-    let (subtask, attempt, undo) = (task.steps[0].id.get(), 1, false);
+    let mut task = take(&store, host.id).await.expect("taken");
+    let (subtask, attempt, undo) = (task.graph.steps[0].id.get(), 1, false);
     let (running, stopped) = (["obstat2".to_owned()].into(), [].into());
     let before = Before { running, stopped, agent: AgentState::Stopped };
     append(&store, &mut task, Event::Started { subtask, attempt, operation: Uuid::now_v7(), undo }).await;
-    append(&store, &mut task, Event::Noted { before }).await;
+    append(&store, &mut task, Event::Noted { before, host: host.id.get() }).await;
     append(&store, &mut task, ordered(Verb::Cancel)).await;
-    let agent_state = Some(AgentState::Stopping);
-    let change = Change { agent_state, ..Change::of(Event::Succeeded { subtask, attempt, undo }) };
-    let done = |_: &Task| Ok::<_, std::convert::Infallible>(Some(change));
+    let done = |_: &Task, draft: &mut Draft| {
+        draft.add(Event::Succeeded { subtask, attempt, undo });
+        draft.agent_states.push((host.id, AgentState::Stopping));
+        Ok::<_, std::convert::Infallible>(())
+    };
     let done = store.append(&mut task, None, Timestamp::now(), done).await.expect("appended");
-    let ended = Some(Appended { opened: false, ended: true, agent_state: Some(AgentState::Stopped) });
-    assert_eq!((task.standing(), done.expect("nothing is refused")), (TaskState::Cancelled, ended));
+    let done = done.expect("nothing is refused").expect("something was added");
+    assert_eq!((task.standing(), done.opened, done.ended), (TaskState::Cancelled, false, true));
+    assert_eq!(done.agent_states.last(), Some(&(host.id, AgentState::Stopped)), "the last one counts");
 }
 
 /// A task that goes on again holds its host again, or not at all.
@@ -347,19 +367,22 @@ async fn a_task_that_goes_on_again_needs_its_host() {
     let scratch = scratch();
     let store = scratch.open().await;
     let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
-    let mut first = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let mut first = take(&store, host.id).await.expect("taken");
     assert!(append(&store, &mut first, ordered(Verb::Cancel)).await.ended);
-    let mut second = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("free");
+    let mut second = take(&store, host.id).await.expect("free");
 
-    let retry = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(ordered(Verb::Retry))));
+    let retry = adds(ordered(Verb::Retry));
     let refused = store.append(&mut first, None, Timestamp::now(), retry).await.map(drop);
-    assert!(matches!(refused, Err(StoreError::Held(holder)) if holder == second.id), "{refused:?}");
+    assert!(
+        matches!(refused, Err(StoreError::Held { task: holder, .. }) if holder == second.id),
+        "{refused:?}"
+    );
     assert!(!store.task(first.id).await.expect("read").expect("there").standing().is_open());
 
     append(&store, &mut second, ordered(Verb::Cancel)).await;
     assert!(append(&store, &mut first, ordered(Verb::Retry)).await.opened);
-    let third = store.add_task(task(host.id), audit("StopHostAgent")).await;
-    assert!(matches!(third, Err(StoreError::Held(holder)) if holder == first.id));
+    let third = take(&store, host.id).await;
+    assert!(matches!(third, Err(StoreError::Held { task: holder, .. }) if holder == first.id));
 }
 
 /// Two runners never have one task: the second waits for the lease of the first, unless that one is of a server that is
@@ -369,16 +392,18 @@ async fn a_task_has_one_runner() {
     let scratch = scratch();
     let store = scratch.open().await;
     let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
-    let mut task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
+    let mut task = take(&store, host.id).await.expect("taken");
     let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
-    let (now, lease) = (Timestamp::now(), std::time::Duration::from_secs(30));
-    let later = now + SignedDuration::from_secs(31);
+    let (now, lease) = (Timestamp::now(), LEASE);
+    let later = now + SignedDuration::from_secs(61);
     let claim = async |holder, at| store.claim(task.id, holder, at, lease).await.expect("read").is_some();
-    assert!(claim(one, now).await);
+    assert!(!claim(one, now).await, "who took it has it");
+    let now = now + SignedDuration::from_secs(30);
+    assert!(claim(one, now).await, "the lease has ended");
     assert!(claim(one, now).await, "it is renewed");
     assert!(!claim(other, now).await);
     assert!(claim(other, later).await);
-    let begin = |_: &Task| Ok::<_, std::convert::Infallible>(Some(Change::of(ordered(Verb::Cancel))));
+    let begin = adds(ordered(Verb::Cancel));
     let lost = store.append(&mut task, Some(&Claim { holder: one }), now, begin).await.map(drop);
     assert!(matches!(lost, Err(StoreError::ClaimLost)), "{lost:?}");
     drop(store);
@@ -403,12 +428,16 @@ async fn a_task_of_an_older_version_is_read() {
         "INSERT INTO subtasks (id, task_id, node, name, class_name, series_id, timeout) \
          VALUES (9, 7, 'stop_all', 'Stop all', 'S', 0, 600)"
             .to_owned(),
+        format!("INSERT INTO task_hosts (task_id, place, host_id) VALUES (7, 0, {})", host.id),
         "INSERT INTO subtask_logs (subtask_id, attempt, time, level, message) VALUES (9, 1, 0, 'INFO', 'done')".to_owned(),
     ] {
         store.write.execute_unprepared(&sql).await.expect("written");
     }
     let open = store.open_tasks().await.expect("read").remove(0).1.expect("readable");
-    assert_eq!((open.prohibit_rollback, open.steps[0].undo, open.steps[0].node), (true, None, Node::StopAll));
+    assert_eq!(
+        (open.prohibit_rollback, open.graph.steps[0].undo, open.graph.steps[0].node),
+        (true, None, Node::StopAll)
+    );
     assert!(
         store
             .claim(open.id, Uuid::now_v7(), Timestamp::now(), std::time::Duration::ZERO)
@@ -416,7 +445,7 @@ async fn a_task_of_an_older_version_is_read() {
             .expect("read")
             .is_some()
     );
-    let log = store.subtask_log(open.steps[0].id).await.expect("read");
+    let log = store.subtask_log(open.graph.steps[0].id).await.expect("read");
     assert_eq!((log[0].operation.as_str(), &log[0].message[..]), ("EXECUTE", "done"));
 }
 
@@ -427,8 +456,8 @@ async fn one_bad_record_hides_no_other() {
     let store = scratch.open().await;
     let (a, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
     let (b, _) = store.register(&facts("b"), &[], Timestamp::now()).await.expect("registered");
-    let bad = store.add_task(task(a.id), audit("StopHostAgent")).await.expect("taken");
-    let good = store.add_task(task(b.id), audit("StopHostAgent")).await.expect("taken");
+    let bad = take(&store, a.id).await.expect("taken");
+    let good = take(&store, b.id).await.expect("taken");
     let sql = format!("INSERT INTO task_events (task_id, time, event) VALUES ({}, 0, 'no event')", bad.id);
     store.write.execute_unprepared(&sql).await.expect("written");
     let sql = format!("UPDATE subtasks SET node = 'dance' WHERE task_id = {}", good.id);
@@ -437,7 +466,7 @@ async fn one_bad_record_hides_no_other() {
     let open = store.open_tasks().await.expect("read");
     let read: Vec<_> = open.iter().map(|(id, task)| (*id, task.is_ok())).collect();
     assert_eq!(read, [(bad.id, false), (good.id, true)]);
-    let steps = &open[1].1.as_ref().expect("read").steps;
+    let steps = &open[1].1.as_ref().expect("read").graph.steps;
     assert!(steps.iter().all(|step| step.node == Node::Unknown));
 }
 
@@ -447,8 +476,8 @@ async fn a_task_is_read_back_with_the_attempt_that_was_under_way() {
     let scratch = scratch();
     let store = scratch.open().await;
     let (host, _) = store.register(&facts("a"), &[], Timestamp::now()).await.expect("registered");
-    let task = store.add_task(task(host.id), audit("StopHostAgent")).await.expect("taken");
-    let ids: Vec<_> = task.steps.iter().map(|step| (step.id.get(), step.series_id)).collect();
+    let task = take(&store, host.id).await.expect("taken");
+    let ids: Vec<_> = task.graph.steps.iter().map(|step| (step.id.get(), step.series_id)).collect();
     assert_eq!(ids, [(3, 2), (2, 1), (1, 0)], "ids and series run against the order, as documented");
     let operation = Uuid::now_v7();
     let mut task = task;
@@ -459,8 +488,8 @@ async fn a_task_is_read_back_with_the_attempt_that_was_under_way() {
     let (_, open) = open.remove(0);
     let open = open.expect("readable");
     let attempt = Some(Attempt { number: 1, operation, undo: false });
-    let work = Work { step: open.steps[0].id, undo: false, attempt, cancelled: false };
-    assert_eq!(open.state.next(&open.steps), [work]);
+    let work = Work { step: open.graph.steps[0].id, place: 0, undo: false, attempt, cancelled: false };
+    assert_eq!(open.state.outlook(&open.graph, &World::default()).work, [work]);
 }
 
 #[tokio::test]

@@ -2,23 +2,26 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use belay_proto::{HostId, Problem, Reason};
+use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, Trace};
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 use uuid::Uuid;
 
-use super::{Attempt, Before, Event, Level, LogLine, Operation, Step, Task};
+use super::{Attempt, Before, Event, Level, LogLine, Operation, Step};
 use crate::{
     agents::{Asked, NoAnswer, Order, Verb},
     app::App,
     convert::{Operation as Carried, OperationState},
-    error::{Chain, Error},
+    error::Error,
     fail_point::fail_point,
     order::find_out,
     process::Process,
-    store::{Change, Claim, NewOperation, OperationOutcome},
+    store::{NewOperation, OperationOutcome},
 };
 
 /// What a resumed step gets at least, to read back what became of it while no server ran.
@@ -30,30 +33,49 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Pauses between questions to an agent that does not answer, or whose work goes on.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// What a step has for the log of its task. The runner writes it with whatever else there is, in one commit.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Line(SubtaskId, LogLine),
+    Event(Event),
+    /// An order that is about to be given. The sender hears when it is committed.
+    Ordered(NewOperation, oneshot::Sender<()>),
+    Settled(Uuid, OperationOutcome),
+}
+
 /// What a step works with.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(super) app: Arc<App>,
-    pub(super) task: Task,
+    pub(super) task: TaskId,
+    pub(super) trace: Trace,
+    pub(super) creator: String,
+    /// The host that the step works on.
+    pub(super) host: HostId,
+    /// How it was before the task ordered anything of it.
+    pub(super) before: Option<Before>,
     pub(super) step: Step,
     pub(super) attempt: Attempt,
+    /// When the attempt began, whichever server that was.
+    pub(super) started: Option<Timestamp>,
     /// What the attempt is for, as the banner of its log says.
     pub(super) operation: Operation,
-    pub(super) claim: Claim,
     pub(super) resumed: bool,
+    /// Leads to the runner.
+    pub(super) entries: mpsc::Sender<Entry>,
     /// Says that the attempt is to end.
     pub(super) cancel: CancellationToken,
 }
 
 impl Context {
-    /// The host that the task holds.
+    /// The host that the step works on.
     pub(crate) fn host(&self) -> HostId {
-        self.task.host
+        self.host
     }
 
-    /// How the host was before the task ordered anything; `None` where it has ordered nothing.
+    /// How the host was before the task ordered anything of it; `None` where it has ordered nothing.
     pub(crate) fn before(&self) -> Option<&Before> {
-        self.task.state.before()
+        self.before.as_ref()
     }
 
     /// Writes a line into the step's log.
@@ -66,12 +88,19 @@ impl Context {
     }
 
     pub(super) async fn write(&self, level: Level, message: String) {
-        info!(host = %self.task.host, subtask = %self.step.id, message, "Step log.");
+        let line = self.line(level, message);
+        self.post(Entry::Line(self.step.id, line)).await;
+    }
+
+    pub(super) fn line(&self, level: Level, message: String) -> LogLine {
+        info!(host = %self.host, subtask = %self.step.id, message, "Step log.");
         let (operation, attempt) = (self.operation, self.attempt.number);
-        let line = LogLine { time: Timestamp::now(), operation, attempt, level, message };
-        if let Err(error) = self.app.store.log(self.step.id, line).await {
-            error!(error = %Chain(&error), "A line of a step's log is lost.");
-        }
+        LogLine { time: Timestamp::now(), operation, attempt, level, message }
+    }
+
+    /// Gives the runner something to write. Where there is none any more, another one has the task.
+    async fn post(&self, entry: Entry) {
+        let _ = self.entries.send(entry).await;
     }
 
     /// Waits for the agent to report, asks it for all its processes, and answers with them as they are.
@@ -89,10 +118,10 @@ impl Context {
     }
 
     async fn ask(&self) -> Result<Vec<Process>, Problem> {
-        let (app, host) = (&self.app, self.task.host);
+        let (app, host) = (&self.app, self.host);
         loop {
             app.fleet.until_reachable(host).await.map_err(|cloned| Problem::from(&cloned))?;
-            match app.agents.inventory(&app.fleet, host, self.task.trace).await {
+            match app.agents.inventory(&app.fleet, host, self.trace).await {
                 Ok(observed) => {
                     app.fleet.observe(host, observed, Timestamp::now());
                     return app.fleet.processes(host).map_err(|error| Problem::from(&error));
@@ -108,7 +137,7 @@ impl Context {
 
     /// Has the connection to the agent made anew.
     pub(crate) fn renew_channel(&self) {
-        if let Ok(agent) = self.app.fleet.reachable(self.task.host) {
+        if let Ok(agent) = self.app.fleet.reachable(self.host) {
             self.app.agents.forget(&agent.address);
         }
     }
@@ -117,7 +146,7 @@ impl Context {
     /// Later notes count for nothing.
     ///
     /// # Errors
-    /// Those of [`Context::inventory`], and where it can not be written down: then nothing may be ordered.
+    /// Those of [`Context::inventory`].
     pub(crate) async fn take_stock(&mut self) -> Result<Vec<Process>, Problem> {
         let processes = self.inventory().await?;
         self.note_before(&processes).await?;
@@ -128,7 +157,7 @@ impl Context {
         if self.before().is_some() {
             return Ok(());
         }
-        let view = self.app.fleet.host(self.task.host).map_err(|error| Problem::from(&error))?;
+        let view = self.app.fleet.host(self.host).map_err(|error| Problem::from(&error))?;
         let declared = || processes.iter().filter(|process| process.declared);
         let ran = |process: &&Process| {
             process.observed.as_ref().is_some_and(|seen| seen.desired_running || seen.alive.is_some())
@@ -140,11 +169,10 @@ impl Context {
             stopped: names(&mut declared().filter(|process| !ran(process))),
             agent: view.host.agent_state,
         };
-        let change = Change::of(Event::Noted { before });
-        let decide = |_: &Task| Ok::<_, std::convert::Infallible>(Some(change));
-        let now = Timestamp::now();
-        let noted = self.app.store.append(&mut self.task, Some(&self.claim), now, decide).await;
-        noted.map(drop).map_err(|error| Problem::from(&Error::Store(error)))
+        // Written in order: whatever is ordered later is committed with it or after it.
+        self.post(Entry::Event(Event::Noted { before: before.clone(), host: self.host.get() })).await;
+        self.before = Some(before);
+        Ok(())
     }
 
     /// Gives the attempt's one order to the agent, and reads its outcome. Sent again after a crash or a lost connection,
@@ -157,7 +185,7 @@ impl Context {
     /// waits for the step's time, since a person may end the copy meanwhile; after that its outcome stays unknown, for the
     /// copy knows nothing of it.
     pub(crate) async fn order(&self, verb: Verb) -> Result<(), Problem> {
-        let (app, host, trace) = (&self.app, self.task.host, self.task.trace);
+        let (app, host, trace) = (&self.app, self.host, self.trace);
         if !self.resumed
             && let Err(cloned @ Error::AgentCloned { .. }) = app.fleet.reachable(host)
         {
@@ -167,7 +195,7 @@ impl Context {
         let order = Order {
             id: self.attempt.operation,
             verb,
-            principal: self.task.creator.clone(),
+            principal: self.creator.clone(),
             trace,
             budget: Some(self.time_left().saturating_sub(MARGIN)),
             resumed: self.resumed,
@@ -180,11 +208,11 @@ impl Context {
             verb: order.verb.name(),
             host,
             process: None,
-            task: Some(self.task.id),
+            task: Some(self.task),
             trace,
             time: Timestamp::now(),
         };
-        app.store.accept_for_task(intent).await.map_err(|error| Problem::from(&Error::Store(error)))?;
+        self.commit(intent).await?;
         fail_point(|| format!("order.{}.committed", order.verb.name()));
         self.info(format!("operation {}: {} sent to the agent", order.id, order.verb.name())).await;
 
@@ -221,7 +249,7 @@ impl Context {
     /// Tells the agent that an order is cancelled, until it has heard it, and then waits for the end of what had begun. From
     /// then on an order that is still on its way does nothing.
     async fn cancel_order(&self, order: &Order, deadline: Instant) -> Result<Carried, NoAnswer> {
-        let (app, host) = (&self.app, self.task.host);
+        let (app, host) = (&self.app, self.host);
         self.info(format!("operation {}: cancelled; what it has begun is awaited", order.id)).await;
         loop {
             match app.agents.cancel(&app.fleet, host, order).await {
@@ -240,7 +268,7 @@ impl Context {
     /// never arrived is cancelled, so that it does nothing when it comes late.
     async fn settle_earlier(&self) -> Result<(), Problem> {
         let deadline = Instant::now() + self.time_left().saturating_sub(MARGIN);
-        let earlier = self.app.store.unsettled_of(self.task.id, self.attempt.operation).await;
+        let earlier = self.app.store.unsettled_of(self.task, self.host, self.attempt.operation).await;
         for unsettled in earlier.map_err(|error| Problem::from(&Error::Store(error)))? {
             self.warn(format!("operation {} was never answered; the agent is asked", unsettled.id)).await;
             let outcome = tokio::select! {
@@ -255,12 +283,12 @@ impl Context {
     }
 
     async fn read_back(&self, id: Uuid, stops: bool, deadline: Instant) -> Result<OperationOutcome, Problem> {
-        let (app, host) = (&self.app, self.task.host);
+        let (app, host) = (&self.app, self.host);
         let asked = Asked { id, alias: None, stops };
         loop {
             let answer = match app.agents.operation(&app.fleet, host, &asked).await {
                 Ok(None) => {
-                    app.agents.cancel_unknown(&app.fleet, host, &asked, &self.task.creator).await.map(Some)
+                    app.agents.cancel_unknown(&app.fleet, host, &asked, &self.creator).await.map(Some)
                 }
                 answer => answer,
             };
@@ -273,7 +301,7 @@ impl Context {
                 Ok(_) | Err(_) => {
                     let unknown = format!("what became of operation {id} is not known yet");
                     return Err(Problem::new(Reason::NotProven, unknown)
-                        .hint(format!("retry when the agent answers: `belay task retry {}`", self.task.id)));
+                        .hint(format!("retry when the agent answers: `belay task retry {}`", self.task)));
                 }
             }
         }
@@ -283,16 +311,23 @@ impl Context {
         self.app.store.is_accepted(operation).await.map_err(|error| Problem::from(&Error::Store(error)))
     }
 
+    /// Has the intent of an order committed.
+    async fn commit(&self, intent: NewOperation) -> Result<(), Problem> {
+        let (committed, is_committed) = oneshot::channel();
+        self.post(Entry::Ordered(intent, committed)).await;
+        is_committed.await.map_err(|_| {
+            Problem::new(Reason::ShuttingDown, "the runner of the task has ended; nothing was ordered")
+        })
+    }
+
+    /// What became of an order. Where that is lost it is read back.
     async fn settle(&self, operation: Uuid, outcome: OperationOutcome) {
-        if let Err(error) = self.app.store.settle(operation, outcome, Timestamp::now()).await {
-            error!(error = %Chain(&error), "The outcome of an operation could not be written down.");
-        }
+        self.post(Entry::Settled(operation, outcome)).await;
     }
 
     /// What is left of the step's timeout, counted from when the attempt began, whichever server that was.
     pub(super) fn time_left(&self) -> Duration {
-        let started = self.task.state.step(self.step.id).start_time;
-        let spent = started.map(|started| Timestamp::now().duration_since(started));
+        let spent = self.started.map(|started| Timestamp::now().duration_since(started));
         let spent = spent.and_then(|spent| Duration::try_from(spent).ok()).unwrap_or_default();
         let left = self.step.timeout.saturating_sub(spent);
         if self.resumed { left.max(READ_BACK) } else { left }

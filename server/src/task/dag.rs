@@ -16,6 +16,8 @@ pub(crate) struct Dag {
     pub(crate) edges: Vec<(usize, usize)>,
     /// Whether it has no way back.
     pub(crate) prohibit_rollback: bool,
+    /// Whether every step but a barrier is there once for each host.
+    pub(crate) is_batch: bool,
 }
 
 /// What stopping and starting all processes of the host may take.
@@ -73,7 +75,23 @@ impl Dag {
     /// Steps one after the other.
     pub(crate) fn chain<const N: usize>(name: &'static str, nodes: [Definition; N]) -> Self {
         let edges = (1..N).map(|next| (next - 1, next)).collect();
-        Self { name, nodes: nodes.into(), edges, prohibit_rollback: false }
+        Self { name, nodes: nodes.into(), edges, prohibit_rollback: false, is_batch: false }
+    }
+
+    /// The same for many hosts: each goes its own way along the steps, with the documented barriers drawn between them.
+    #[must_use]
+    pub(crate) fn for_many(self, name: &'static str) -> Self {
+        let wait =
+            || Definition::new(Node::Wait, "Wait node", "com.alipay.ocp.service.task.business.WaitNode", 30);
+        let mut nodes: Vec<Definition> = Vec::new();
+        for step in self.nodes {
+            if !nodes.is_empty() {
+                nodes.push(wait());
+            }
+            nodes.push(step);
+        }
+        let edges = (1..nodes.len()).map(|next| (next - 1, next)).collect();
+        Self { name, nodes, edges, prohibit_rollback: self.prohibit_rollback, is_batch: true }
     }
 
     /// Gives steps that order something the time that the agent says it needs, where they have less: a grace must not be cut
@@ -91,6 +109,7 @@ impl Dag {
                 | Node::FinishStart
                 | Node::PrepareRestart
                 | Node::RenewChannel
+                | Node::Wait
                 | Node::Unknown => Duration::ZERO,
             };
             let needed = time(step.node).max(step.undo.map_or(Duration::ZERO, time));
@@ -108,7 +127,7 @@ impl Dag {
     /// # Errors
     /// [`InvalidDag`], named after the task (hazard D24).
     pub(crate) fn checked(self) -> Result<Self, InvalidDag> {
-        let Self { name, nodes, edges, prohibit_rollback } = self;
+        let Self { name, nodes, edges, prohibit_rollback, is_batch } = self;
         if nodes.is_empty() {
             return Err(InvalidDag::Empty(name));
         }
@@ -135,6 +154,7 @@ impl Dag {
             edges: edges.iter().map(|&(from, to)| (place(from), place(to))).collect(),
             nodes: order.iter().map(|&old| nodes[old].clone()).collect(),
             prohibit_rollback,
+            is_batch,
         })
     }
 }
@@ -148,7 +168,7 @@ mod tests {
     }
 
     fn dag(nodes: Vec<Definition>, edges: &[(usize, usize)]) -> Result<Dag, InvalidDag> {
-        Dag { name: "t", nodes, edges: edges.to_vec(), prohibit_rollback: false }.checked()
+        Dag { name: "t", nodes, edges: edges.to_vec(), prohibit_rollback: false, is_batch: false }.checked()
     }
 
     /// Hazard D24.

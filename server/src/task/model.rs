@@ -5,12 +5,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use belay_proto::SubtaskId;
+use belay_proto::{HostId, SubtaskId};
 use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use uuid::Uuid;
 
-use super::{Event, Node, State, Step, Verb, state::Kind, verb::check};
+use super::{Event, Graph, Node, State, Step, Verb, World, state::Kind, verb::check};
 
 /// A step on the blackboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +42,20 @@ struct Blackboard {
     again: BTreeSet<usize>,
     way: Way,
     gave_up: BTreeSet<usize>,
+    paused: bool,
 }
 
 impl Blackboard {
     fn new(below: Vec<Vec<usize>>) -> Self {
         let marks = vec![Mark::Fresh; below.len()];
-        Self { below, marks, again: BTreeSet::new(), way: Way::Forward, gave_up: BTreeSet::new() }
+        Self {
+            below,
+            marks,
+            again: BTreeSet::new(),
+            way: Way::Forward,
+            gave_up: BTreeSet::new(),
+            paused: false,
+        }
     }
 
     fn any(&self, mark: Mark) -> bool {
@@ -64,6 +72,10 @@ impl Blackboard {
 
     /// What may begin now.
     fn may_begin(&self) -> BTreeSet<usize> {
+        if self.paused { BTreeSet::new() } else { self.would_begin() }
+    }
+
+    fn would_begin(&self) -> BTreeSet<usize> {
         let all = 0..self.marks.len();
         match self.way {
             Way::Halted => BTreeSet::new(),
@@ -83,8 +95,9 @@ impl Blackboard {
     }
 
     fn told(&self) -> &'static str {
-        let goes_on = self.moves() || !self.may_begin().is_empty();
+        let goes_on = self.moves() || !self.would_begin().is_empty();
         match (self.way, goes_on) {
+            (Way::Forward, true) if self.paused => "PAUSED",
             (Way::Forward, true) => "RUNNING",
             (Way::Halted, true) => "CANCELING",
             (Way::Back, true) => "ROLLING_BACK",
@@ -127,7 +140,11 @@ impl Blackboard {
                     self.way = Way::Forward;
                 }
             }
+            Verb::Pause if told == "RUNNING" => self.paused = true,
+            // A task for one host has no waves.
+            Verb::Resume(_) if ["RUNNING", "PAUSED"].contains(&told) && self.paused => self.paused = false,
             Verb::Rollback if over => {
+                self.paused = false;
                 self.way = Way::Back;
                 for mark in &mut self.marks {
                     if matches!(mark, Mark::Done | Mark::Broken) {
@@ -135,14 +152,16 @@ impl Blackboard {
                     }
                 }
             }
-            Verb::Cancel if told == "RUNNING" => {
+            Verb::Cancel if ["RUNNING", "PAUSED"].contains(&told) => {
+                self.paused = false;
                 self.way = Way::Halted;
                 for mark in self.marks.iter_mut().filter(|mark| **mark == Mark::Runs) {
                     *mark = Mark::IsToldToEnd;
                 }
             }
             Verb::RetrySubtask | Verb::SkipSubtask
-                if mark == Mark::Broken && (over || told == "RUNNING") || mark == Mark::CanNotGoBack =>
+                if mark == Mark::Broken && (over || told == "RUNNING" || told == "PAUSED")
+                    || mark == Mark::CanNotGoBack =>
             {
                 if self.way == Way::Halted {
                     self.way = Way::Forward;
@@ -155,7 +174,7 @@ impl Blackboard {
                     }
                 }
             }
-            Verb::CancelSubtask if told == "RUNNING" && mark == Mark::Runs => {
+            Verb::CancelSubtask if ["RUNNING", "PAUSED"].contains(&told) && mark == Mark::Runs => {
                 self.marks[step] = Mark::IsToldToEnd;
             }
             _ => return false,
@@ -246,7 +265,7 @@ fn id(step: usize) -> SubtaskId {
     SubtaskId::try_from(step as i64 + 1).expect("above 0")
 }
 
-fn steps(below: &[Vec<usize>]) -> Vec<Step> {
+fn graph_of(below: &[Vec<usize>]) -> Graph {
     let step = |step: usize| Step {
         id: id(step),
         node: Node::StopAll,
@@ -257,13 +276,17 @@ fn steps(below: &[Vec<usize>]) -> Vec<Step> {
         timeout: Duration::from_secs(60),
         upstreams: below[step].iter().copied().map(id).collect(),
         downstreams: (0..below.len()).filter(|&above| below[above].contains(&step)).map(id).collect(),
+        lane: 0,
+        needs: Vec::new(),
+        carries: Vec::new(),
     };
-    (0..below.len()).map(step).collect()
+    let steps = (0..below.len()).map(step).collect();
+    Graph::new(steps, vec![HostId::try_from(20).expect("above 0")], None)
 }
 
 /// The engine: a log, and its fold.
 struct Engine {
-    steps: Vec<Step>,
+    graph: Graph,
     log: Vec<(Timestamp, Event)>,
     state: State,
     /// What was begun: steps, attempts, and whether to undo.
@@ -297,7 +320,7 @@ impl Engine {
 }
 
 fn compare(engine: &Engine, board: &Blackboard) -> Result<(), TestCaseError> {
-    let next = engine.state.next(&engine.steps);
+    let next = engine.state.outlook(&engine.graph, &World::default()).work;
     let of = |running: bool| {
         let some = next.iter().filter(move |work| work.attempt.is_some() == running);
         some.map(|work| work.step.get() as usize - 1).collect::<BTreeSet<_>>()
@@ -305,7 +328,7 @@ fn compare(engine: &Engine, board: &Blackboard) -> Result<(), TestCaseError> {
     prop_assert_eq!(of(false), board.may_begin());
     let moving = |step: &usize| matches!(board.marks[*step], Mark::Runs | Mark::IsToldToEnd | Mark::GoesBack);
     prop_assert_eq!(of(true), (0..board.marks.len()).filter(moving).collect::<BTreeSet<_>>());
-    prop_assert_eq!(engine.state.standing(&engine.steps).as_str(), board.told());
+    prop_assert_eq!(engine.state.standing(&engine.graph).as_str(), board.told());
     for (step, mark) in board.marks.iter().enumerate() {
         prop_assert_eq!(engine.state.step(id(step)).status.kind(), mark.kind(), "step {}", step);
     }
@@ -317,7 +340,7 @@ fn compare(engine: &Engine, board: &Blackboard) -> Result<(), TestCaseError> {
 fn tell(below: Vec<Vec<usize>>, story: Vec<Happening>) -> Result<(), TestCaseError> {
     let count = below.len();
     let mut engine =
-        Engine { steps: steps(&below), log: Vec::new(), state: State::default(), begun: BTreeSet::new() };
+        Engine { graph: graph_of(&below), log: Vec::new(), state: State::default(), begun: BTreeSet::new() };
     let mut board = Blackboard::new(below);
     compare(&engine, &board)?;
     for happening in story {
@@ -341,7 +364,7 @@ fn tell(below: Vec<Vec<usize>>, story: Vec<Happening>) -> Result<(), TestCaseErr
             }
             Happening::Crash => {
                 engine.state = State::replay(&engine.log);
-                for work in engine.state.next(&engine.steps) {
+                for work in engine.state.outlook(&engine.graph, &World::default()).work {
                     if let Some(attempt) = work.attempt {
                         let (attempt, undo) = (attempt.number, attempt.undo);
                         engine.append(Event::Resumed { subtask: work.step.get(), attempt, epoch: 2, undo });
@@ -371,7 +394,13 @@ fn tell(below: Vec<Vec<usize>>, story: Vec<Happening>) -> Result<(), TestCaseErr
                 let step = step % count;
                 let names_one = matches!(verb, Verb::RetrySubtask | Verb::SkipSubtask | Verb::CancelSubtask);
                 let kind = names_one.then(|| engine.state.step(id(step)).status.kind());
-                let verdict = check(verb, engine.state.standing(&engine.steps), false, kind).is_ok();
+                let standing = engine.state.standing(&engine.graph);
+                let is_for_it = match verb {
+                    Verb::Resume(_) => engine.state.is_paused(),
+                    Verb::Approve(_) => false,
+                    _ => true,
+                };
+                let verdict = is_for_it && check(verb, standing, false, kind).is_ok();
                 prop_assert_eq!(verdict, board.order(verb, step), "{:?} of step {}", verb, step);
                 if verdict {
                     let subtask = names_one.then(|| id(step).get());

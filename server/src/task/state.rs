@@ -1,24 +1,33 @@
-//! The state of a task: a pure fold of its log, and the one function that says what comes next.
+//! The state of a task: a pure fold of its log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use belay_proto::{Reason, SubtaskId};
+use belay_proto::{HostId, Reason, SubtaskId};
 use jiff::Timestamp;
 
-use super::{Attempt, Before, Event, Operation, Step, TaskStatus, Verb};
+use super::{Attempt, Before, Event, Operation, TaskStatus, Verb};
 
 /// Where a task stands.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct State {
-    steps: BTreeMap<i64, StepState>,
-    mode: Mode,
-    before: Option<Before>,
+    pub(super) steps: BTreeMap<i64, StepState>,
+    pub(super) mode: Mode,
+    /// Why nothing begins, where it was paused.
+    pub(super) paused: Option<String>,
+    /// How many waves somebody approved, beside the first.
+    pub(super) approved: usize,
+    /// How many waves were healthy for as long as they had to be.
+    pub(super) healthy: usize,
+    /// The places of hosts that are left alone.
+    pub(super) skipped: BTreeSet<usize>,
+    /// By the host's number.
+    before: BTreeMap<i64, Before>,
     last_change: Option<Timestamp>,
 }
 
 /// What is being done with the task as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Mode {
+pub(super) enum Mode {
     #[default]
     Execute,
     Retry,
@@ -89,6 +98,8 @@ pub(crate) enum Kind {
 pub(crate) enum TaskState {
     /// It goes on.
     Running,
+    /// It begins nothing until a person says so. What had begun goes on.
+    Paused,
     /// It was cancelled, and what had begun has not ended yet.
     Canceling,
     /// What was done is being undone.
@@ -105,18 +116,6 @@ pub(crate) enum TaskState {
     Successful,
     /// All that was done is undone.
     RolledBack,
-}
-
-/// Something that is to run now, or goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Work {
-    pub(crate) step: SubtaskId,
-    /// Whether it is to be undone.
-    pub(crate) undo: bool,
-    /// The attempt, where it was under way already.
-    pub(crate) attempt: Option<Attempt>,
-    /// Whether it was told to end.
-    pub(crate) cancelled: bool,
 }
 
 impl State {
@@ -163,9 +162,14 @@ impl State {
                 }
                 return;
             }
-            Event::Noted { before } => {
-                self.before.get_or_insert_with(|| before.clone());
+            Event::Noted { before, host } => {
+                self.before.entry(*host).or_insert_with(|| before.clone());
                 return;
+            }
+            Event::Absent { lanes } => self.skipped.extend(lanes),
+            Event::Healthy { wave } => self.healthy = self.healthy.max(wave + 1),
+            Event::Paused { why } => {
+                self.paused.get_or_insert_with(|| why.clone());
             }
             Event::Succeeded { subtask, attempt, undo } => {
                 let cancelled = self.mode == Mode::Cancel;
@@ -196,22 +200,34 @@ impl State {
                 };
                 step.finish_time = Some(time);
             }
-            Event::Ordered { verb, subtask, by: _ } => self.order(*verb, *subtask, time),
+            Event::Ordered { verb, subtask, by } => self.order(*verb, *subtask, by, time),
         }
         self.last_change = Some(time);
     }
 
     /// Takes in what an operator ordered. Whether it may be is decided before it is in the log (`verb::check`).
-    fn order(&mut self, verb: Verb, subtask: Option<i64>, time: Timestamp) {
+    fn order(&mut self, verb: Verb, subtask: Option<i64>, by: &str, time: Timestamp) {
         match verb {
+            Verb::Pause => {
+                self.paused.get_or_insert_with(|| format!("paused by {by}"));
+            }
+            // Whoever resumes it has seen what was not healthy.
+            Verb::Resume(wave) => {
+                self.paused = None;
+                self.healthy = self.healthy.max(wave);
+            }
+            Verb::Approve(wave) => self.approved = self.approved.max(wave),
             Verb::Retry => {
                 if self.mode != Mode::Rollback {
                     self.mode = Mode::Retry;
                 }
+                // They may be back.
+                self.skipped.clear();
                 self.steps.values_mut().for_each(StepState::again);
             }
             Verb::Rollback => {
                 self.mode = Mode::Rollback;
+                self.paused = None;
                 for step in self.steps.values_mut() {
                     if let StepStatus::Successful | StepStatus::Failed { .. } = step.status {
                         step.operation = Operation::Rollback;
@@ -221,6 +237,7 @@ impl State {
             }
             Verb::Cancel => {
                 self.mode = Mode::Cancel;
+                self.paused = None;
                 self.steps.values_mut().for_each(StepState::cancel);
             }
             Verb::RetrySubtask | Verb::SkipSubtask => {
@@ -241,7 +258,12 @@ impl State {
         }
     }
 
-    fn may_begin(&self) -> bool {
+    /// The same, as it would be if nobody had paused it.
+    pub(super) fn as_resumed(&self) -> Self {
+        Self { paused: None, ..self.clone() }
+    }
+
+    pub(super) fn may_begin(&self) -> bool {
         matches!(self.mode, Mode::Execute | Mode::Retry)
     }
 
@@ -256,66 +278,13 @@ impl State {
         self.steps.get(&id.get()).cloned().unwrap_or_else(StepState::fresh)
     }
 
-    fn kind(&self, id: SubtaskId) -> Kind {
+    pub(super) fn kind(&self, id: SubtaskId) -> Kind {
         self.steps.get(&id.get()).map_or(Kind::Waiting, |step| step.status.kind())
     }
 
-    /// How the host was before the task ordered anything; `None` until it is about to.
-    pub(crate) fn before(&self) -> Option<&Before> {
-        self.before.as_ref()
-    }
-
-    /// Whether a step could run now, though it does not yet.
-    pub(crate) fn is_ready(&self, step: &Step) -> bool {
-        self.kind(step.id) == Kind::Waiting
-            && self.may_begin()
-            && step.upstreams.iter().all(|&upstream| self.kind(upstream) == Kind::Successful)
-    }
-
-    /// What runs or is to run now; nothing once the task has ended. After a failure no step begins but one that an
-    /// operator wants again; after a cancel none does. A step is undone when all steps after it are, or never began.
-    pub(crate) fn next(&self, steps: &[Step]) -> Vec<Work> {
-        let failed = steps.iter().any(|step| self.kind(step.id) == Kind::Failed);
-        let stuck = steps.iter().any(|step| self.kind(step.id) == Kind::UndoFailed);
-        let work = |step: &Step| {
-            let StepState { status, operation, .. } = self.step(step.id);
-            let (attempt, undo) = match status.attempt() {
-                Some(attempt) => (Some(attempt), attempt.undo),
-                None if self.is_ready(step) && (!failed || operation == Operation::Retry) => (None, false),
-                None if status.kind() == Kind::ToUndo && !stuck && self.nothing_stands_on(step) => {
-                    (None, true)
-                }
-                None => return None,
-            };
-            Some(Work { step: step.id, undo, attempt, cancelled: status.kind() == Kind::Canceling })
-        };
-        steps.iter().filter_map(work).collect()
-    }
-
-    fn nothing_stands_on(&self, step: &Step) -> bool {
-        step.downstreams.iter().all(|&id| matches!(self.kind(id), Kind::Waiting | Kind::Undone))
-    }
-
-    /// How the task stands.
-    pub(crate) fn standing(&self, steps: &[Step]) -> TaskState {
-        let goes_on = !self.next(steps).is_empty();
-        let any = |kind| steps.iter().any(|step| self.kind(step.id) == kind);
-        let all_done = steps.iter().all(|step| self.kind(step.id) == Kind::Successful);
-        match (self.mode, goes_on) {
-            (Mode::Execute | Mode::Retry, true) => TaskState::Running,
-            (Mode::Cancel, true) => TaskState::Canceling,
-            (Mode::Rollback, true) => TaskState::RollingBack,
-            (Mode::Rollback, false) if any(Kind::UndoFailed) => TaskState::RollbackStuck,
-            (Mode::Rollback, false) => TaskState::RolledBack,
-            // The cancel came too late.
-            (_, false) if all_done => TaskState::Successful,
-            (Mode::Cancel, false) => TaskState::Cancelled,
-            (Mode::Execute | Mode::Retry, false) => {
-                let gave_up =
-                    |step: &StepState| matches!(step.status, StepStatus::Failed { stuck: true, .. });
-                if self.steps.values().any(gave_up) { TaskState::Stuck } else { TaskState::Failed }
-            }
-        }
+    /// How a host was before the task ordered anything of it; `None` until it is about to.
+    pub(crate) fn before(&self, host: HostId) -> Option<&Before> {
+        self.before.get(&host.get()).or_else(|| self.before.get(&0))
     }
 
     /// What is being done with the task as a whole, or was done last.
@@ -326,11 +295,6 @@ impl State {
             Mode::Cancel => Operation::Cancel,
             Mode::Rollback => Operation::Rollback,
         }
-    }
-
-    /// Whether a step has begun that orders something from the agent.
-    pub(crate) fn has_ordered(&self, steps: &[Step]) -> bool {
-        steps.iter().any(|step| step.node.orders() && self.step(step.id).start_time.is_some())
     }
 
     /// How often in a row a step was resumed and crashed its runner: the most of all steps that are under way.
@@ -346,7 +310,7 @@ impl State {
 }
 
 impl StepState {
-    fn fresh() -> Self {
+    pub(super) fn fresh() -> Self {
         Self {
             status: StepStatus::Waiting,
             operation: Operation::Execute,
@@ -470,8 +434,9 @@ impl Kind {
 impl TaskState {
     /// Every one.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Running,
+        Self::Paused,
         Self::Canceling,
         Self::RollingBack,
         Self::Failed,
@@ -490,7 +455,7 @@ impl TaskState {
     /// The documented word.
     pub(crate) fn status(self) -> TaskStatus {
         match self {
-            Self::Running | Self::Canceling | Self::RollingBack => TaskStatus::Running,
+            Self::Running | Self::Paused | Self::Canceling | Self::RollingBack => TaskStatus::Running,
             Self::Failed | Self::Cancelled | Self::Stuck | Self::RollbackStuck => TaskStatus::Failed,
             Self::Successful | Self::RolledBack => TaskStatus::Successful,
         }
@@ -500,6 +465,7 @@ impl TaskState {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Running => "RUNNING",
+            Self::Paused => "PAUSED",
             Self::Canceling => "CANCELING",
             Self::RollingBack => "ROLLING_BACK",
             Self::Failed => "FAILED",
@@ -519,14 +485,15 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::task::Node;
+    use crate::task::next::Work;
+    use crate::task::{Graph, Node, Step, World};
 
     fn id(number: i64) -> SubtaskId {
         SubtaskId::try_from(number).expect("above 0")
     }
 
     /// The documented shape of a stop: 3 → 2 → 1.
-    fn chain() -> Vec<Step> {
+    fn chain() -> Graph {
         let step = |number: i64, node, upstreams: &[i64], downstreams: &[i64]| Step {
             id: id(number),
             node,
@@ -535,14 +502,18 @@ mod tests {
             class_name: String::new(),
             series_id: 0,
             timeout: Duration::from_secs(1),
+            lane: 0,
             upstreams: upstreams.iter().copied().map(id).collect(),
             downstreams: downstreams.iter().copied().map(id).collect(),
+            needs: Vec::new(),
+            carries: Vec::new(),
         };
-        vec![
+        let steps = vec![
             step(3, Node::PrepareStop, &[], &[2]),
             step(2, Node::StopAll, &[3], &[1]),
             step(1, Node::FinishStop, &[2], &[]),
-        ]
+        ];
+        Graph::new(steps, vec![HostId::try_from(20).expect("above 0")], None)
     }
 
     fn started(subtask: i64, attempt: i32) -> Event {
@@ -584,7 +555,7 @@ mod tests {
             let resume = if work.attempt.is_some() { "resume " } else { "run " };
             format!("{cancelled}{resume}{undo}{}", work.step)
         };
-        let told = match &state.next(&chain())[..] {
+        let told = match &state.outlook(&chain(), &World::default()).work[..] {
             [] => state.standing(&chain()).as_str().to_owned(),
             next => next.iter().map(work).collect::<Vec<_>>().join(", "),
         };

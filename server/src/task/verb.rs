@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{
-    Event, Node, Task,
+    Event, Task,
     executor::{agent_state_after, follow_up},
+    next::Lane,
     state::{Kind, TaskState},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     app::App,
     error::Error,
     fail_point::fail_point,
-    store::{AuditEntry, Change, StoreError},
+    store::{AuditEntry, Draft, StoreError},
 };
 
 /// What is ordered of a task. The word is in the database: it is never renamed.
@@ -36,6 +37,12 @@ pub(crate) enum Verb {
     SkipSubtask,
     /// End one running step; it has failed then.
     CancelSubtask,
+    /// Begin nothing until it is resumed.
+    Pause,
+    /// Go on with what was paused. Of a batch, waves up to this one, from 0, need not be seen healthy any more.
+    Resume(usize),
+    /// Let a wave begin, from 0, and those before it.
+    Approve(usize),
 }
 
 /// Why a verb is refused.
@@ -49,6 +56,10 @@ pub(crate) enum Refused {
     Subtask,
     /// The step is in a state in which it can not be skipped.
     Skip,
+    /// Nobody paused the task.
+    NotPaused,
+    /// No wave waits to be approved, or another one than was named.
+    NoApproval,
 }
 
 /// Whether a verb may be applied. This is the whole table: nothing else decides about it.
@@ -67,17 +78,38 @@ pub(crate) fn check(
     match verb {
         Verb::Retry => match task {
             T::Failed | T::Cancelled | T::Stuck | T::RollbackStuck => Ok(()),
-            T::Running | T::Canceling | T::RollingBack | T::Successful | T::RolledBack => Err(Refused::Task),
+            T::Running | T::Paused | T::Canceling | T::RollingBack | T::Successful | T::RolledBack => {
+                Err(Refused::Task)
+            }
         },
         Verb::Rollback => match task {
             T::Failed | T::Cancelled | T::Stuck if prohibit_rollback => Err(Refused::Prohibited),
             T::Failed | T::Cancelled | T::Stuck => Ok(()),
-            T::Running | T::Canceling | T::RollingBack | T::RollbackStuck | T::Successful | T::RolledBack => {
-                Err(Refused::Task)
-            }
+            T::Running
+            | T::Paused
+            | T::Canceling
+            | T::RollingBack
+            | T::RollbackStuck
+            | T::Successful
+            | T::RolledBack => Err(Refused::Task),
+        },
+        Verb::Pause | Verb::Resume(_) | Verb::Approve(_) => match (verb, task) {
+            (_, T::Running) | (Verb::Resume(_) | Verb::Approve(_), T::Paused) => Ok(()),
+            (
+                _,
+                T::Paused
+                | T::Canceling
+                | T::RollingBack
+                | T::Failed
+                | T::Cancelled
+                | T::Stuck
+                | T::RollbackStuck
+                | T::Successful
+                | T::RolledBack,
+            ) => Err(Refused::Task),
         },
         Verb::Cancel => match task {
-            T::Running => Ok(()),
+            T::Running | T::Paused => Ok(()),
             T::Canceling
             | T::RollingBack
             | T::Failed
@@ -89,7 +121,7 @@ pub(crate) fn check(
         },
         Verb::RetrySubtask | Verb::SkipSubtask => {
             let failed = match task {
-                T::Running | T::Failed | T::Cancelled | T::Stuck => Kind::Failed,
+                T::Running | T::Paused | T::Failed | T::Cancelled | T::Stuck => Kind::Failed,
                 T::RollingBack | T::RollbackStuck => Kind::UndoFailed,
                 T::Canceling | T::Successful | T::RolledBack => return Err(Refused::Task),
             };
@@ -100,8 +132,8 @@ pub(crate) fn check(
             }
         }
         Verb::CancelSubtask => match task {
-            T::Running if step == Some(Kind::Running) => Ok(()),
-            T::Running => Err(Refused::Subtask),
+            T::Running | T::Paused if step == Some(Kind::Running) => Ok(()),
+            T::Running | T::Paused => Err(Refused::Subtask),
             T::Canceling
             | T::RollingBack
             | T::Failed
@@ -154,21 +186,25 @@ async fn accept(app: &Arc<App>, caller: &Caller, order: TaskOrder, verb: Verb) -
     };
     fail_point(|| format!("verb.{}.before", verb.as_str()));
     let by = caller.user.name.clone();
-    let entry = audit.clone();
-    let decide = |task: &Task| decide(task, verb, subtask, by, entry);
-    let appended = match app.store.append(&mut task, None, audit.time, decide).await {
+    let (now, entry) = (audit.time, audit.clone());
+    let decide = |task: &Task, draft: &mut Draft| {
+        decide(task, draft, verb, subtask, &by)?;
+        draft.audit = Some(entry.clone());
+        Ok(())
+    };
+    let appended = match app.store.append(&mut task, None, now, decide).await {
         Ok(Ok(appended)) => appended,
         Ok(Err(refusal)) => return Err(app.refused(audit, refusal).await),
-        Err(StoreError::Held(holder)) => {
-            let held = Error::HostHeld { host: task.host, task: holder, forced: None };
+        Err(StoreError::Held { host, task: holder }) => {
+            let held = Error::HostHeld { host, task: holder, forced: None };
             return Err(app.refused(audit, held).await);
         }
         Err(error) => return Err(Error::Store(error)),
     };
     fail_point(|| format!("verb.{}.after", verb.as_str()));
-    info!(host = %task.host, task = %task.id, verb = verb.as_str(), "Order to a task accepted.");
+    info!(task = %task.id, verb = verb.as_str(), "Order to a task accepted.");
     if let Some(appended) = appended {
-        follow_up(app, &task, appended, audit.time);
+        follow_up(app, &task, &appended, now);
     }
     app.run(&task);
     Ok(task)
@@ -177,26 +213,50 @@ async fn accept(app: &Arc<App>, caller: &Caller, order: TaskOrder, verb: Verb) -
 /// What a verb changes, or why it may not.
 fn decide(
     task: &Task,
+    draft: &mut Draft,
     verb: Verb,
     subtask: Option<SubtaskId>,
-    by: String,
-    audit: AuditEntry,
-) -> Result<Option<Change>, Error> {
+    by: &str,
+) -> Result<(), Error> {
     let step = match subtask {
         None => None,
         Some(id) => Some(task.step(id).ok_or(Error::SubtaskUnknown { task: task.id, subtask: id })?),
     };
     let kind = step.map(|step| task.state.step(step.id).status.kind());
     let standing = task.standing();
-    check(verb, standing, task.prohibit_rollback, kind).map_err(|refused| {
+    let allowed = check(verb, standing, task.prohibit_rollback, kind).and_then(|()| numbered(task, verb));
+    let verb = allowed.map_err(|refused| {
         Error::VerbRefused(refusal(refused, verb, task.id, standing, subtask.zip(kind)))
     })?;
     let skipped = step.filter(|_| verb == Verb::SkipSubtask && kind == Some(Kind::Failed));
-    Ok(Some(Change {
-        events: vec![Event::Ordered { verb, subtask: subtask.map(SubtaskId::get), by }],
-        agent_state: skipped.map(|step| step.node).and_then(|node: Node| agent_state_after(node, false)),
-        audit: Some(audit),
-    }))
+    if let Some((step, host)) = skipped.and_then(|step| Some((step, task.host_of(step)?))) {
+        draft.agent_states.extend(agent_state_after(step.node, false).map(|state| (host, state)));
+    }
+    draft.add(Event::Ordered { verb, subtask: subtask.map(SubtaskId::get), by: by.to_owned() });
+    Ok(())
+}
+
+/// A verb that is about a wave, with the number of the one that it is about now.
+fn numbered(task: &Task, verb: Verb) -> Result<Verb, Refused> {
+    let graph = &task.graph;
+    let wave = || {
+        let batch = graph.batch.as_ref()?;
+        let lanes: Vec<Lane> = (0..graph.lanes.len()).map(|lane| task.state.lane(graph, lane)).collect();
+        Some((batch, task.state.current_wave(batch, &lanes)?))
+    };
+    match verb {
+        Verb::Resume(_) if !task.state.is_paused() => Err(Refused::NotPaused),
+        Verb::Resume(_) => Ok(Verb::Resume(wave().map_or(0, |(_, wave)| wave))),
+        Verb::Approve(named) => match wave() {
+            Some((batch, wave))
+                if task.state.needs_approval(batch, wave) && (named == 0 || named == wave) =>
+            {
+                Ok(Verb::Approve(wave))
+            }
+            _ => Err(Refused::NoApproval),
+        },
+        verb => Ok(verb),
+    }
 }
 
 /// What a caller is told whose order is refused.
@@ -209,6 +269,10 @@ fn refusal(
 ) -> Problem {
     let (done, stands) = (verb.done(), standing.as_str());
     let (reason, message) = match (refused, subtask) {
+        (Refused::NotPaused, _) => (Reason::TaskWrongState, format!("task {task} is not paused")),
+        (Refused::NoApproval, _) => {
+            (Reason::TaskWrongState, format!("task {task} has no such wave that waits to be approved"))
+        }
         (Refused::Prohibited, _) => (Reason::RollbackProhibited, format!("task {task} has no way back")),
         (Refused::Subtask | Refused::Skip, Some((id, kind))) => {
             let reason =
@@ -231,6 +295,10 @@ fn next_step(task: TaskId, standing: TaskState) -> String {
     match standing {
         TaskState::Running => format!(
             "wait for it with `belay task watch {task}`, or cancel it first with `belay task cancel {task}`"
+        ),
+        TaskState::Paused => format!(
+            "see what it waits for with `belay task get {task}`; `belay task resume {task}` goes on, `belay task approve \
+             {task}` lets the next wave begin, `belay task cancel {task}` ends it"
         ),
         TaskState::Canceling | TaskState::RollingBack => {
             format!("wait for it with `belay task watch {task}`")
@@ -261,13 +329,16 @@ pub(crate) fn target(task: TaskId, subtask: Option<SubtaskId>) -> String {
 impl Verb {
     /// Every verb.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Retry,
         Self::Rollback,
         Self::Cancel,
         Self::RetrySubtask,
         Self::SkipSubtask,
         Self::CancelSubtask,
+        Self::Pause,
+        Self::Resume(0),
+        Self::Approve(0),
     ];
 
     /// The RPC's name.
@@ -279,6 +350,9 @@ impl Verb {
             Self::RetrySubtask => "RetrySubtask",
             Self::SkipSubtask => "SkipSubtask",
             Self::CancelSubtask => "CancelSubtask",
+            Self::Pause => "PauseTask",
+            Self::Resume(_) => "ResumeTask",
+            Self::Approve(_) => "ApproveWave",
         }
     }
 
@@ -289,6 +363,9 @@ impl Verb {
             Self::Rollback => "rollback",
             Self::Cancel | Self::CancelSubtask => "cancel",
             Self::SkipSubtask => "skip",
+            Self::Pause => "pause",
+            Self::Resume(_) => "resume",
+            Self::Approve(_) => "approve",
         }
     }
 
@@ -299,6 +376,9 @@ impl Verb {
             Self::Rollback => "rolled back",
             Self::Cancel | Self::CancelSubtask => "cancelled",
             Self::SkipSubtask => "skipped",
+            Self::Pause => "paused",
+            Self::Resume(_) => "resumed",
+            Self::Approve(_) => "approved",
         }
     }
 }
@@ -347,6 +427,12 @@ mod tests {
                 (Verb::Rollback, T::Cancelled),
                 (Verb::Rollback, T::Stuck),
                 (Verb::Cancel, T::Running),
+                (Verb::Cancel, T::Paused),
+                (Verb::Pause, T::Running),
+                (Verb::Resume(0), T::Running),
+                (Verb::Resume(0), T::Paused),
+                (Verb::Approve(0), T::Running),
+                (Verb::Approve(0), T::Paused),
             ]
         );
         let single: Vec<_> =
@@ -354,6 +440,7 @@ mod tests {
         let again = |verb| {
             [
                 (verb, T::Running, K::Failed),
+                (verb, T::Paused, K::Failed),
                 (verb, T::RollingBack, K::UndoFailed),
                 (verb, T::Failed, K::Failed),
                 (verb, T::Cancelled, K::Failed),
@@ -363,6 +450,7 @@ mod tests {
         };
         let mut expected = [again(Verb::RetrySubtask), again(Verb::SkipSubtask)].concat();
         expected.push((Verb::CancelSubtask, T::Running, K::Running));
+        expected.push((Verb::CancelSubtask, T::Paused, K::Running));
         assert_eq!(single, expected);
     }
 
