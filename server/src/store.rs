@@ -21,7 +21,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 
 pub(crate) use {
     audit::{AuditEntry, AuditRow},
-    hosts::Declared,
+    hosts::{Declared, HostChange},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
     tasks::{Appended, Change, Claim, NewTask},

@@ -7,7 +7,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs)]
+        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs), Box::new(HostLabels)]
     }
 }
 
@@ -81,6 +81,26 @@ impl MigrationTrait for TaskVerbs {
         }
         // An order of a task that was never answered is looked for by its task.
         manager.create_index(index("operations", &["task_id"])).await
+    }
+}
+
+/// What hosts are selected by, and which are in maintenance. None of it is known of hosts from before.
+struct HostLabels;
+
+impl MigrationName for HostLabels {
+    fn name(&self) -> &str {
+        "m0007_host_labels"
+    }
+}
+
+#[async_trait::async_trait]
+#[allow(elided_lifetimes_in_paths)] // as above
+impl MigrationTrait for HostLabels {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for name in ["labels", "operator_labels", "maintenance"] {
+            manager.alter_table(Table::alter().table("hosts").add_column(maybe_text(name)).take()).await?;
+        }
+        Ok(())
     }
 }
 
