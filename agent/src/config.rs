@@ -10,12 +10,14 @@ mod read;
 mod stop;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
+use belay_proto::check_labels;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
@@ -59,6 +61,9 @@ pub struct Config {
     /// Whether cgroups are used. Default: `auto`, where one can be written.
     #[serde(default)]
     pub cgroup: CgroupUse,
+    /// What the host is to be selected by, as in `zone = "z1"`. What operators say at the server weighs more.
+    #[serde(default, deserialize_with = "read::labels")]
+    pub labels: BTreeMap<String, String>,
     /// The processes of this host.
     #[serde(default, rename = "process")]
     pub processes: Vec<ProcessConfig>,
@@ -158,6 +163,7 @@ impl Config {
             fleet_token: None,
             allow_plaintext: false,
             cgroup: CgroupUse::default(),
+            labels: BTreeMap::new(),
             processes: Vec::new(),
             file: None,
         }
@@ -168,6 +174,8 @@ impl Config {
         if self.name.is_empty() {
             return Err(wrong("name", "it is empty; give the host a name"));
         }
+        check_labels(self.labels.iter().map(|(key, value)| (&key[..], &value[..])))
+            .map_err(|fault| wrong("labels", fault.to_string()))?;
         order::check(&self.processes)
             .map_err(|fault| wrong(format!("process {}", fault.alias), fault.what))?;
         self.check_server()?;

@@ -206,6 +206,7 @@ async fn run_within(
             log_home: config.log_folder().display().to_string(),
             tracker: tracked.to_owned(),
             tracker_reason: untracked_why,
+            labels: config.labels.clone().into_iter().collect(),
             ..report::describe_host()
         },
     };

@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// Run the REST gateway of a server.
     #[command(after_help = "Example:\n  belay gateway --config /etc/belay/gateway.toml")]
     Gateway(service::Args),
-    /// See hosts.
+    /// See hosts, label them, and leave them out of orders to many while they are maintained.
     #[command(subcommand)]
     Host(host::Command),
     /// See, stop, start and restart single processes.
@@ -167,6 +167,11 @@ mod tests {
         check("belay task rollback 7 --no-wait", true);
         check("belay task cancel 7", true);
         check("belay agent restart --host web", true);
+        check("belay host list --select zone=z1,!retired", true);
+        check("belay host get web-1", true);
+        check("belay host label web-1 zone=z1 role-", true);
+        check("belay host maintenance web-1 --on --reason disk --until 2h", true);
+        check("belay host maintenance web-1 --off", true);
         check("belay log obstat2", true);
         check("belay log -f -n 10 web-1 obstat2", true);
         check("belay log web-1 obstat2 --offset 7 --file /x", true);
@@ -184,6 +189,12 @@ mod tests {
         check("belay task get abc", false);
         check("belay task skip 7", false);
         check("belay task rollback 7 9", false);
+        check("belay host label web-1", false);
+        check("belay host label web-1 zone", false);
+        check("belay host maintenance web-1", false);
+        check("belay host maintenance web-1 --on", false);
+        check("belay host maintenance web-1 --on --off --reason disk", false);
+        check("belay host maintenance web-1 --off --until 2h", false);
         check("belay log", false);
         check("belay log -n 1 --offset 1 obstat2", false);
         check("belay task list --limit 0", false);

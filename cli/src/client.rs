@@ -189,6 +189,9 @@ macro_rules! calls {
 
 calls! {
     QUICK HostServiceClient::list_hosts(ListHostsRequest) -> ListHostsResponse;
+    QUICK HostServiceClient::get_host(GetHostRequest) -> GetHostResponse;
+    QUICK HostServiceClient::update_host_labels(UpdateHostLabelsRequest) -> UpdateHostLabelsResponse;
+    QUICK HostServiceClient::set_host_maintenance(SetHostMaintenanceRequest) -> SetHostMaintenanceResponse;
     QUICK HostAgentServiceClient::get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
     QUICK HostAgentServiceClient::stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
     QUICK HostAgentServiceClient::start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;

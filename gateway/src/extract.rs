@@ -5,7 +5,9 @@ mod body;
 mod path;
 mod query;
 
-pub(crate) use body::{CreateTokenBody, CreateUserBody, Json, OrderBody, PasswordBody, StopBody};
+pub(crate) use body::{
+    CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody, OrderBody, PasswordBody, StopBody,
+};
 pub(crate) use path::{HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
 pub(crate) use query::Query;
 

@@ -2,12 +2,14 @@
 //!
 //! Keys are in alphabetical order. Process, agent and host objects print `null` for what is not there; task and subtask
 //! objects leave it out. Times carry the offset of the zone that is passed in. Nothing of ours is added to a documented
-//! object: what OCP has no field for is in [`AgentProcessDetail`], [`User`] and [`AuditRecord`], which are our own.
+//! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`User`] and [`AuditRecord`], which are our
+//! own.
 
 mod agent;
 mod audit;
 mod detail;
 mod host;
+mod host_detail;
 mod page;
 mod process;
 mod task;
@@ -20,6 +22,7 @@ pub use agent::HostAgent;
 pub use audit::AuditRecord;
 pub use detail::{AgentProcessDetail, ExitReport, Leftover, Rung};
 pub use host::{Host, HostService};
+pub use host_detail::{HostDetail, HostMaintenance};
 pub use page::{Listed, Page, Paged};
 pub use process::AgentProcess;
 pub use task::{Context, Creator, StringMap, Subtask, TaskInstance, WrappedSubtask, WrappedTaskInstance};

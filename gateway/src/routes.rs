@@ -61,6 +61,8 @@ fn table() -> Vec<Route> {
     vec![
         get("/compute/hosts", hosts::list),
         get("/compute/hosts/{hostId}", hosts::get),
+        post("/compute/hosts/{hostId}/labels", hosts::update_labels),
+        post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance),
         get("/compute/hosts/{hostId}/agent", agent::get),
         post("/compute/hosts/{hostId}/agent/stop", agent::stop),
         post("/compute/hosts/{hostId}/agent/start", agent::start),

@@ -29,10 +29,12 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 mod exit;
 mod ids;
+mod label;
 mod problem;
 mod trace;
 
 pub use exit::Exit;
 pub use ids::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, UserId};
+pub use label::{InvalidLabel, MOST_LABELS, check_label_key, check_label_value, check_labels};
 pub use problem::{DOMAIN, Problem, Reason};
 pub use trace::Trace;

@@ -8,9 +8,9 @@ mod outward;
 
 pub(crate) use {
     inward::{
-        Operation, OperationState, Page, Report, approved_wave, host_id, host_order, log_to_read, observed,
-        page, process_id, process_order, report, role, stop_mode, subtask_id, subtask_order, task_filter,
-        task_id, task_order,
+        Operation, OperationState, Page, Report, approved_wave, host_id, host_order, label_order,
+        log_to_read, maintenance_order, observed, page, process_id, process_order, report, role, selector,
+        stop_mode, subtask_id, subtask_order, task_filter, task_id, task_order,
     },
     outward::{
         agent_to_wire, audit_to_wire, host_to_wire, log_to_wire, page_to_wire, piece_to_wire,

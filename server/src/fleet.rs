@@ -4,13 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
 use belay_proto::{HostId, ProcessId, TaskId};
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,7 +18,10 @@ use crate::{
     clones::{Agent, Clones, Twin},
     error::Error,
     host::{AgentState, Facts, Host},
+    labels::{Labels, effective},
+    maintenance::Maintenance,
     process::{Observed, Process},
+    selector::Selector,
 };
 
 /// A host whose agent was silent for this many heartbeats is offline.
@@ -34,11 +37,15 @@ pub(crate) struct Fleet {
     silence: Duration,
     /// Woken when an agent connects, and when what is known of its copies changes.
     connected: Notify,
+    /// Held while an operator changes the record of a host, from the database to memory.
+    operators: Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Entry {
     host: Host,
+    /// What the host is selected by: made when its parts change, for it is looked at more often than that.
+    labels: Arc<Labels>,
     processes: BTreeMap<ProcessId, Process>,
     task: Option<TaskId>,
     link: Option<Link>,
@@ -66,7 +73,10 @@ struct Link {
 /// A host as it is now.
 #[derive(Debug, Clone)]
 pub(crate) struct HostView {
+    /// Its maintenance is there only while it is in force.
     pub(crate) host: Host,
+    /// What it is selected by: what its agent says, and over that what operators say.
+    pub(crate) labels: Arc<Labels>,
     pub(crate) task: Option<TaskId>,
     /// Whether its agent reports.
     pub(crate) online: bool,
@@ -111,12 +121,20 @@ impl Fleet {
             patience,
             silence,
             connected: Notify::new(),
+            operators: Mutex::new(()),
         }
     }
 
     /// Every host, by rising id.
     pub(crate) fn hosts(&self) -> Vec<HostView> {
         self.read().values().map(|entry| entry.view(self.patience)).collect()
+    }
+
+    /// The hosts that a selector means, by rising id, those in maintenance too.
+    pub(crate) fn select(&self, selector: &Selector) -> Vec<HostView> {
+        let hosts = self.read();
+        let meant = hosts.values().filter(|entry| selector.matches(&entry.labels));
+        meant.map(|entry| entry.view(self.patience)).collect()
     }
 
     /// One host.
@@ -272,9 +290,11 @@ impl Fleet {
             entry.processes.insert(process.id, process);
         }
         entry.link = Some(Link::new(host.facts.incarnation.clone(), at, stream));
-        // What the agent is meant to do was not the report's to say: keep what tasks have set meanwhile.
-        let agent_state = entry.host.agent_state;
-        entry.host = Host { agent_state, ..host };
+        // What tasks and operators say was not the report's to say: keep what they have set meanwhile.
+        let (agent_state, maintenance) = (entry.host.agent_state, entry.host.maintenance.take());
+        let operator_labels = std::mem::take(&mut entry.host.operator_labels);
+        entry.host = Host { agent_state, operator_labels, maintenance, ..host };
+        entry.label();
         drop(hosts);
         self.connected.notify_waiters();
     }
@@ -340,6 +360,29 @@ impl Fleet {
         }
     }
 
+    /// One operator at a time changes what is recorded of hosts: wait for it before the database is asked, and hold it until
+    /// memory is told.
+    pub(crate) async fn turn_of_operators(&self) -> MutexGuard<'_, ()> {
+        self.operators.lock().await
+    }
+
+    /// What an operator has made durable of the labels of a host.
+    pub(crate) fn set_operator_labels(&self, host: HostId, labels: Labels, now: Timestamp) {
+        if let Some(entry) = self.write().get_mut(&host) {
+            entry.host.operator_labels = labels;
+            entry.host.update_time = now;
+            entry.label();
+        }
+    }
+
+    /// What an operator has made durable of the maintenance of a host.
+    pub(crate) fn set_maintenance(&self, host: HostId, maintenance: Option<Maintenance>, now: Timestamp) {
+        if let Some(entry) = self.write().get_mut(&host) {
+            entry.host.maintenance = maintenance;
+            entry.host.update_time = now;
+        }
+    }
+
     /// Which open task holds a host.
     pub(crate) fn set_task(&self, host: HostId, task: Option<TaskId>) {
         if let Some(entry) = self.write().get_mut(&host) {
@@ -380,6 +423,7 @@ impl Link {
 impl Entry {
     fn new(host: Host, before: Option<Agent>, silence: Duration) -> Self {
         Self {
+            labels: Arc::new(effective(&host.facts.labels, &host.operator_labels)),
             host,
             processes: BTreeMap::new(),
             task: None,
@@ -390,6 +434,11 @@ impl Entry {
             told_of_clones: false,
             unsaved: BTreeSet::new(),
         }
+    }
+
+    /// Puts together what the host is selected by.
+    fn label(&mut self) {
+        self.labels = Arc::new(effective(&self.host.facts.labels, &self.host.operator_labels));
     }
 
     fn end_beside(&mut self, which: impl Fn(&Link) -> bool) {
@@ -421,8 +470,11 @@ impl Entry {
 
     fn view(&self, patience: Duration) -> HostView {
         let report_age = self.link.as_ref().map(|link| link.last_report.elapsed());
+        let mut host = self.host.clone();
+        host.maintenance = host.maintenance.filter(|maintenance| maintenance.is_in_force(Timestamp::now()));
         HostView {
-            host: self.host.clone(),
+            host,
+            labels: self.labels.clone(),
             task: self.task,
             online: report_age.is_some_and(|age| age <= patience),
             report_age,
@@ -445,6 +497,11 @@ impl Entry {
 }
 
 impl HostView {
+    /// Its maintenance, while it is in force: orders to many hosts leave it out then.
+    pub(crate) fn maintenance(&self) -> Option<&Maintenance> {
+        self.host.maintenance.as_ref()
+    }
+
     /// How long the agent has been silent, by its open stream or by what an earlier server wrote down.
     pub(crate) fn silence(&self) -> Option<Duration> {
         self.report_age.or_else(|| {
@@ -453,3 +510,6 @@ impl HostView {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

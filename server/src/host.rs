@@ -3,6 +3,8 @@
 use belay_proto::HostId;
 use jiff::Timestamp;
 
+use crate::{labels::Labels, maintenance::Maintenance};
+
 /// What is known of one host.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
@@ -10,6 +12,10 @@ pub(crate) struct Host {
     pub(crate) facts: Facts,
     /// What operators and tasks want of the agent; whether it can be reached is another question.
     pub(crate) agent_state: AgentState,
+    /// Labels that operators set. They lie over those of the agent.
+    pub(crate) operator_labels: Labels,
+    /// The maintenance that was ordered last, unless it was ended. What is shown of a host has it only while it is in force.
+    pub(crate) maintenance: Option<Maintenance>,
     pub(crate) last_report_time: Option<Timestamp>,
     pub(crate) create_time: Timestamp,
     pub(crate) update_time: Timestamp,
@@ -35,6 +41,8 @@ pub(crate) struct Facts {
     /// How it keeps track of processes: `cgroup`, or `walk` with why that is so.
     pub(crate) tracker: String,
     pub(crate) tracker_reason: String,
+    /// What the agent is configured to say of its host.
+    pub(crate) labels: Labels,
 }
 
 impl Facts {
@@ -81,6 +89,11 @@ impl AgentState {
     }
 }
 
+/// How a host is named in targets, logs and the audit trail.
+pub(crate) fn target(host: HostId) -> String {
+    format!("hosts/{host}")
+}
+
 /// How the agent of a host is named in targets, logs and the audit trail.
 pub(crate) fn agent_target(host: HostId) -> String {
     format!("hosts/{host}/agent")
@@ -106,6 +119,7 @@ mod tests {
             log_home: String::new(),
             tracker: String::new(),
             tracker_reason: String::new(),
+            labels: Labels::new(),
         };
         assert_eq!(facts("10.0.0.5:9441").inner_ip_address(), "10.0.0.5");
         assert_eq!(facts("[::1]:9441").inner_ip_address(), "::1");

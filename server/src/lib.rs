@@ -14,12 +14,15 @@ mod error; // the domain error, and the one table from it to what a caller is to
 mod fail_point; // where tests end the program
 mod fleet; // what is known of the fleet, in memory
 mod host; // a host: record and states
+mod labels; // what hosts are selected by, and how operators say it
 mod local; // what people ordered on the hosts themselves
+mod maintenance; // hosts that are left out of orders to many
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
 mod read_log; // reading the log of a process
 mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
+mod selector; // which hosts are meant, by their labels
 mod server;
 mod start; // the whole Start workflow
 mod stop; // the whole Stop workflow

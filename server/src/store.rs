@@ -23,7 +23,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 pub(crate) use {
     append::{Appended, Claim, Draft},
     audit::{AuditEntry, AuditRow},
-    hosts::Declared,
+    hosts::{Declared, HostChange},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
     tasks::NewTask,

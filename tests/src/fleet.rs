@@ -28,6 +28,7 @@ pub struct HostSetup {
     mistaken: bool,
     copied: bool,
     installed: Option<PathBuf>,
+    labels: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +70,7 @@ impl HostSetup {
             mistaken: false,
             copied: false,
             installed: None,
+            labels: "",
         }
     }
 
@@ -126,6 +128,13 @@ impl HostSetup {
     #[must_use]
     pub fn without_cgroup(mut self) -> Self {
         self.cgroup = "off";
+        self
+    }
+
+    /// Its agent says these labels of it, as in `zone = "z1", role = "db"`.
+    #[must_use]
+    pub fn labels(mut self, labels: &'static str) -> Self {
+        self.labels = labels;
         self
     }
 
@@ -270,11 +279,13 @@ impl Fleet {
 
         let mut config = format!(
             "name = {name:?}\nlisten = \"{listen}\"\nadvertise = \"{advertise}\"\n\
-             server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n",
+             server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n\
+             labels = {{ {} }}\n",
             self.address,
             at("-state"),
             self.folder.path().join("server/fleet.token"),
             setup.cgroup,
+            setup.labels,
         );
         let mut ledgers = BTreeMap::new();
         for Declared { alias, program, operable, grace, kill } in &setup.processes {
@@ -412,6 +423,17 @@ impl Fleet {
     /// The REST path of the agent of a host.
     pub async fn agent_path(&self, host: usize) -> String {
         format!("/api/v2/compute/hosts/{}/agent", self.host_id(host).await)
+    }
+
+    /// Waits until the host with this id is shown with this `status`.
+    pub async fn wait_for_status(&self, host_id: i64, status: &str) {
+        let path = format!("/api/v2/compute/hosts/{host_id}");
+        let client = self.admin();
+        wait_for("the host's status", async || {
+            let shown = client.get(&path).await;
+            if shown.data()["status"] == status { Ok(()) } else { Err(shown.json) }
+        })
+        .await;
     }
 
     /// The REST path of a process.

@@ -133,6 +133,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         fleet_token: _,
         allow_plaintext,
         cgroup,
+        labels,
         processes: _,
         file: _,
     } = new;
@@ -146,6 +147,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         ("fleet_token_file", *fleet_token_file != old.fleet_token_file),
         ("allow_plaintext", *allow_plaintext != old.allow_plaintext),
         ("cgroup", *cgroup != old.cgroup),
+        ("labels", *labels != old.labels),
     ])
 }
 
@@ -202,6 +204,7 @@ mod tests {
             "agent: listen; agent: server",
         );
         check(|old| old.replace("host-1", "host-2"), "agent: name");
+        check(with("[labels]\nzone = \"z1\""), "agent: labels");
     }
 
     #[test]

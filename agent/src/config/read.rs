@@ -1,7 +1,8 @@
 //! How single values are read. A value that makes no sense is refused where it stands, with what to write instead.
 
-use std::{fmt, marker::PhantomData, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, path::PathBuf, str::FromStr, time::Duration};
 
+use belay_proto::check_labels;
 use bytesize::ByteSize;
 use serde::{
     Deserialize, Deserializer,
@@ -93,6 +94,18 @@ pub(super) fn words<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D
     #[derive(Deserialize)]
     struct Word(#[serde(deserialize_with = "word")] String);
     list("a list, as in [\"-p\", \"80\"]", |Word(word)| word, from)
+}
+
+/// Reads labels.
+pub(super) fn labels<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Word(#[serde(deserialize_with = "word")] String);
+    let labels = BTreeMap::<String, Word>::deserialize(from)?;
+    let labels: BTreeMap<_, _> = labels.into_iter().map(|(key, Word(value))| (key, value)).collect();
+    match check_labels(labels.iter().map(|(key, value)| (&key[..], &value[..]))) {
+        Ok(()) => Ok(labels),
+        Err(fault) => Err(D::Error::custom(fault)),
+    }
 }
 
 /// Reads exit codes.

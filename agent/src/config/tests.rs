@@ -52,6 +52,15 @@ fn signals(stop: &StopConfig) -> Vec<(String, u64)> {
 }
 
 #[test]
+fn labels_that_no_host_can_have_are_refused() {
+    check_refused("name = \"h\"\n[labels]\nzone = \"a b\"", &["line 2", "the value `a b` is not"]);
+    check_refused("[labels]\n\"-zone\" = \"z1\"", &["the key `-zone` is not"]);
+    check_refused("[labels]\nrack = 7", &["in quotes, as in \"7\""]);
+    let config = Config { labels: [("a b".into(), String::new())].into(), ..Config::with_state("/x") };
+    assert!(Chain(&config.validate().unwrap_err()).to_string().contains("`labels`: the key `a b`"));
+}
+
+#[test]
 fn reads_every_setting() {
     let config = Config::parse(
         r#"
@@ -64,6 +73,7 @@ fn reads_every_setting() {
         fleet_token_file = "/tmp/token"
         allow_plaintext = true
         cgroup = "off"
+        labels = { zone = "z1", "example.com/role" = "" }
         [[process]]
         alias = "db"
         command = "/bin/sleep"
@@ -110,6 +120,10 @@ fn reads_every_setting() {
     assert_eq!(config.fleet_token_file.as_deref(), Some(Path::new("/tmp/token")));
     assert!(config.allow_plaintext);
     assert_eq!(config.cgroup, CgroupUse::Off);
+    assert_eq!(
+        config.labels,
+        [("example.com/role", ""), ("zone", "z1")].map(|(key, value)| (key.into(), value.into())).into()
+    );
     let alias = |name: &str| Alias::try_from(name.to_owned()).unwrap();
     assert!(!config.processes[0].operable);
     let expected = ProcessConfig {

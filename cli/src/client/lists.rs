@@ -14,9 +14,15 @@ const PAGE: i32 = 2000;
 impl Client {
     /// Every host, by rising id.
     pub(crate) async fn hosts(&self) -> Result<Vec<Host>, Failure> {
+        self.selected_hosts(None).await
+    }
+
+    /// The hosts that a selector means, by rising id; every host where there is none.
+    pub(crate) async fn selected_hosts(&self, selector: Option<String>) -> Result<Vec<Host>, Failure> {
         let mut hosts = Vec::new();
         for page in 1.. {
-            let answer = self.list_hosts(ListHostsRequest { page, size: PAGE }).await?;
+            let request = ListHostsRequest { page, size: PAGE, selector: selector.clone() };
+            let answer = self.list_hosts(request).await?;
             hosts.extend(answer.hosts);
             if is_last(page, answer.page) {
                 break;

@@ -1,40 +1,191 @@
 //! `belay host`.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use belay_gateway::json;
-use belay_proto::v1::{AgentClone, Host};
-use clap::Subcommand;
+use belay_proto::{
+    check_label_key, check_label_value,
+    v1::{
+        AgentClone, GetHostRequest, Host, HostMaintenance, SetHostMaintenanceRequest, UpdateHostLabelsRequest,
+    },
+};
+use clap::{Args as ClapArgs, Subcommand};
+use jiff::Timestamp;
 
 use super::Context;
-use crate::{failure::Failure, output::Table, words};
+use crate::{
+    cli,
+    failure::Failure,
+    names,
+    output::{Table, fields},
+    words,
+};
 
 /// What to do with hosts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List all hosts.
-    #[command(after_help = "Example:\n  belay host list -o json | jq '.contents[].name'")]
-    List,
+    /// List hosts: all, or those with certain labels.
+    #[command(after_help = "Examples:\n  belay host list -o json | jq '.contents[].name'\n  \
+                      belay host list --select 'zone=z1,cluster!=obtest,role in (db,web),!retired'")]
+    List {
+        /// Only hosts with such labels: requirements joined by commas, all of which must hold.
+        #[arg(long, value_name = "SELECTOR")]
+        select: Option<String>,
+    },
+    /// Show one host.
+    #[command(after_help = "Example:\n  belay host get web-1")]
+    Get {
+        /// The host, by id or name.
+        host: String,
+    },
+    /// Set labels of a host, as in `zone=z1`, and remove them, as in `zone-`. They weigh more than what its agent says.
+    #[command(after_help = "Example:\n  belay host label web-1 zone=z1 role-")]
+    Label {
+        /// The host, by id or name.
+        host: String,
+        /// What to set (`KEY=VALUE`) or remove (`KEY-`).
+        #[arg(required = true, value_parser = label, value_name = "KEY=VALUE|KEY-")]
+        labels: Vec<Label>,
+        /// Why, for the audit trail.
+        #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+        reason: String,
+    },
+    /// Leave a host out of orders to many hosts, or take it in again. Orders that name it alone work as ever.
+    #[command(
+        after_help = "Examples:\n  belay host maintenance web-1 --on --reason \"new disk\" --until 2h\n  \
+                      belay host maintenance web-1 --off"
+    )]
+    Maintenance(MaintenanceArgs),
+}
+
+/// Whether the maintenance of a host begins or ends.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MaintenanceArgs {
+    /// The host, by id or name.
+    host: String,
+    /// It begins.
+    #[arg(long, required_unless_present = "off", requires = "reason")]
+    on: bool,
+    /// It ends.
+    #[arg(long, conflicts_with_all = ["on", "until"])]
+    off: bool,
+    /// Why, for whoever finds the host left out, and for the audit trail.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// How long from now on it lasts. Default: until it is ended.
+    #[arg(long, value_parser = cli::duration, value_name = "DURATION")]
+    until: Option<Duration>,
+}
+
+/// One label to set or to remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Label {
+    key: String,
+    /// What to set it to. `None` removes it.
+    value: Option<String>,
 }
 
 /// Does it.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::List => list(context).await,
+        Command::List { select } => list(select, context).await,
+        Command::Get { host } => get(&host, context).await,
+        Command::Label { host, labels, reason } => set_labels(&host, labels, reason, context).await,
+        Command::Maintenance(args) => set_maintenance(args, context).await,
     }
 }
 
-async fn list(context: &Context) -> Result<(), Failure> {
-    let hosts = context.client().await?.hosts().await?;
+async fn list(select: Option<String>, context: &Context) -> Result<(), Failure> {
+    let hosts = context.client().await?.selected_hosts(select).await?;
     let text = table(&hosts);
     context.answer(
-        |zone| json::Listed { contents: hosts.into_iter().map(|host| json::Host::new(host, zone)).collect() },
+        |zone| json::Listed {
+            contents: hosts.into_iter().map(|host| json::HostDetail::new(host, zone)).collect(),
+        },
         || text,
     )
 }
 
+async fn get(host: &str, context: &Context) -> Result<(), Failure> {
+    let client = context.client().await?;
+    let host_id = names::host(&client, Some(host)).await?.id;
+    let host = client.get_host(GetHostRequest { host_id }).await?.host;
+    answer(host, context)
+}
+
+async fn set_labels(
+    host: &str,
+    labels: Vec<Label>,
+    reason: String,
+    context: &Context,
+) -> Result<(), Failure> {
+    let (set, remove) = sort(labels)?;
+    let client = context.client().await?;
+    let host_id = names::host(&client, Some(host)).await?.id;
+    let request = UpdateHostLabelsRequest { host_id, set, remove, reason };
+    answer(client.update_host_labels(request).await?.host, context)
+}
+
+async fn set_maintenance(args: MaintenanceArgs, context: &Context) -> Result<(), Failure> {
+    let MaintenanceArgs { host, on, off: _, reason, until } = args;
+    let client = context.client().await?;
+    let host_id = names::host(&client, Some(&host)).await?.id;
+    let duration = until.map(prost_types::Duration::try_from).transpose();
+    let request = SetHostMaintenanceRequest {
+        host_id,
+        on: Some(on),
+        reason: reason.unwrap_or_default(),
+        duration: duration.map_err(|_| Failure::usage("`--until` is too long"))?,
+    };
+    answer(client.set_host_maintenance(request).await?.host, context)
+}
+
+fn answer(host: Option<Host>, context: &Context) -> Result<(), Failure> {
+    let host = host.ok_or_else(|| Failure::unknown("the server does not say how the host is"))?;
+    let text = detail(&host);
+    context.answer(|zone| json::HostDetail::new(host, zone), || text)
+}
+
+/// Reads `KEY=VALUE` or `KEY-`.
+fn label(text: &str) -> Result<Label, String> {
+    let (key, value) = match (text.split_once('='), text.strip_suffix('-')) {
+        (Some((key, value)), _) => (key, Some(value)),
+        (None, Some(key)) => (key, None),
+        (None, None) => return Err("write `KEY=VALUE` to set it, or `KEY-` to remove it".to_owned()),
+    };
+    check_label_key(key).map_err(|fault| fault.to_string())?;
+    check_label_value(value.unwrap_or_default()).map_err(|fault| fault.to_string())?;
+    Ok(Label { key: key.to_owned(), value: value.map(str::to_owned) })
+}
+
+/// What to set and what to remove. A key that is named twice could mean either.
+fn sort(labels: Vec<Label>) -> Result<(HashMap<String, String>, Vec<String>), Failure> {
+    let (mut set, mut remove) = (HashMap::new(), Vec::new());
+    for Label { key, value } in labels {
+        if set.contains_key(&key) || remove.contains(&key) {
+            return Err(Failure::usage(format!("the label `{key}` is named twice")));
+        }
+        match value {
+            Some(value) => drop(set.insert(key, value)),
+            None => remove.push(key),
+        }
+    }
+    Ok((set, remove))
+}
+
 fn table(hosts: &[Host]) -> String {
-    let mut table = Table::new(["ID", "NAME", "ADDRESS", "STATUS", "AGENT", "VERSION", "REPORT AGE", "TASK"]);
+    let mut table = Table::new([
+        "ID",
+        "NAME",
+        "ADDRESS",
+        "STATUS",
+        "AGENT",
+        "VERSION",
+        "REPORT AGE",
+        "TASK",
+        "MAINTENANCE",
+        "LABELS",
+    ]);
     for host in hosts {
         table.row([
             host.id.to_string(),
@@ -44,10 +195,49 @@ fn table(hosts: &[Host]) -> String {
             words::host_agent_status(host.agent_status),
             host.agent_version.clone(),
             words::duration(host.report_age.as_ref()),
-            if host.task_id == 0 { String::new() } else { host.task_id.to_string() },
+            task(host),
+            host.maintenance.as_ref().map(|maintenance| maintenance.reason.clone()).unwrap_or_default(),
+            labels(&host.labels),
         ]);
     }
     format!("{}{}", table.render(), clones(hosts))
+}
+
+fn detail(host: &Host) -> String {
+    let about = fields([
+        ("host", names::host_words(host)),
+        ("address", host.inner_ip_address.clone()),
+        ("status", words::host_status(host.status)),
+        ("agent", words::host_agent_status(host.agent_status)),
+        ("version", host.agent_version.clone()),
+        ("report age", words::duration(host.report_age.as_ref())),
+        ("task", task(host)),
+        ("maintenance", host.maintenance.as_ref().map(maintenance).unwrap_or_default()),
+        ("labels", labels(&host.labels)),
+        ("of them set here", labels(&host.operator_labels)),
+        ("first seen", words::time(host.create_time.as_ref())),
+    ]);
+    format!("{about}{}", clones(std::slice::from_ref(host)))
+}
+
+fn task(host: &Host) -> String {
+    if host.task_id == 0 { String::new() } else { host.task_id.to_string() }
+}
+
+fn maintenance(maintenance: &HostMaintenance) -> String {
+    let HostMaintenance { operator, reason, begin_time, end_time } = maintenance;
+    let end = match end_time {
+        None => "until it is ended".to_owned(),
+        end => format!("ends {}", words::until(end.as_ref(), Timestamp::now())),
+    };
+    format!("{reason}; by {operator} since {}, {end}", words::time(begin_time.as_ref()))
+}
+
+/// Labels by rising key, such as `role=db,zone=z1`: a selector that means hosts like this one.
+fn labels(labels: &HashMap<String, String>) -> String {
+    let mut labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.sort_unstable();
+    labels.join(",")
 }
 
 /// The agents that report the identity of a host at the same time, where there is more than one. Empty where there is none
@@ -74,6 +264,28 @@ pub(crate) fn clones(hosts: &[Host]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check(text: &[&str], expected: &str) {
+        let told = text.iter().map(|text| label(text)).collect::<Result<Vec<_>, _>>().and_then(|labels| {
+            let (set, remove) = sort(labels).map_err(|failure| failure.message)?;
+            Ok(format!("{} -{}", self::labels(&set), remove.join(",")))
+        });
+        assert_eq!(told.unwrap_or_else(|fault| fault), expected);
+    }
+
+    #[test]
+    fn labels_are_set_and_removed_by_one_command() {
+        check(&["zone=z1", "role-", "tier="], "tier=,zone=z1 -role");
+        check(
+            &["zone=a-"],
+            "the value `a-` is not 1 to 63 of a-z A-Z 0-9 - _ . with a letter or digit at both ends",
+        );
+        check(&["zone"], "write `KEY=VALUE` to set it, or `KEY-` to remove it");
+        check(&["-"], "the key `` is not 1 to 63 of a-z A-Z 0-9 - _ . with a letter or digit at both ends");
+        check(&["zone=z1", "zone-"], "the label `zone` is named twice");
+        check(&["zone=z1", "zone=z2"], "the label `zone` is named twice");
+    }
 
     /// Hazard A10.
     #[test]

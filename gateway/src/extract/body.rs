@@ -3,7 +3,7 @@
 //! The policy for every body (hazard I03): an empty one is `{}`, whatever its type; otherwise it must be a JSON object
 //! sent as JSON. Unknown and repeated keys and wrong types are refused by name; `null` is the same as leaving out.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use axum::extract::{FromRequest, Request};
 use axum::{body, body::Bytes};
@@ -53,6 +53,30 @@ impl StopBody {
     pub(crate) fn reason(self) -> String {
         self.reason.unwrap_or_default()
     }
+}
+
+/// The labels of a host to set and to remove.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LabelsBody {
+    /// Those to set, by key.
+    pub(crate) set: Option<HashMap<String, String>>,
+    /// The keys of those to remove.
+    pub(crate) remove: Option<Vec<String>>,
+    /// Why, for the audit trail.
+    pub(crate) reason: Option<String>,
+}
+
+/// The maintenance of a host.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct MaintenanceBody {
+    /// Whether it begins or ends. The server refuses that nothing is said.
+    pub(crate) on: Option<bool>,
+    /// Why.
+    pub(crate) reason: Option<String>,
+    /// For how long; until it is ended where nothing is said.
+    pub(crate) duration_seconds: Option<i64>,
 }
 
 /// The user to add. No `Debug`: it holds a password.

@@ -30,6 +30,11 @@ impl Query {
         self.one(name)?.map_or(Ok(0), |text| decimal(name, text, i64::MAX))
     }
 
+    /// A text; `None` where it is not given.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Problem> {
+        Ok(self.one(name)?.map(str::to_owned))
+    }
+
     /// The states in `status`, separated by commas; none where it is not given. An empty or unknown one is refused, as
     /// it must not come to mean every state.
     pub(crate) fn task_statuses(&self) -> Result<Vec<i32>, Problem> {

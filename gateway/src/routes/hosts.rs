@@ -1,18 +1,22 @@
 //! Hosts.
 
-use belay_proto::v1::{GetHostRequest, ListHostsRequest};
+use belay_proto::v1::{GetHostRequest, ListHostsRequest, SetHostMaintenanceRequest, UpdateHostLabelsRequest};
 
 use crate::{
     envelope::{Answer, Done},
-    extract::{HostPath, Path, Query},
-    json::{Host, Paged},
+    extract::{HostPath, Json, LabelsBody, MaintenanceBody, Path, Query},
+    json::{Host, HostDetail, Paged},
     upstream::{Call, told},
 };
 
 /// `GET /compute/hosts`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
     query.refuse(&["status", "keyword", "includedServiceType", "excludedServiceType", "sort"])?;
-    let request = call.request(ListHostsRequest { page: query.page()?, size: query.size()? });
+    let request = call.request(ListHostsRequest {
+        page: query.page()?,
+        size: query.size()?,
+        selector: query.text("selector")?,
+    });
     let reply = call.hosts().list_hosts(request).await?.into_inner();
     Done::with(&Paged {
         contents: reply.hosts.into_iter().map(|host| Host::new(host, call.zone())).collect(),
@@ -25,4 +29,38 @@ pub(super) async fn get(call: Call, Path(path): Path<HostPath>) -> Answer {
     let request = call.request(GetHostRequest { host_id: path.host.get() });
     let reply = call.hosts().get_host(request).await?.into_inner();
     Done::with(&Host::new(told(reply.host)?, call.zone()))
+}
+
+/// `POST /compute/hosts/{hostId}/labels`
+pub(super) async fn update_labels(
+    call: Call,
+    Path(path): Path<HostPath>,
+    Json(body): Json<LabelsBody>,
+) -> Answer {
+    let LabelsBody { set, remove, reason } = body;
+    let request = call.request(UpdateHostLabelsRequest {
+        host_id: path.host.get(),
+        set: set.unwrap_or_default(),
+        remove: remove.unwrap_or_default(),
+        reason: reason.unwrap_or_default(),
+    });
+    let reply = call.hosts().update_host_labels(request).await?.into_inner();
+    Done::with(&HostDetail::new(told(reply.host)?, call.zone()))
+}
+
+/// `POST /compute/hosts/{hostId}/maintenance`
+pub(super) async fn set_maintenance(
+    call: Call,
+    Path(path): Path<HostPath>,
+    Json(body): Json<MaintenanceBody>,
+) -> Answer {
+    let MaintenanceBody { on, reason, duration_seconds } = body;
+    let request = call.request(SetHostMaintenanceRequest {
+        host_id: path.host.get(),
+        on,
+        reason: reason.unwrap_or_default(),
+        duration: duration_seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+    });
+    let reply = call.hosts().set_host_maintenance(request).await?.into_inner();
+    Done::with(&HostDetail::new(told(reply.host)?, call.zone()))
 }

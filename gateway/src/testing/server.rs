@@ -107,6 +107,8 @@ struct Shared(Arc<Fake>);
 service! { hosts::HostService {
     list_hosts(ListHostsRequest) -> ListHostsResponse;
     get_host(GetHostRequest) -> GetHostResponse;
+    update_host_labels(UpdateHostLabelsRequest) -> UpdateHostLabelsResponse;
+    set_host_maintenance(SetHostMaintenanceRequest) -> SetHostMaintenanceResponse;
 } }
 service! { agents::HostAgentService {
     get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;

@@ -45,6 +45,8 @@ const fn order(path: &'static str, policy: Policy) -> Rule {
 const RULES: &[Rule] = &[
     read("/belay.v1.HostService/ListHosts", READ_HOSTS),
     read("/belay.v1.HostService/GetHost", READ_HOSTS),
+    order("/belay.v1.HostService/UpdateHostLabels", ORDER_HOSTS),
+    order("/belay.v1.HostService/SetHostMaintenance", ORDER_HOSTS),
     read("/belay.v1.HostAgentService/GetHostAgent", READ_HOSTS),
     order("/belay.v1.HostAgentService/StopHostAgent", ORDER_HOSTS),
     order("/belay.v1.HostAgentService/StartHostAgent", ORDER_HOSTS),

@@ -2,15 +2,21 @@
 
 use belay_proto::v1::{
     GetHostAgentRequest, GetHostAgentResponse, GetHostRequest, GetHostResponse, ListHostsRequest,
-    ListHostsResponse, RestartHostAgentRequest, RestartHostAgentResponse, StartHostAgentRequest,
-    StartHostAgentResponse, StopHostAgentRequest, StopHostAgentResponse,
+    ListHostsResponse, RestartHostAgentRequest, RestartHostAgentResponse, SetHostMaintenanceRequest,
+    SetHostMaintenanceResponse, StartHostAgentRequest, StartHostAgentResponse, StopHostAgentRequest,
+    StopHostAgentResponse, UpdateHostLabelsRequest, UpdateHostLabelsResponse,
     host_agent_service_server::HostAgentService, host_service_server::HostService,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, admitted, cut};
 use crate::{
-    convert::{agent_to_wire, host_id, host_order, host_to_wire, page, page_to_wire},
+    convert::{
+        agent_to_wire, host_id, host_order, host_to_wire, label_order, maintenance_order, page, page_to_wire,
+        selector,
+    },
+    labels::update_labels,
+    maintenance::set_maintenance,
     restart::restart_agent,
     start::start_agent,
     stop::stop_agent,
@@ -22,9 +28,12 @@ impl HostService for Api {
         &self,
         request: Request<ListHostsRequest>,
     ) -> Result<Response<ListHostsResponse>, Status> {
-        let ListHostsRequest { page: number, size } = request.into_inner();
+        let ListHostsRequest { page: number, size, selector: selected } = request.into_inner();
         let page = page(number, size)?;
-        let hosts = self.app.fleet.hosts();
+        let hosts = match selector(selected)? {
+            Some(selector) => self.app.fleet.select(&selector),
+            None => self.app.fleet.hosts(),
+        };
         let total = hosts.len() as u64;
         Ok(Response::new(ListHostsResponse {
             hosts: cut(hosts, page).iter().map(host_to_wire).collect(),
@@ -36,6 +45,30 @@ impl HostService for Api {
         let GetHostRequest { host_id: host } = request.into_inner();
         let view = self.app.fleet.host(host_id(host)?)?;
         Ok(Response::new(GetHostResponse { host: Some(host_to_wire(&view)) }))
+    }
+
+    async fn update_host_labels(
+        &self,
+        request: Request<UpdateHostLabelsRequest>,
+    ) -> Result<Response<UpdateHostLabelsResponse>, Status> {
+        let (caller, message) = admitted(request)?;
+        let (host, order) = label_order(message)?;
+        let app = self.app.clone();
+        let update = async move { update_labels(&app, &caller, host, order).await };
+        let view = self.app.to_the_end(update).await?;
+        Ok(Response::new(UpdateHostLabelsResponse { host: Some(host_to_wire(&view)) }))
+    }
+
+    async fn set_host_maintenance(
+        &self,
+        request: Request<SetHostMaintenanceRequest>,
+    ) -> Result<Response<SetHostMaintenanceResponse>, Status> {
+        let (caller, message) = admitted(request)?;
+        let (host, order) = maintenance_order(message)?;
+        let app = self.app.clone();
+        let set = async move { set_maintenance(&app, &caller, host, order).await };
+        let view = self.app.to_the_end(set).await?;
+        Ok(Response::new(SetHostMaintenanceResponse { host: Some(host_to_wire(&view)) }))
     }
 }
 

@@ -1,7 +1,10 @@
 //! What comes in: checked once, with every fault named.
 
+use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
+
 use belay_proto::{
-    HostId, Problem, ProcessId, Reason, SubtaskId, TaskId, agent::v1 as agent, fleet::v1 as fleet, v1,
+    HostId, Problem, ProcessId, Reason, SubtaskId, TaskId, agent::v1 as agent, check_label_key, check_labels,
+    fleet::v1 as fleet, v1,
 };
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -11,10 +14,13 @@ use crate::{
     agents::Asked,
     error::Error,
     host::Facts,
+    labels::{LabelOrder, Labels},
     local::{LocalOperation, LocalVerb},
+    maintenance::MaintenanceOrder,
     order::ProcessOrder,
     process::{Alive, ExitReport, Leftover, Observed, Phase, Rung},
     read_log::{Begin, ReadLog},
+    selector::{InvalidSelector, Selector},
     stop::StopMode,
     store::{Declared, OperationOutcome},
     task::{TaskStatus, executor::HostOrder, verb::TaskOrder},
@@ -38,6 +44,9 @@ const LONGEST_LINE: usize = 1024;
 const MOST_SHOWN: usize = 100;
 /// What was measured is no more than this: a hundred years.
 const LONGEST_MEASURED: i64 = 100 * 365 * 86_400;
+
+/// How long the maintenance of a host may be ordered to last.
+const MAINTENANCE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
 
 /// A part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +123,61 @@ pub(crate) fn approved_wave(wave: i32) -> Result<usize, Error> {
         1 => Err(wrong()),
         wave => usize::try_from(wave).map(|wave| wave - 1).map_err(|_| wrong()),
     }
+}
+
+/// Which hosts to list; every host where nothing is said.
+pub(crate) fn selector(text: Option<String>) -> Result<Option<Selector>, Error> {
+    text.map(|text| text.parse().map_err(|fault: InvalidSelector| Error::invalid("selector", fault)))
+        .transpose()
+}
+
+pub(crate) fn label_order(message: v1::UpdateHostLabelsRequest) -> Result<(HostId, LabelOrder), Error> {
+    let v1::UpdateHostLabelsRequest { host_id: host, set, remove, reason: why } = message;
+    let (set, remove): (Labels, BTreeSet<_>) = (set.into_iter().collect(), remove.into_iter().collect());
+    let mut faults = Vec::new();
+    if set.is_empty() && remove.is_empty() {
+        faults.push(("set", "no label to set or to remove is named".to_owned()));
+    }
+    if let Err(fault) = check_labels(set.iter().map(|(key, value)| (&key[..], &value[..]))) {
+        faults.push(("set", fault.to_string()));
+    }
+    if let Some(fault) = remove.iter().find_map(|key| check_label_key(key).err()) {
+        faults.push(("remove", fault.to_string()));
+    }
+    if let Some(key) = remove.iter().find(|key| set.contains_key(*key)) {
+        faults.push(("remove", format!("`{key}` is to be set too")));
+    }
+    match faults.is_empty() {
+        true => Ok((host_id(host)?, LabelOrder { set, remove, reason: reason(why)? })),
+        false => Err(Error::Invalid(faults)),
+    }
+}
+
+pub(crate) fn maintenance_order(
+    message: v1::SetHostMaintenanceRequest,
+) -> Result<(HostId, MaintenanceOrder), Error> {
+    let v1::SetHostMaintenanceRequest { host_id: host, on, reason: why, duration } = message;
+    let (host, reason) = (host_id(host)?, reason(why)?);
+    let duration = duration.map(|duration| match Duration::try_from(duration) {
+        Ok(duration) if MAINTENANCE.contains(&duration) => Ok(duration),
+        _ => Err(Error::invalid("duration", "it is not from 1 s to 366 days")),
+    });
+    let duration = duration.transpose()?;
+    let order = match on {
+        None => return Err(Error::invalid("on", "it is missing: say whether maintenance begins or ends")),
+        Some(true) if reason.trim().is_empty() => {
+            return Err(Error::invalid(
+                "reason",
+                "it is empty; say why, for whoever finds the host left out",
+            ));
+        }
+        Some(true) => MaintenanceOrder::Begin { reason, duration },
+        Some(false) if duration.is_some() => {
+            return Err(Error::invalid("duration", "maintenance that ends has none"));
+        }
+        Some(false) => MaintenanceOrder::End { reason },
+    };
+    Ok((host, order))
 }
 
 /// One line of text: what goes into logs and the audit trail must not look like two (hazard I12).
@@ -253,6 +317,7 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Err
         tracker,
         tracker_reason,
         machine,
+        labels,
     } = hello;
     check_count(processes.len())?;
     for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {
@@ -275,7 +340,10 @@ fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Err
         log_home,
         tracker,
         tracker_reason: shorten(tracker_reason, LONGEST_NAME),
+        labels: labels.into_iter().collect(),
     };
+    check_labels(facts.labels.iter().map(|(key, value)| (&key[..], &value[..])))
+        .map_err(|fault| Error::invalid("labels", fault))?;
     let Facts { boot_id, version, address, name, install_home, log_home, tracker, .. } = &facts;
     for text in [boot_id, version, address, name, install_home, log_home, tracker] {
         check_text(text, LONGEST_NAME).map_err(|what| Error::invalid("hello", what))?;

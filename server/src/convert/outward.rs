@@ -9,6 +9,7 @@ use crate::{
     clones::{Agent, Twin},
     fleet::HostView,
     host::AgentState,
+    maintenance::Maintenance,
     process::{ExitReport, Leftover, Phase, Process, Rung},
     read_log::Piece,
     store::AuditRow,
@@ -36,6 +37,19 @@ pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
         task_id: view.task.map_or(0, |task| task.get()),
         boot_id: facts.boot_id.clone(),
         clones: view.clones.iter().map(clone_to_wire).collect(),
+        labels: view.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        operator_labels: view.host.operator_labels.clone().into_iter().collect(),
+        maintenance: view.maintenance().map(maintenance_to_wire),
+    }
+}
+
+fn maintenance_to_wire(maintenance: &Maintenance) -> v1::HostMaintenance {
+    let Maintenance { operator, reason, since, until } = maintenance;
+    v1::HostMaintenance {
+        operator: operator.clone(),
+        reason: reason.clone(),
+        begin_time: Some(time(*since)),
+        end_time: until.map(time),
     }
 }
 

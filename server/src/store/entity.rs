@@ -49,6 +49,9 @@ rows! {
         last_report_time: Option<i64>,
         create_time: i64,
         update_time: i64,
+        labels: Option<String>,
+        operator_labels: Option<String>,
+        maintenance: Option<String>,
     }
     /// Process identities, each with its last observation.
     process in "processes" {

@@ -3,17 +3,20 @@
 use belay_proto::HostId;
 use jiff::Timestamp;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
     QueryOrder, Set,
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Result, Store, StoreError,
+    AuditEntry, Result, Store, StoreError, audit,
     entity::{host, process},
     id, micros, time, word,
 };
 use crate::{
     host::{AgentState, Facts, Host},
+    labels::Labels,
+    maintenance::Maintenance,
     process::{Observed, Process},
 };
 
@@ -24,6 +27,15 @@ pub(crate) struct Declared {
     pub(crate) operable: bool,
     pub(crate) log_file_pattern: String,
     pub(crate) observed: Observed,
+}
+
+/// What an operator says of a host.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum HostChange {
+    /// All labels that operators have set.
+    Labels(Labels),
+    /// Its maintenance, or that there is none.
+    Maintenance(Option<Maintenance>),
 }
 
 impl Store {
@@ -69,6 +81,31 @@ impl Store {
         }
         change.commit().await?;
         Ok((read_host(row)?, processes))
+    }
+
+    /// Notes what an operator says of a host.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`].
+    pub(crate) async fn change_host(&self, host: HostId, what: HostChange, audit: AuditEntry) -> Result<()> {
+        let now = Set(micros(audit.time));
+        let row = host::ActiveModel { id: Set(host.get()), update_time: now, ..Default::default() };
+        let row = match what {
+            HostChange::Labels(labels) => {
+                host::ActiveModel { operator_labels: Set(encode_labels(&labels)?), ..row }
+            }
+            HostChange::Maintenance(maintenance) => {
+                host::ActiveModel { maintenance: Set(maintenance.as_ref().map(encode).transpose()?), ..row }
+            }
+        };
+        let change = self.change().await?;
+        match host::Entity::update(row).exec(&change).await {
+            Ok(_) => {}
+            Err(DbErr::RecordNotUpdated) => return Err(StoreError::Missing),
+            Err(error) => return Err(error.into()),
+        }
+        audit::append(&change, audit, None, None).await?;
+        Ok(change.commit().await?)
     }
 
     /// Writes back what was last seen, so that a restarted server has something old to show.
@@ -121,7 +158,7 @@ pub(super) async fn set_agent_state(
 }
 
 async fn insert_host(change: &DatabaseTransaction, facts: &Facts, now: Timestamp) -> Result<host::Model> {
-    let mut row = facts_of(facts);
+    let mut row = facts_of(facts)?;
     row.agent_state = Set(AgentState::Available.as_str().into());
     row.last_report_time = Set(Some(micros(now)));
     row.create_time = Set(micros(now));
@@ -135,8 +172,8 @@ async fn update_host(
     facts: &Facts,
     now: Timestamp,
 ) -> Result<host::Model> {
-    let same = read_facts(&row) == *facts;
-    let mut new = facts_of(facts);
+    let same = read_facts(&row)? == *facts;
+    let mut new = facts_of(facts)?;
     new.id = Set(row.id);
     new.last_report_time = Set(Some(micros(now)));
     if !same {
@@ -187,7 +224,7 @@ async fn update_process(
     Ok(new.update(change).await?)
 }
 
-fn facts_of(facts: &Facts) -> host::ActiveModel {
+fn facts_of(facts: &Facts) -> Result<host::ActiveModel> {
     let Facts {
         identity,
         incarnation,
@@ -202,8 +239,9 @@ fn facts_of(facts: &Facts) -> host::ActiveModel {
         log_home,
         tracker,
         tracker_reason,
+        labels,
     } = facts.clone();
-    host::ActiveModel {
+    Ok(host::ActiveModel {
         identity: Set(identity),
         incarnation: Set(incarnation),
         boot_id: Set(boot_id),
@@ -217,12 +255,13 @@ fn facts_of(facts: &Facts) -> host::ActiveModel {
         log_home: Set(log_home),
         tracker: Set(tracker),
         tracker_reason: Set(tracker_reason),
+        labels: Set(encode_labels(&labels)?),
         ..Default::default()
-    }
+    })
 }
 
-fn read_facts(row: &host::Model) -> Facts {
-    Facts {
+fn read_facts(row: &host::Model) -> Result<Facts> {
+    Ok(Facts {
         identity: row.identity.clone(),
         incarnation: row.incarnation.clone(),
         boot_id: row.boot_id.clone(),
@@ -236,14 +275,17 @@ fn read_facts(row: &host::Model) -> Facts {
         log_home: row.log_home.clone(),
         tracker: row.tracker.clone(),
         tracker_reason: row.tracker_reason.clone(),
-    }
+        labels: read_labels(row.labels.as_deref())?,
+    })
 }
 
 fn read_host(row: host::Model) -> Result<Host> {
     Ok(Host {
         id: id(row.id)?,
-        facts: read_facts(&row),
+        facts: read_facts(&row)?,
         agent_state: word(&row.agent_state, AgentState::parse)?,
+        operator_labels: read_labels(row.operator_labels.as_deref())?,
+        maintenance: row.maintenance.as_deref().map(decode).transpose()?,
         last_report_time: row.last_report_time.map(time).transpose()?,
         create_time: time(row.create_time)?,
         update_time: time(row.update_time)?,
@@ -266,10 +308,19 @@ fn read_process(row: process::Model) -> Result<Process> {
     })
 }
 
-fn encode(observed: &Observed) -> Result<String> {
-    serde_json::to_string(observed).map_err(|error| StoreError::Damaged(error.to_string()))
+/// `None` where there is none: that is what hosts of before have.
+fn encode_labels(labels: &Labels) -> Result<Option<String>> {
+    (!labels.is_empty()).then(|| encode(labels)).transpose()
 }
 
-fn decode(text: &str) -> Result<Observed> {
+fn read_labels(text: Option<&str>) -> Result<Labels> {
+    Ok(text.map(decode).transpose()?.unwrap_or_default())
+}
+
+fn encode(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+fn decode<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| StoreError::Damaged(error.to_string()))
 }

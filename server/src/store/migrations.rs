@@ -7,7 +7,13 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs), Box::new(Batches)]
+        vec![
+            Box::new(First),
+            Box::new(HostTracker),
+            Box::new(TaskVerbs),
+            Box::new(Batches),
+            Box::new(HostLabels),
+        ]
     }
 }
 
@@ -108,6 +114,26 @@ impl MigrationTrait for Batches {
         manager.create_index(index("host_locks", &["task_id"])).await?;
         let copy = "INSERT INTO task_hosts (task_id, place, host_id) SELECT id, 0, host_id FROM tasks";
         manager.get_connection().execute_unprepared(copy).await.map(drop)
+    }
+}
+
+/// What hosts are selected by, and which are in maintenance. None of it is known of hosts from before.
+struct HostLabels;
+
+impl MigrationName for HostLabels {
+    fn name(&self) -> &str {
+        "m0007_host_labels"
+    }
+}
+
+#[async_trait::async_trait]
+#[allow(elided_lifetimes_in_paths)] // as above
+impl MigrationTrait for HostLabels {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for name in ["labels", "operator_labels", "maintenance"] {
+            manager.alter_table(Table::alter().table("hosts").add_column(maybe_text(name)).take()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -15,6 +15,8 @@ use crate::{
     task::{Attempt, Before, Event, Node, Task, TaskState, Verb, World, dag, next::Work},
 };
 
+mod hosts;
+
 struct Scratch {
     config: Config,
     _folder: TempDir,
@@ -63,6 +65,7 @@ fn facts(identity: &str) -> Facts {
         log_home: "/var/log".into(),
         tracker: "walk".into(),
         tracker_reason: "no cgroup v2 can be written".into(),
+        labels: [("zone".into(), "z1".into())].into(),
     }
 }
 

@@ -1,0 +1,64 @@
+//! A host with what operators say of it: our own object, not a documented one.
+
+use std::collections::BTreeMap;
+
+use belay_proto::v1;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::{Host, time};
+
+/// A host with its labels and its maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct HostDetail {
+    /// All that the documents know of a host.
+    #[serde(flatten)]
+    pub host: Host,
+    /// What to select it by: what its agent says, and over that what operators set.
+    pub labels: BTreeMap<String, String>,
+    /// Its maintenance. `null` where there is none.
+    pub maintenance: Option<HostMaintenance>,
+    /// Those of its labels that operators set.
+    pub operator_labels: BTreeMap<String, String>,
+}
+
+/// The maintenance of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct HostMaintenance {
+    /// Since when.
+    pub begin_time: Option<String>,
+    /// When it ends by itself. `null` where only an operator ends it.
+    pub end_time: Option<String>,
+    /// The user who ordered it last.
+    pub operator: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl HostDetail {
+    /// A host with all that is said of it.
+    pub fn new(mut wire: v1::Host, zone: &TimeZone) -> Self {
+        Self {
+            labels: std::mem::take(&mut wire.labels).into_iter().collect(),
+            maintenance: wire.maintenance.take().map(|maintenance| HostMaintenance::new(maintenance, zone)),
+            operator_labels: std::mem::take(&mut wire.operator_labels).into_iter().collect(),
+            host: Host::new(wire, zone),
+        }
+    }
+}
+
+impl HostMaintenance {
+    fn new(wire: v1::HostMaintenance, zone: &TimeZone) -> Self {
+        let v1::HostMaintenance { operator, reason, begin_time, end_time } = wire;
+        Self {
+            begin_time: time::wire_seconds(begin_time, zone),
+            end_time: time::wire_seconds(end_time, zone),
+            operator,
+            reason,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The labels of hosts: what an agent says of its host, and over that what operators say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use belay_proto::{HostId, check_labels};
+use jiff::Timestamp;
+use tracing::info;
+
+use crate::{
+    access::Caller,
+    app::App,
+    error::Error,
+    fleet::HostView,
+    host,
+    store::{AuditEntry, HostChange},
+};
+
+/// Labels by key.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// Which labels of a host to set and to remove, and why. No key is in both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LabelOrder {
+    pub(crate) set: Labels,
+    pub(crate) remove: BTreeSet<String>,
+    pub(crate) reason: String,
+}
+
+/// What a host is selected by.
+pub(crate) fn effective(of_agent: &Labels, of_operators: &Labels) -> Labels {
+    let mut labels = of_agent.clone();
+    labels.extend(of_operators.clone());
+    labels
+}
+
+/// Sets and removes labels of a host, and answers with the host as it is then.
+pub(crate) async fn update_labels(
+    app: &Arc<App>,
+    caller: &Caller,
+    id: HostId,
+    order: LabelOrder,
+) -> Result<HostView, Error> {
+    let LabelOrder { set, remove, reason } = order;
+    let audit = AuditEntry {
+        time: Timestamp::now(),
+        principal: caller.user.name.clone(),
+        action: "UpdateHostLabels",
+        target: host::target(id),
+        reason,
+        allowed: true,
+        outcome: "DONE".into(),
+        trace: caller.trace,
+    };
+    // Held until memory has what the database has: what is changed is what the order before this one left.
+    let _turn = app.fleet.turn_of_operators().await;
+    let mut labels = match app.fleet.host(id) {
+        Ok(view) => view.host.operator_labels,
+        Err(error) => return Err(app.refused(audit, error).await),
+    };
+    labels.retain(|key, _| !remove.contains(key));
+    labels.extend(set);
+    if let Err(fault) = check_labels(labels.iter().map(|(key, value)| (&key[..], &value[..]))) {
+        return Err(app.refused(audit, Error::invalid("set", fault)).await);
+    }
+    let now = audit.time;
+    app.store.change_host(id, HostChange::Labels(labels.clone()), audit).await?;
+    info!(host = %id, labels = labels.len(), "Labels of a host were set.");
+    app.fleet.set_operator_labels(id, labels, now);
+    app.fleet.host(id)
+}
