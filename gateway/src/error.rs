@@ -33,14 +33,16 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::HostUnknown => (Http::NOT_FOUND, 7005, "CMP07005"),
         Reason::ProcessUnknown => (Http::NOT_FOUND, 0, "CMP07054"),
         Reason::TaskUnknown | Reason::SubtaskUnknown => (Http::NOT_FOUND, 4001, "TSK10001"),
-        Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown => {
+        Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown | Reason::PlanUnknown => {
             (Http::NOT_FOUND, 1002, "COM10002")
         }
         Reason::RouteUnknown => (Http::NOT_FOUND, 1003, "COM10003"),
         Reason::MethodNotAllowed => (Http::METHOD_NOT_ALLOWED, 1008, "COM10008"),
         Reason::UnsupportedMediaType => (Http::UNSUPPORTED_MEDIA_TYPE, 1003, "COM10003"),
         Reason::BodyTooLarge => (Http::PAYLOAD_TOO_LARGE, 1003, "COM10003"),
-        Reason::UserExists | Reason::LastAdmin => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::UserExists | Reason::LastAdmin | Reason::BlastRadius | Reason::PlanOutdated => {
+            (Http::CONFLICT, 1005, "COM10005")
+        }
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
         Reason::AgentCloned | Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),

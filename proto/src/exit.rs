@@ -36,6 +36,7 @@ impl Exit {
             | Reason::TaskUnknown
             | Reason::SubtaskUnknown
             | Reason::UserUnknown
+            | Reason::PlanUnknown
             | Reason::OperationUnknown
             | Reason::LogUnknown => Self::NotFound,
             Reason::UserExists
@@ -50,6 +51,8 @@ impl Exit {
             | Reason::SubtaskWrongState
             | Reason::SkipRefused
             | Reason::RollbackProhibited
+            | Reason::BlastRadius
+            | Reason::PlanOutdated
             | Reason::StaleEpoch => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent

@@ -102,6 +102,12 @@ reasons! {
     SkipRefused = "SKIP_REFUSED", FailedPrecondition;
     /// The task can not be rolled back.
     RollbackProhibited = "ROLLBACK_PROHIBITED", FailedPrecondition;
+    /// More hosts are meant than may be without their number, or another number than was said.
+    BlastRadius = "BLAST_RADIUS", FailedPrecondition;
+    /// There is no such plan of a batch, or no longer.
+    PlanUnknown = "PLAN_UNKNOWN", NotFound;
+    /// The fleet has changed since the plan was made.
+    PlanOutdated = "PLAN_OUTDATED", FailedPrecondition;
     /// A step of a task took longer than it may.
     TimedOut = "TIMED_OUT", DeadlineExceeded;
     /// The call was meant for the agent of another host.

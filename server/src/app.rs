@@ -10,10 +10,11 @@ use tracing::{Instrument, error};
 use crate::{
     access::Verifier,
     agents::Agents,
+    batch::Plans,
     error::{Chain, Error},
     fleet::Fleet,
     store::{AuditEntry, Store},
-    task::executor::Runners,
+    task::{batch::Amount, executor::Runners},
 };
 
 /// Changes of tasks that a watcher may fall behind; it then reads the task anew.
@@ -29,6 +30,10 @@ pub(crate) struct App {
     /// The address of this server, as tasks show it.
     pub(crate) executor: String,
     pub(crate) heartbeat: Duration,
+    /// A batch of more hosts needs their number said.
+    pub(crate) confirm_above: Option<Amount>,
+    /// What batches would do, for a while.
+    pub(crate) plans: Plans,
     /// Who runs which task here.
     pub(crate) runners: Runners,
     /// Says which task has changed.

@@ -9,6 +9,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::task::batch::Amount;
+
 /// The server's settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,6 +30,9 @@ pub struct Config {
     /// connects again, with the time that an attempt takes. Never less than three times `heartbeat`. Default: 30 s.
     #[serde(with = "humantime_serde")]
     pub clone_silence: Duration,
+    /// A batch of more hosts is refused unless their number is said: a count, `50`, or a share of all hosts that are not in
+    /// maintenance, `25%`. Default: none, so that callers that know nothing of it work as documented.
+    pub confirm_above: Option<String>,
     /// How long a shutdown waits for what runs. Default: 10 s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
@@ -41,6 +46,7 @@ impl Default for Config {
             allow_plaintext: false,
             heartbeat: Duration::from_secs(5),
             clone_silence: Duration::from_secs(30),
+            confirm_above: None,
             drain: Duration::from_secs(10),
         }
     }
@@ -78,6 +84,9 @@ pub enum ConfigError {
     /// The silence of a copy is out of bounds.
     #[error("`clone_silence` is {0:?}; it must be at most 1h")]
     CloneSilence(Duration),
+    /// The limit of a batch is no amount.
+    #[error("`confirm_above`: {0}")]
+    ConfirmAbove(String),
 }
 
 impl Config {
@@ -108,7 +117,13 @@ impl Config {
         if self.clone_silence > Duration::from_secs(3600) {
             return Err(ConfigError::CloneSilence(self.clone_silence));
         }
-        Ok(())
+        self.confirm_above().map(drop)
+    }
+
+    /// From how many hosts on a batch needs their number said.
+    pub(crate) fn confirm_above(&self) -> Result<Option<Amount>, ConfigError> {
+        let limit = self.confirm_above.as_deref().map(Amount::parse);
+        limit.transpose().map_err(ConfigError::ConfirmAbove)
     }
 
     /// The database.
@@ -152,5 +167,7 @@ mod tests {
         check("listen = \"0.0.0.0:9440\"\nallow_plaintext = true", "ok");
         check("heartbeat = \"1ms\"", "from 100ms to 1h");
         check("clone_silence = \"2h\"", "at most 1h");
+        check("confirm_above = \"25%\"", "ok");
+        check("confirm_above = \"many\"", "`many` is neither");
     }
 }

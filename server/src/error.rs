@@ -94,9 +94,9 @@ pub enum Error {
         /// The subtask.
         subtask: SubtaskId,
     },
-    /// An operator's order to a task that can not be, as the task stands.
+    /// An order that can not be, as things stand.
     #[error("{}", .0.message)]
-    VerbRefused(Problem),
+    Refused(Problem),
     /// No such user.
     #[error("there is no user `{0}`")]
     UserUnknown(String),
@@ -278,7 +278,7 @@ impl From<&Error> for Problem {
             Error::NotProven { host, process, .. } => told(Reason::NotProven)
                 .target(target(*host, *process))
                 .hint(format!("read the process again: `belay process get --host {host} {process}`")),
-            Error::Agent(problem) | Error::VerbRefused(problem) => problem.clone(),
+            Error::Agent(problem) | Error::Refused(problem) => problem.clone(),
             Error::ShuttingDown => told(Reason::ShuttingDown)
                 .hint("try again in a few seconds")
                 .retry_after(Duration::from_secs(2)),

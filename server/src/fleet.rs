@@ -22,6 +22,7 @@ use crate::{
     maintenance::Maintenance,
     process::{Observed, Process},
     selector::Selector,
+    task::batch::Spent,
 };
 
 /// A host whose agent was silent for this many heartbeats is offline.
@@ -203,6 +204,28 @@ impl Fleet {
         let all = self.read();
         let reports = |host: &HostId| all.get(host).is_some_and(|entry| entry.is_online(self.patience));
         hosts.iter().copied().filter(|host| !reports(host)).collect()
+    }
+
+    /// Which hosts a selector means, and which of them are down; but for some hosts whose task is the one that asks.
+    pub(crate) fn spent(&self, selector: &Selector, own: &[HostId]) -> Spent {
+        let (hosts, own) = (self.read(), own.iter().collect::<BTreeSet<_>>());
+        let meant = hosts.iter().filter(|(_, entry)| selector.matches(&entry.labels));
+        let mut spent = Spent::default();
+        for (id, entry) in meant {
+            spent.members.insert(*id);
+            let is_held = entry.task.is_some() && !own.contains(id);
+            if is_held || entry.is_down(self.patience) {
+                spent.down.insert(*id);
+            }
+        }
+        spent
+    }
+
+    /// How many hosts are not in maintenance.
+    pub(crate) fn in_service(&self) -> usize {
+        let now = Timestamp::now();
+        let in_force = |entry: &Entry| entry.host.maintenance.as_ref().is_some_and(|it| it.is_in_force(now));
+        self.read().values().filter(|entry| !in_force(entry)).count()
     }
 
     /// Waits until the agent of a host reports.
@@ -462,6 +485,13 @@ impl Entry {
         }
         info!(%host, "One agent has the identity again; orders for the host are taken.");
         true
+    }
+
+    /// Whether it does not do what it is there for: its agent does not report, somebody stopped it, or a process that is meant
+    /// to run does not.
+    fn is_down(&self, patience: Duration) -> bool {
+        let is_well = self.is_online(patience) && self.host.agent_state == AgentState::Available;
+        !(is_well && self.processes.values().all(Process::is_as_meant))
     }
 
     fn is_online(&self, patience: Duration) -> bool {

@@ -27,6 +27,7 @@ use crate::{
     agents::Agents,
     api,
     app::App,
+    batch::Plans,
     config::Config,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
@@ -45,11 +46,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 7] = [
+const SERVED: [&str; 8] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
     "belay.v1.TaskService",
+    "belay.v1.BatchService",
     "belay.v1.UserService",
     "belay.v1.AuditService",
     "belay.fleet.v1.FleetService",
@@ -121,6 +123,8 @@ pub async fn run(
         store: store.clone(),
         executor: address.ip().to_string(),
         heartbeat: config.heartbeat,
+        confirm_above: config.confirm_above()?,
+        plans: Plans::default(),
         runners: executor::Runners::default(),
         task_changes: App::task_changes(),
         background: TaskTracker::new(),
