@@ -12,6 +12,7 @@ mod log;
 mod recovery;
 mod refusals;
 mod shapes;
+mod simulated;
 mod stop;
 mod tasks;
 
