@@ -17,6 +17,7 @@ mod local; // what people ordered on the hosts themselves
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
 mod read_log; // reading the log of a process
+mod repeat; // the first answer again for an order that is sent again
 mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
 mod server;

@@ -6,6 +6,7 @@ mod audit;
 mod connect;
 mod entity;
 mod hosts;
+mod keys;
 mod local;
 mod migrations;
 mod operations;
@@ -22,6 +23,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 pub(crate) use {
     audit::{AuditEntry, AuditRow},
     hosts::Declared,
+    keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
     tasks::{Appended, Change, Claim, NewTask},
@@ -73,6 +75,9 @@ pub enum StoreError {
     /// Another runner has claimed the task.
     #[error("another runner has claimed the task")]
     ClaimLost,
+    /// The user has as many idempotency keys as are kept.
+    #[error("as many idempotency keys of the user as may be are kept already")]
+    TooManyKeys,
     /// The name is taken.
     #[error("the name is taken")]
     NameTaken,

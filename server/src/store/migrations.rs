@@ -7,7 +7,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs)]
+        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs), Box::new(IdempotencyKeys)]
     }
 }
 
@@ -81,6 +81,36 @@ impl MigrationTrait for TaskVerbs {
         }
         // An order of a task that was never answered is looked for by its task.
         manager.create_index(index("operations", &["task_id"])).await
+    }
+}
+
+/// The keys under which orders were sent, each with the first answer.
+struct IdempotencyKeys;
+
+impl MigrationName for IdempotencyKeys {
+    fn name(&self) -> &str {
+        "m0006_idempotency_keys"
+    }
+}
+
+#[async_trait::async_trait]
+#[allow(elided_lifetimes_in_paths)] // as above
+impl MigrationTrait for IdempotencyKeys {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let columns = [
+            number_key(),
+            number("user_id"),
+            text("digest"),
+            text("request"),
+            maybe_number("audit_id"),
+            maybe_number("code"),
+            maybe_text("message"),
+            ColumnDef::new("body").blob().null().take(),
+            number("expire_time"),
+        ];
+        manager.create_table(table("idempotency_keys", columns)).await?;
+        manager.create_index(index("idempotency_keys", &["user_id", "digest"]).unique().take()).await?;
+        manager.create_index(index("idempotency_keys", &["expire_time"])).await
     }
 }
 

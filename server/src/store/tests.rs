@@ -15,6 +15,8 @@ use crate::{
     task::{Attempt, Before, Event, Node, Task, TaskState, Verb, dag, state::Work},
 };
 
+mod keys;
+
 struct Scratch {
     config: Config,
     _folder: TempDir,
