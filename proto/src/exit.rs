@@ -29,7 +29,10 @@ impl Exit {
     /// The exit code of a refusal by Belay.
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {
-            Reason::InvalidArgument | Reason::UnsupportedMediaType | Reason::BodyTooLarge => Self::Usage,
+            Reason::InvalidArgument
+            | Reason::UnsupportedMediaType
+            | Reason::BodyTooLarge
+            | Reason::IdempotencyKeyReused => Self::Usage,
             Reason::Unauthenticated | Reason::PermissionDenied | Reason::LogNotOffered => Self::NotAllowed,
             Reason::HostUnknown
             | Reason::ProcessUnknown
@@ -60,7 +63,8 @@ impl Exit {
             | Reason::ShuttingDown
             | Reason::Overloaded
             | Reason::NotProven
-            | Reason::TimedOut => Self::Unknown,
+            | Reason::TimedOut
+            | Reason::IdempotencyKeyInUse => Self::Unknown,
             Reason::Leftovers
             | Reason::SignalRefused
             | Reason::StartFailed

@@ -110,6 +110,10 @@ reasons! {
     PlanOutdated = "PLAN_OUTDATED", FailedPrecondition;
     /// A step of a task took longer than it may.
     TimedOut = "TIMED_OUT", DeadlineExceeded;
+    /// The idempotency key was sent before, with another request.
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", FailedPrecondition;
+    /// The first request with this idempotency key is still being carried out.
+    IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", Aborted;
     /// The call was meant for the agent of another host.
     WrongAgent = "WRONG_AGENT", FailedPrecondition;
     /// The order carries the epoch of a server that was replaced.

@@ -13,7 +13,7 @@ use crate::{
     batch::Plans,
     error::{Chain, Error},
     fleet::Fleet,
-    store::{AuditEntry, Store},
+    store::{AuditEntry, Store, carried},
     task::{batch::Amount, executor::Runners},
 };
 
@@ -55,7 +55,7 @@ impl App {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let ended = self.background.spawn(work.in_current_span()).await;
+        let ended = self.background.spawn(carried(work.in_current_span())).await;
         ended.unwrap_or_else(|panic| Err(Error::Internal(format!("an order ended unexpectedly: {panic}"))))
     }
 

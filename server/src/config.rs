@@ -36,6 +36,11 @@ pub struct Config {
     /// How long a shutdown waits for what runs. Default: 10 s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+    /// How long an idempotency key and the first answer to it are kept. Default: 24 h.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_retention: Duration,
+    /// How many idempotency keys of one user are kept at the most. Default: 10000.
+    pub idempotency_limit: u32,
 }
 
 impl Default for Config {
@@ -48,6 +53,8 @@ impl Default for Config {
             clone_silence: Duration::from_secs(30),
             confirm_above: None,
             drain: Duration::from_secs(10),
+            idempotency_retention: Duration::from_secs(24 * 3600),
+            idempotency_limit: 10_000,
         }
     }
 }
@@ -87,6 +94,12 @@ pub enum ConfigError {
     /// The limit of a batch is no amount.
     #[error("`confirm_above`: {0}")]
     ConfirmAbove(String),
+    /// The time for which idempotency keys are kept is out of bounds.
+    #[error("`idempotency_retention` is {0:?}; it must be from 1s to 31d")]
+    IdempotencyRetention(Duration),
+    /// The number of idempotency keys of one user is out of bounds.
+    #[error("`idempotency_limit` is {0}; it must be from 1 to 1000000")]
+    IdempotencyLimit(u32),
 }
 
 impl Config {
@@ -116,6 +129,14 @@ impl Config {
         }
         if self.clone_silence > Duration::from_secs(3600) {
             return Err(ConfigError::CloneSilence(self.clone_silence));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 3600))
+            .contains(&self.idempotency_retention)
+        {
+            return Err(ConfigError::IdempotencyRetention(self.idempotency_retention));
+        }
+        if !(1..=1_000_000).contains(&self.idempotency_limit) {
+            return Err(ConfigError::IdempotencyLimit(self.idempotency_limit));
         }
         self.confirm_above().map(drop)
     }
@@ -169,5 +190,7 @@ mod tests {
         check("clone_silence = \"2h\"", "at most 1h");
         check("confirm_above = \"25%\"", "ok");
         check("confirm_above = \"many\"", "`many` is neither");
+        check("idempotency_retention = \"32d\"", "from 1s to 31d");
+        check("idempotency_limit = 0", "from 1 to 1000000");
     }
 }

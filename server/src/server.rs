@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
+    repeat::Repeats,
     reports::Reports,
     store::Store,
     task::executor,
@@ -132,6 +133,8 @@ pub async fn run(
     });
     executor::resume(&app).await?;
     let write_back = tokio::spawn(write_back(app.clone()));
+    let repeats = Repeats::new(app.clone(), &config);
+    let forget = tokio::spawn(repeats.clone().forget());
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in SERVED.iter().chain(&[""]) {
         health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
@@ -160,7 +163,7 @@ pub async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(LARGEST_HEADERS)
-        .layer(ServiceBuilder::new().layer(gate))
+        .layer(ServiceBuilder::new().layer(gate).layer(repeats))
         .add_routes(routes)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), begin_drain);
 
@@ -181,6 +184,7 @@ pub async fn run(
         warn!("Orders that did not end in time are left to their agents; their outcome will be read back.");
     }
     write_back.abort();
+    forget.abort();
     save_observations(&app).await;
     app.store.close().await;
     info!("Ended.");

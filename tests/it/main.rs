@@ -6,6 +6,7 @@ mod clones;
 mod force;
 mod grpcurl;
 mod hazards;
+mod idempotency;
 mod labels;
 mod local;
 mod log;
