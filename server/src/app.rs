@@ -12,6 +12,7 @@ use crate::{
     agents::Agents,
     error::{Chain, Error},
     fleet::Fleet,
+    registrar::Registrar,
     store::{AuditEntry, Store},
     task::executor::Runners,
 };
@@ -24,6 +25,7 @@ const TASK_CHANGES: usize = 256;
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
     pub(crate) fleet: Fleet,
+    pub(crate) registrar: Registrar,
     pub(crate) agents: Agents,
     pub(crate) verifier: Arc<Verifier>,
     /// The address of this server, as tasks show it.
