@@ -13,6 +13,7 @@ use crate::{
     batch::Plans,
     error::{Chain, Error},
     fleet::Fleet,
+    registrar::Registrar,
     store::{AuditEntry, Store, carried},
     task::{batch::Amount, executor::Runners},
 };
@@ -25,6 +26,7 @@ const TASK_CHANGES: usize = 256;
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
     pub(crate) fleet: Fleet,
+    pub(crate) registrar: Registrar,
     pub(crate) agents: Agents,
     pub(crate) verifier: Arc<Verifier>,
     /// The address of this server, as tasks show it.

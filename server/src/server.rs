@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
+    registrar::Registrar,
     repeat::Repeats,
     reports::Reports,
     store::Store,
@@ -119,6 +120,7 @@ pub async fn run(
     let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let app = Arc::new(App {
         fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER, config.clone_silence),
+        registrar: Registrar::spawn(store.clone()),
         agents: Agents::new(&fleet_token, store.epoch())?,
         verifier: Arc::new(Verifier::new(store.clone(), hasher)?),
         store: store.clone(),

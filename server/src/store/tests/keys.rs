@@ -3,7 +3,7 @@
 use belay_proto::{HostId, UserId};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{audit, facts, operation, scratch, task};
+use super::{audit, facts, operation, scratch};
 use crate::store::{AnswerRow, Became, KeyId, NewKey, OperationOutcome, Store, StoreError, Taken, under_key};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -67,20 +67,20 @@ async fn a_key_tells_what_became_of_its_order() {
     let refused = under_key(of_task, store.audit(audit("StopHostAgent")));
     refused.await.expect("written");
     assert_eq!(store.became(of_task).await.expect("read"), None);
-    let made = under_key(of_task, take(&store, host)).await.expect("made");
+    let made = under_key(of_task, super::take(&store, host)).await.expect("made");
     assert_eq!(store.became(of_task).await.expect("read"), Some(Became::Task(made.id)));
     assert_eq!(take(&store, key(1, "task", "")).await, Taken::Unanswered(of_task));
     assert!(!store.free_key(of_task).await.expect("looked"), "an effect is never forgotten");
 
     // Of an order that does not commit, nothing is noted.
     let held = first(&store, key(1, "held", "")).await;
-    let again = under_key(held, take(&store, host)).await;
+    let again = under_key(held, super::take(&store, host)).await;
     assert!(matches!(again, Err(StoreError::Held { .. })), "{again:?}");
     assert_eq!(take(&store, key(1, "held", "")).await, Taken::First(held));
 
     // Nor is what others do meanwhile.
     let other = add_host(&store, "b").await;
-    take(&store, other).await.expect("made");
+    super::take(&store, other).await.expect("made");
     assert_eq!(store.became(held).await.expect("read"), None);
 }
 
