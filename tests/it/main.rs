@@ -9,6 +9,7 @@ mod hazards;
 mod idempotency;
 mod local;
 mod log;
+mod power_loss;
 mod recovery;
 mod refusals;
 mod shapes;

@@ -184,6 +184,8 @@ pub struct Fleet {
     password: String,
     program: PathBuf,
     victim: PathBuf,
+    /// The server's data.
+    data: PathBuf,
     folder: TempDir,
 }
 
@@ -199,6 +201,22 @@ impl Fleet {
     /// `env!("CARGO_BIN_EXE_belay-under-test")` and `env!("CARGO_BIN_EXE_victim")`.
     pub async fn start(program: &str, victim: &str, hosts: Vec<HostSetup>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("server");
+        Self::start_in(folder, data, program, victim, hosts).await
+    }
+
+    /// The same, with the server's data in this folder.
+    pub async fn start_on(data: &Path, program: &str, victim: &str, hosts: Vec<HostSetup>) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a folder"), data.to_owned(), program, victim, hosts).await
+    }
+
+    async fn start_in(
+        folder: TempDir,
+        data: PathBuf,
+        program: &str,
+        victim: &str,
+        hosts: Vec<HostSetup>,
+    ) -> Self {
         let address = own_address();
         let program = PathBuf::from(program);
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -214,9 +232,8 @@ impl Fleet {
         fs::write(
             at("server.toml"),
             format!(
-                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"{heartbeat}\"\n\
-                 clone_silence = \"1s\"\ndrain = \"3s\"\n",
-                at("server")
+                "listen = \"{address}:{SERVER_PORT}\"\ndata = {data:?}\nheartbeat = \"{heartbeat}\"\n\
+                 clone_silence = \"1s\"\ndrain = \"3s\"\n"
             ),
         )
         .expect("written");
@@ -236,7 +253,7 @@ impl Fleet {
         server.start();
         gateway.start();
         let password = wait_for("the first password is made", async || {
-            let text = fs::read_to_string(folder.path().join("server/admin.password"));
+            let text = fs::read_to_string(data.join("admin.password"));
             // The file is made before it is filled.
             text.map_err(|error| error.to_string()).and_then(|text| {
                 if text.ends_with('\n') { Ok(text.trim().to_owned()) } else { Err("not whole yet".into()) }
@@ -246,7 +263,7 @@ impl Fleet {
 
         let victim = PathBuf::from(victim);
         let mut fleet =
-            Self { server, gateway, hosts: Vec::new(), address, password, program, victim, folder };
+            Self { server, gateway, hosts: Vec::new(), address, password, program, victim, data, folder };
         fleet.wait_until_ready().await;
         for setup in hosts {
             fleet.add_host(setup).await;
@@ -273,7 +290,7 @@ impl Fleet {
              server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n",
             self.address,
             at("-state"),
-            self.folder.path().join("server/fleet.token"),
+            self.data.join("fleet.token"),
             setup.cgroup,
         );
         let mut ledgers = BTreeMap::new();
@@ -351,7 +368,7 @@ impl Fleet {
 
     /// A gRPC caller who orders the agent of a host, as the server does.
     pub fn agent_wire(&self, host: usize) -> Wire {
-        let token = fs::read_to_string(self.folder.path().join("server/fleet.token")).expect("the token");
+        let token = fs::read_to_string(self.data.join("fleet.token")).expect("the token");
         let port = FIRST_AGENT_PORT + u16::try_from(host).expect("few hosts");
         Wire::new(&format!("{}:{port}", self.address), &format!("Bearer {}", token.trim()))
     }
