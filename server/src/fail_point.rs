@@ -1,4 +1,6 @@
 //! Places at which a test ends the program, or makes it panic: `BELAY_FAIL="NAME=kill,NAME=panic"` in the environment.
+//! And, by `BELAY_TEST_SYNCHRONOUS=NORMAL`, a database that forgets commits when the power is cut, for the test that must
+//! notice it.
 //! Only with the feature `failpoints`, which tests alone switch on; without it nothing of this is compiled in.
 
 /// Comes by a place. Its name is only made where it could matter.
@@ -25,3 +27,15 @@ pub(crate) fn fail_point(name: impl FnOnce() -> String) {
 /// Comes by a place, and goes on.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn fail_point(_: impl FnOnce() -> String) {}
+
+/// Whether a test wants commits to be acknowledged before they are on disk.
+#[cfg(feature = "failpoints")]
+pub(crate) fn acknowledges_early() -> bool {
+    std::env::var("BELAY_TEST_SYNCHRONOUS").is_ok_and(|value| value == "NORMAL")
+}
+
+/// Never so outside tests, whatever the environment says.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn acknowledges_early() -> bool {
+    false
+}

@@ -39,6 +39,8 @@ pub(crate) struct Fleet {
     patience: Duration,
     /// A copy of an agent that was not heard for longer is gone.
     silence: Duration,
+    /// When this server began.
+    began: Instant,
     /// Woken when an agent connects, and when what is known of its copies changes.
     connected: Notify,
     /// Held while an operator changes the record of a host, from the database to memory.
@@ -53,6 +55,8 @@ struct Entry {
     processes: BTreeMap<ProcessId, Process>,
     task: Option<TaskId>,
     link: Option<Link>,
+    /// When the last stream of its agent ended, in the life of this server.
+    left: Option<Instant>,
     /// Streams of other lives of the agent that came back after another one had taken their place: late words of the dead,
     /// or copies. What they say of processes is not taken in.
     beside: Vec<Link>,
@@ -126,6 +130,7 @@ impl Fleet {
             hosts: RwLock::new(hosts.into_iter().map(entry).collect()),
             patience,
             silence,
+            began: Instant::now(),
             connected: Notify::new(),
             operators: Mutex::new(()),
         }
@@ -204,11 +209,23 @@ impl Fleet {
         }
     }
 
-    /// Those of some hosts whose agents do not report, or are unknown.
-    pub(crate) fn absent(&self, hosts: &[HostId]) -> BTreeSet<HostId> {
+    /// Those of some hosts whose agents have not reported for so long that they would have come back, and those that do not
+    /// report at this moment. A host that is not known any more is absent.
+    pub(crate) fn absent(&self, hosts: &[HostId]) -> (BTreeSet<HostId>, BTreeSet<HostId>) {
         let all = self.read();
-        let reports = |host: &HostId| all.get(host).is_some_and(|entry| entry.is_online(self.patience));
-        hosts.iter().copied().filter(|host| !reports(host)).collect()
+        let (mut absent, mut missing) = (BTreeSet::new(), BTreeSet::new());
+        for host in hosts {
+            match all.get(host) {
+                Some(entry) if entry.is_online(self.patience) => {}
+                Some(entry) if entry.left.unwrap_or(self.began).elapsed() <= self.silence => {
+                    missing.insert(*host);
+                }
+                _ => {
+                    absent.insert(*host);
+                }
+            }
+        }
+        (absent, missing)
     }
 
     /// Which hosts a selector means, and which of them are down; but for some hosts whose task is the one that asks.
@@ -405,7 +422,10 @@ impl Fleet {
             && !stream.is_cancelled()
         {
             match entry.link.take_if(|link| link.incarnation == incarnation) {
-                Some(_) => entry.end_beside(|_| true),
+                Some(_) => {
+                    entry.left = Some(Instant::now());
+                    entry.end_beside(|_| true);
+                }
                 None => entry.end_beside(|link| link.incarnation == incarnation),
             }
         }
@@ -492,6 +512,7 @@ impl Entry {
             processes: BTreeMap::new(),
             task: None,
             link: None,
+            left: None,
             beside: Vec::new(),
             clones: Clones::new(before, silence),
             supplanted: false,

@@ -5,17 +5,11 @@
 
 #![allow(clippy::print_stdout)] // what an example is for
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{env, path::Path, sync::Arc, time::Duration};
 
 use belay_tests::{
-    DEFECTOR, Fleet, GHOST, HostSetup, Programs, Stop, Supervisor, Supervisord, VICTIMS, Victim, start_all,
-    stop_all,
+    DEFECTOR, Fleet, GHOST, HostSetup, Programs, Stop, Supervisor, Supervisord, VICTIMS, Victim, built,
+    start_all, stop_all,
 };
 
 #[tokio::main]
@@ -106,17 +100,4 @@ fn rounds() -> usize {
         ["--rounds", rounds] => rounds.parse().expect("a number of rounds"),
         _ => panic!("usage: shapes [--rounds N]"),
     }
-}
-
-/// A binary of this package. Cargo builds those for tests and benchmarks, and not for examples.
-fn built(name: &str) -> String {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--bin", name]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    assert!(cargo.status().expect("cargo runs").success(), "`{name}` is not built");
-    let own = env::current_exe().expect("a path");
-    let folder = own.parent().and_then(Path::parent).map(PathBuf::from).expect("the folder of the binaries");
-    folder.join(name).display().to_string()
 }

@@ -1,6 +1,7 @@
 //! End-to-end tests: real servers, gateways, agents and processes.
 
 mod access;
+mod batches;
 mod cli;
 mod clones;
 mod force;
@@ -10,6 +11,7 @@ mod idempotency;
 mod labels;
 mod local;
 mod log;
+mod power_loss;
 mod recovery;
 mod refusals;
 mod shapes;

@@ -5,8 +5,9 @@ use belay_proto::{
     agent::v1::agent_service_client::AgentServiceClient,
     v1::{
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
-        task_service_client::TaskServiceClient, user_service_client::UserServiceClient,
+        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
+        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        user_service_client::UserServiceClient,
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -191,6 +192,8 @@ impl Wire {
         processes: AgentProcessServiceClient,
         /// Tasks.
         tasks: TaskServiceClient,
+        /// Orders to many hosts.
+        batches: BatchServiceClient,
         /// Users.
         users: UserServiceClient,
         /// The audit trail.

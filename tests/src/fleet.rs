@@ -193,6 +193,8 @@ pub struct Fleet {
     password: String,
     program: PathBuf,
     victim: PathBuf,
+    /// The server's data.
+    data: PathBuf,
     folder: TempDir,
 }
 
@@ -207,6 +209,23 @@ impl Fleet {
     /// Starts a fleet of these hosts, and waits until all of it works. The programs are those of this package:
     /// `env!("CARGO_BIN_EXE_belay-under-test")` and `env!("CARGO_BIN_EXE_victim")`.
     pub async fn start(program: &str, victim: &str, hosts: Vec<HostSetup>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("server");
+        Self::start_in(folder, data, program, victim, hosts).await
+    }
+
+    /// The same, with the server's data in this folder.
+    pub async fn start_on(data: &Path, program: &str, victim: &str, hosts: Vec<HostSetup>) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a folder"), data.to_owned(), program, victim, hosts).await
+    }
+
+    async fn start_in(
+        folder: TempDir,
+        data: PathBuf,
+        program: &str,
+        victim: &str,
+        hosts: Vec<HostSetup>,
+    ) -> Self {
         // Three of them are missed soon where a large host and its tests share a small machine.
         let heartbeat = if hosts.iter().any(|host| host.installed.is_some()) {
             "5s"
@@ -215,7 +234,7 @@ impl Fleet {
         } else {
             "200ms"
         };
-        let mut fleet = Self::without_hosts(program, victim, heartbeat).await;
+        let mut fleet = Self::without_hosts_in(folder, data, program, victim, heartbeat).await;
         for setup in hosts {
             fleet.add_host(setup).await;
         }
@@ -225,15 +244,25 @@ impl Fleet {
     /// Starts a server and a gateway whose hosts are added later, real or simulated ones, and report so often.
     pub async fn without_hosts(program: &str, victim: &str, heartbeat: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("server");
+        Self::without_hosts_in(folder, data, program, victim, heartbeat).await
+    }
+
+    async fn without_hosts_in(
+        folder: TempDir,
+        data: PathBuf,
+        program: &str,
+        victim: &str,
+        heartbeat: &str,
+    ) -> Self {
         let address = own_address();
         let program = PathBuf::from(program);
         let at = |name: &str| folder.path().join(name).display().to_string();
         fs::write(
             at("server.toml"),
             format!(
-                "listen = \"{address}:{SERVER_PORT}\"\ndata = {:?}\nheartbeat = \"{heartbeat}\"\n\
-                 clone_silence = \"1s\"\ndrain = \"3s\"\n",
-                at("server")
+                "listen = \"{address}:{SERVER_PORT}\"\ndata = {data:?}\nheartbeat = \"{heartbeat}\"\n\
+                 clone_silence = \"1s\"\ndrain = \"3s\"\n"
             ),
         )
         .expect("written");
@@ -253,7 +282,7 @@ impl Fleet {
         server.start();
         gateway.start();
         let password = wait_for("the first password is made", async || {
-            let text = fs::read_to_string(folder.path().join("server/admin.password"));
+            let text = fs::read_to_string(data.join("admin.password"));
             // The file is made before it is filled.
             text.map_err(|error| error.to_string()).and_then(|text| {
                 if text.ends_with('\n') { Ok(text.trim().to_owned()) } else { Err("not whole yet".into()) }
@@ -262,7 +291,8 @@ impl Fleet {
         .await;
 
         let victim = PathBuf::from(victim);
-        let fleet = Self { server, gateway, hosts: Vec::new(), address, password, program, victim, folder };
+        let fleet =
+            Self { server, gateway, hosts: Vec::new(), address, password, program, victim, data, folder };
         fleet.wait_until_ready().await;
         fleet
     }
@@ -287,7 +317,7 @@ impl Fleet {
              labels = {{ {} }}\n",
             self.address,
             at("-state"),
-            self.folder.path().join("server/fleet.token"),
+            self.data.join("fleet.token"),
             setup.cgroup,
             setup.labels,
         );
@@ -372,7 +402,7 @@ impl Fleet {
 
     /// The secret that agents and the server show each other.
     pub fn token(&self) -> String {
-        let token = fs::read_to_string(self.folder.path().join("server/fleet.token")).expect("the token");
+        let token = fs::read_to_string(self.data.join("fleet.token")).expect("the token");
         token.trim().to_owned()
     }
 

@@ -4,14 +4,17 @@
 //! Every fleet has its own address of the loopback network, so that fixed ports meet nobody and stay the same over a
 //! restart.
 
+mod built;
 mod campaign;
 mod cgroup;
 mod client;
+mod disk;
 mod fleet;
 pub mod floor;
 mod ledger;
 mod marked;
 mod part;
+mod power_loss;
 mod proxy;
 mod shape;
 mod simulated;
@@ -20,12 +23,15 @@ mod times;
 mod victims;
 mod weight;
 
+pub use built::built;
 pub use campaign::{Caller, Stop, Supervisor, start_all, stop_all};
 pub use cgroup::cgroup_mount;
 pub use client::{Answer, Client, Wire, basic};
+pub use disk::Disk;
 pub use fleet::{Fleet, HostSetup};
 pub use ledger::Ledger;
 pub use part::Part;
+pub use power_loss::{Acknowledged, Acknowledges, PowerLoss};
 pub use proxy::Proxy;
 pub use shape::Shape;
 pub use simulated::{

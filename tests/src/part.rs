@@ -21,6 +21,7 @@ pub struct Part {
     filter: &'static str,
     /// Where it ends or panics by itself.
     fail: String,
+    environment: Vec<(&'static str, &'static str)>,
     child: Option<Child>,
 }
 
@@ -29,7 +30,15 @@ impl Part {
     pub fn new(program: &Path, arguments: &[&str], log: PathBuf) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let filter = "info,belay_server=debug,belay_agent=debug";
-        Self { program: program.to_owned(), arguments, log, filter, fail: String::new(), child: None }
+        Self {
+            program: program.to_owned(),
+            arguments,
+            log,
+            filter,
+            fail: String::new(),
+            environment: Vec::new(),
+            child: None,
+        }
     }
 
     /// Logs what this filter lets through, instead of all that helps with a failing test.
@@ -42,6 +51,11 @@ impl Part {
     /// From its next start on, it fails at these places: `NAME=kill` or `NAME=panic`, joined by commas. Empty for none.
     pub fn fail_at(&mut self, places: &str) {
         places.clone_into(&mut self.fail);
+    }
+
+    /// From its next start on, it has this variable in its environment.
+    pub fn set(&mut self, name: &'static str, value: &'static str) {
+        self.environment.push((name, value));
     }
 
     /// Waits until it has ended by itself, as at a place of [`Self::fail_at`].
@@ -65,6 +79,7 @@ impl Part {
             .args(&self.arguments)
             .env("RUST_LOG", self.filter)
             .env("BELAY_FAIL", &self.fail)
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

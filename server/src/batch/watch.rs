@@ -17,7 +17,8 @@ pub(crate) fn world(app: &App, graph: &Graph, now: Timestamp) -> World {
     let Some(batch) = &graph.batch else {
         return World { now, ..World::default() };
     };
-    World { now, absent: app.fleet.absent(&graph.hosts), budgets: spent(app, &batch.budgets, &graph.hosts) }
+    let (absent, missing) = app.fleet.absent(&graph.hosts);
+    World { now, absent, missing, budgets: spent(app, &batch.budgets, &graph.hosts) }
 }
 
 /// What is left of budgets, whatever a batch of these hosts does.

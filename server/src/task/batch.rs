@@ -68,8 +68,10 @@ pub(crate) enum Amount {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct World {
     pub(crate) now: Timestamp,
-    /// Hosts of the batch whose agents do not report.
+    /// Hosts of the batch whose agents have not reported for a while.
     pub(crate) absent: BTreeSet<HostId>,
+    /// Those whose agents do not report at this moment. They may be back in the next one, when the server was restarted, say.
+    pub(crate) missing: BTreeSet<HostId>,
     /// For each budget, in its order.
     pub(crate) budgets: Vec<Spent>,
 }

@@ -43,6 +43,8 @@ struct Judge {
     approved: usize,
     healthy: usize,
     absent: BTreeSet<usize>,
+    /// Away for a moment, for all that is known.
+    missing: BTreeSet<usize>,
     down: BTreeSet<usize>,
     waited_for_too_long: bool,
 }
@@ -73,6 +75,7 @@ impl Judge {
             approved: 0,
             healthy: 0,
             absent: BTreeSet::new(),
+            missing: BTreeSet::new(),
             down: BTreeSet::new(),
             waited_for_too_long: false,
         }
@@ -145,6 +148,9 @@ impl Judge {
             if self.marks[host] != Mark::NotBegun {
                 continue;
             }
+            if self.missing.contains(&host) {
+                continue;
+            }
             if self.absent.contains(&host) {
                 if self.setup.absent != 2 || self.waited_for_too_long {
                     pass.insert(host);
@@ -208,6 +214,7 @@ enum Happening {
         well: bool,
     },
     GoesAway(usize),
+    GoesMissing(usize),
     ComesBack(usize),
     GoesDown(usize),
     ComesUp(usize),
@@ -229,6 +236,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         8 => Just(Happening::Turn),
         10 => (which(), prop::bool::weighted(0.75)).prop_map(|(which, well)| Happening::Ends { which, well }),
         1 => which().prop_map(Happening::GoesAway),
+        1 => which().prop_map(Happening::GoesMissing),
         2 => which().prop_map(Happening::ComesBack),
         1 => which().prop_map(Happening::GoesDown),
         2 => which().prop_map(Happening::ComesUp),
@@ -345,7 +353,15 @@ impl Engine {
             members: ids(members),
             down: ids(&judge.down.intersection(members).copied().collect()),
         });
-        self.state.outlook(&self.graph, &World { now, absent: ids(&judge.absent), budgets: spent.collect() })
+        self.state.outlook(
+            &self.graph,
+            &World {
+                now,
+                absent: ids(&judge.absent),
+                missing: ids(&judge.missing),
+                budgets: spent.collect(),
+            },
+        )
     }
 
     fn begin(&mut self, step: SubtaskId) {
@@ -415,7 +431,12 @@ fn tell(setup: Setup, story: Vec<Happening>) -> Result<(), TestCaseError> {
                 }
             }
             Happening::GoesAway(which) => drop(judge.absent.insert(host(which))),
-            Happening::ComesBack(which) => drop(judge.absent.remove(&host(which))),
+            Happening::GoesMissing(which) => drop(judge.missing.insert(host(which))),
+            Happening::ComesBack(which) => {
+                let host = host(which);
+                judge.absent.remove(&host);
+                judge.missing.remove(&host);
+            }
             Happening::GoesDown(which) => drop(judge.down.insert(host(which))),
             Happening::ComesUp(which) => drop(judge.down.remove(&host(which))),
             Happening::WaitIsOver => judge.waited_for_too_long = true,

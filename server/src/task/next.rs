@@ -151,6 +151,10 @@ impl State {
         let mut down = down(graph, batch, lanes, world);
         for lane in waiting(range) {
             let host = graph.hosts[lane];
+            if world.missing.contains(&host) {
+                outlook.waits.push(Wait::Absent(host));
+                continue;
+            }
             if world.absent.contains(&host) {
                 match batch.absent {
                     Absent::WaitUntil(time) if world.now < time => outlook.waits.push(Wait::Absent(host)),
