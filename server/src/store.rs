@@ -9,6 +9,8 @@ mod hosts;
 mod local;
 mod migrations;
 mod operations;
+mod task_list;
+mod task_logs;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use belay_proto::{HostId, SubtaskId, TaskId, Trace, UserId};
+use belay_proto::{HostId, TaskId, Trace, UserId};
 use jiff::Timestamp;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, Set,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, Set,
 };
 use uuid::Uuid;
 
 use super::{
     AuditEntry, Result, Store, StoreError, audit,
-    entity::{edge, event, host_lock, log, subtask, task},
+    entity::{edge, event, host_lock, subtask, task},
     hosts::set_agent_state,
     id, micros,
     operations::as_number,
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     host::AgentState,
-    task::{Event, Level, LogLine, Node, Operation, State, Step, Task, TaskState, TaskStatus, dag::Dag},
+    task::{Event, Node, State, Step, Task, TaskState, TaskStatus, dag::Dag},
 };
 
 /// A task that is about to be taken.
@@ -214,22 +213,6 @@ impl Store {
         Ok(Ok(Some(Appended { opened, ended, agent_state })))
     }
 
-    /// Writes a line into the log of a step.
-    pub(crate) async fn log(&self, subtask: SubtaskId, line: LogLine) -> Result<()> {
-        let change = self.change().await?;
-        let row = log::ActiveModel {
-            subtask_id: Set(subtask.get()),
-            attempt: Set(line.attempt.into()),
-            operation: Set(line.operation.as_str().into()),
-            time: Set(micros(line.time)),
-            level: Set(line.level.as_str().into()),
-            message: Set(line.message),
-            ..Default::default()
-        };
-        log::Entity::insert(row).exec_without_returning(&change).await?;
-        Ok(change.commit().await?)
-    }
-
     /// The task of an id.
     pub(crate) async fn task(&self, task: TaskId) -> Result<Option<Task>> {
         match task::Entity::find_by_id(task.get()).one(&self.read).await? {
@@ -250,51 +233,6 @@ impl Store {
             tasks.push((id(row.id)?, read_whole(&self.read, row).await));
         }
         Ok(tasks)
-    }
-
-    /// One page of tasks, newest first, and how many there are on all pages.
-    pub(crate) async fn tasks(
-        &self,
-        host: Option<HostId>,
-        statuses: &[TaskStatus],
-        offset: u64,
-        size: u64,
-    ) -> Result<(Vec<Task>, u64)> {
-        let mut filter = Condition::all();
-        if let Some(host) = host {
-            filter = filter.add(task::Column::HostId.eq(host.get()));
-        }
-        if !statuses.is_empty() {
-            filter = filter.add(task::Column::Status.is_in(statuses.iter().map(|status| status.as_str())));
-        }
-        let query = task::Entity::find().filter(filter);
-        let total = query.clone().count(&self.read).await?;
-        let rows = query.order_by_desc(task::Column::Id).offset(offset).limit(size).all(&self.read).await?;
-        let mut tasks = Vec::with_capacity(rows.len());
-        for row in rows {
-            tasks.push(read_whole(&self.read, row).await?);
-        }
-        Ok((tasks, total))
-    }
-
-    /// The log of a step, oldest line first.
-    pub(crate) async fn subtask_log(&self, subtask: SubtaskId) -> Result<Vec<LogLine>> {
-        let rows = log::Entity::find()
-            .filter(log::Column::SubtaskId.eq(subtask.get()))
-            .order_by_asc(log::Column::Id)
-            .all(&self.read)
-            .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(LogLine {
-                    time: time(row.time)?,
-                    attempt: small(row.attempt)?,
-                    operation: word(&row.operation, Operation::parse)?,
-                    level: word(&row.level, Level::parse)?,
-                    message: row.message,
-                })
-            })
-            .collect()
     }
 }
 
@@ -327,7 +265,7 @@ async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag) -> Res
     Ok(())
 }
 
-async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
+pub(super) async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
     let steps = subtask::Entity::find()
         .filter(subtask::Column::TaskId.eq(row.id))
         .order_by_desc(subtask::Column::SeriesId)
@@ -415,6 +353,6 @@ fn read_step(row: subtask::Model, edges: &[edge::Model]) -> Result<Step> {
 }
 
 /// Fits a number into the type that it is shown as.
-fn small<A: Copy + std::fmt::Display, B: TryFrom<A>>(number: A) -> Result<B> {
+pub(super) fn small<A: Copy + std::fmt::Display, B: TryFrom<A>>(number: A) -> Result<B> {
     B::try_from(number).map_err(|_| StoreError::Damaged(format!("the number {number}")))
 }
