@@ -29,7 +29,10 @@ impl Exit {
     /// The exit code of a refusal by Belay.
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {
-            Reason::InvalidArgument | Reason::UnsupportedMediaType | Reason::BodyTooLarge => Self::Usage,
+            Reason::InvalidArgument
+            | Reason::SortUnsupported
+            | Reason::UnsupportedMediaType
+            | Reason::BodyTooLarge => Self::Usage,
             Reason::Unauthenticated | Reason::PermissionDenied | Reason::LogNotOffered => Self::NotAllowed,
             Reason::HostUnknown
             | Reason::ProcessUnknown

@@ -20,12 +20,15 @@ use std::{fs::File, path::PathBuf};
 
 use jiff::Timestamp;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
+use tokio::sync::broadcast;
 
 pub(crate) use {
     audit::{AuditEntry, AuditRow},
     hosts::Declared,
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
+    task_list::{Listed, PageStart, Position, SortBy, TaskFilter, TaskPage, TaskRow, TaskSort, TaskStretch},
+    task_logs::{FIRST_LINES, KeptLine, NEWEST_LINES},
     tasks::{Appended, Change, Claim, NewTask},
 };
 
@@ -36,6 +39,8 @@ pub(crate) struct Store {
     read: DatabaseConnection,
     begin: TransactionOptions,
     epoch: u64,
+    /// Says which step's log has a new line.
+    logged: broadcast::Sender<belay_proto::SubtaskId>,
     /// Held as long as the database is open: no second server may open it.
     _lock: File,
 }

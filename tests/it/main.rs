@@ -6,6 +6,7 @@ mod clones;
 mod force;
 mod grpcurl;
 mod hazards;
+mod lists;
 mod local;
 mod log;
 mod recovery;

@@ -1,5 +1,7 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
+mod task_lists;
+
 use sea_orm_migration::prelude::*;
 
 /// Every change, oldest first.
@@ -7,7 +9,7 @@ pub(super) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs)]
+        vec![Box::new(First), Box::new(HostTracker), Box::new(TaskVerbs), Box::new(task_lists::TaskLists)]
     }
 }
 

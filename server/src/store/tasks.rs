@@ -265,14 +265,21 @@ async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag) -> Res
     Ok(())
 }
 
-pub(super) async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
+async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
     let steps = subtask::Entity::find()
         .filter(subtask::Column::TaskId.eq(row.id))
         .order_by_desc(subtask::Column::SeriesId)
         .all(db)
         .await?;
     let edges = edge::Entity::find().filter(edge::Column::TaskId.eq(row.id)).all(db).await?;
-    let mut task = Task {
+    let mut task = assemble(row, steps, &edges)?;
+    catch_up(db, &mut task).await?;
+    Ok(task)
+}
+
+/// A task of which nothing has happened yet, made of its rows.
+pub(super) fn assemble(row: task::Model, steps: Vec<subtask::Model>, edges: &[edge::Model]) -> Result<Task> {
+    Ok(Task {
         id: id(row.id)?,
         name: row.name,
         host: id(row.host_id)?,
@@ -282,13 +289,11 @@ pub(super) async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Mo
         trace: word(&row.trace, Trace::parse)?,
         reason: row.reason,
         create_time: time(row.create_time)?,
-        steps: steps.into_iter().map(|row| read_step(row, &edges)).collect::<Result<_>>()?,
+        steps: steps.into_iter().map(|row| read_step(row, edges)).collect::<Result<_>>()?,
         prohibit_rollback: row.prohibit_rollback,
         state: State::default(),
         seen: 0,
-    };
-    catch_up(db, &mut task).await?;
-    Ok(task)
+    })
 }
 
 /// Takes in what was added to a task's log since it was read.
@@ -299,12 +304,15 @@ async fn catch_up(db: &impl sea_orm::ConnectionTrait, task: &mut Task) -> Result
         .order_by_asc(event::Column::Id)
         .all(db)
         .await?;
-    for row in events {
-        let event: Event =
-            serde_json::from_str(&row.event).map_err(|error| StoreError::Damaged(error.to_string()))?;
-        task.state.apply(time(row.time)?, &event);
-        task.seen = row.id;
-    }
+    events.into_iter().try_for_each(|row| take_in(task, row))
+}
+
+/// Takes in one more event of a task's log.
+pub(super) fn take_in(task: &mut Task, row: event::Model) -> Result<()> {
+    let event: Event =
+        serde_json::from_str(&row.event).map_err(|error| StoreError::Damaged(error.to_string()))?;
+    task.state.apply(time(row.time)?, &event);
+    task.seen = row.id;
     Ok(())
 }
 
