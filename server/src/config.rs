@@ -31,6 +31,57 @@ pub struct Config {
     /// How long a shutdown waits for what runs. Default: 10 s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+    /// How long things are remembered that are over.
+    pub retention: Retention,
+}
+
+/// How long things are remembered that are over. What goes first is what ended first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How long a task is kept after it ended, with all that its steps logged; and an order to a single process. At least
+    /// 1 h. Default: 30 days.
+    #[serde(with = "humantime_serde")]
+    pub tasks: Duration,
+    /// How many ended tasks are kept, the newest ones. At least 1000. Default: 1,000,000.
+    pub most_tasks: u64,
+    /// How long a record of the audit trail is kept. At least 1 h. Default: 365 days.
+    #[serde(with = "humantime_serde")]
+    pub audit: Duration,
+    /// How many records of the audit trail are kept, the newest ones. At least 1000. Default: 10,000,000.
+    pub most_audit_records: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            tasks: Duration::from_secs(30 * 86_400),
+            most_tasks: 1_000_000,
+            audit: Duration::from_secs(365 * 86_400),
+            most_audit_records: 10_000_000,
+        }
+    }
+}
+
+impl Retention {
+    const SHORTEST: Duration = Duration::from_secs(3600);
+    const FEWEST: u64 = 1000;
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Self { tasks, most_tasks, audit, most_audit_records } = *self;
+        for (name, age) in [("tasks", tasks), ("audit", audit)] {
+            if age < Self::SHORTEST {
+                return Err(ConfigError::Forgetful { name, told: format!("{age:?}"), least: "1h".into() });
+            }
+        }
+        for (name, most) in [("most_tasks", most_tasks), ("most_audit_records", most_audit_records)] {
+            if most < Self::FEWEST {
+                let (told, least) = (most.to_string(), Self::FEWEST.to_string());
+                return Err(ConfigError::Forgetful { name, told, least });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {
@@ -42,6 +93,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(5),
             clone_silence: Duration::from_secs(30),
             drain: Duration::from_secs(10),
+            retention: Retention::default(),
         }
     }
 }
@@ -78,6 +130,16 @@ pub enum ConfigError {
     /// The silence of a copy is out of bounds.
     #[error("`clone_silence` is {0:?}; it must be at most 1h")]
     CloneSilence(Duration),
+    /// What happened would be forgotten before anybody could read it.
+    #[error("`retention.{name}` is {told}; it must be at least {least}")]
+    Forgetful {
+        /// The setting.
+        name: &'static str,
+        /// What it says.
+        told: String,
+        /// What it must say at least.
+        least: String,
+    },
 }
 
 impl Config {
@@ -108,7 +170,7 @@ impl Config {
         if self.clone_silence > Duration::from_secs(3600) {
             return Err(ConfigError::CloneSilence(self.clone_silence));
         }
-        Ok(())
+        self.retention.check()
     }
 
     /// The database.
@@ -152,5 +214,10 @@ mod tests {
         check("listen = \"0.0.0.0:9440\"\nallow_plaintext = true", "ok");
         check("heartbeat = \"1ms\"", "from 100ms to 1h");
         check("clone_silence = \"2h\"", "at most 1h");
+        check("[retention]\ntasks = \"90days\"\nmost_audit_records = 1000", "ok");
+        check("[retention]\ntasks = \"30min\"", "`retention.tasks` is 1800s; it must be at least 1h");
+        check("[retention]\naudit = \"0s\"", "`retention.audit`");
+        check("[retention]\nmost_tasks = 0", "`retention.most_tasks` is 0; it must be at least 1000");
+        check("[retention]\nlogs = \"1day\"", "line 2");
     }
 }

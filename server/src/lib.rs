@@ -19,6 +19,7 @@ mod process; // a process: record and states
 mod read_log; // reading the log of a process
 mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
+mod retention; // forgetting what is too old or too much
 mod server;
 mod start; // the whole Start workflow
 mod stop; // the whole Stop workflow

@@ -31,6 +31,7 @@ use crate::{
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
     reports::Reports,
+    retention,
     store::Store,
     task::executor,
     users,
@@ -127,6 +128,7 @@ pub async fn run(
         shutdown: CancellationToken::new(),
     });
     executor::resume(&app).await?;
+    retention::begin(&app, config.retention);
     let write_back = tokio::spawn(write_back(app.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in SERVED.iter().chain(&[""]) {

@@ -9,6 +9,7 @@ mod hosts;
 mod local;
 mod migrations;
 mod operations;
+mod retention;
 mod task_list;
 mod task_logs;
 mod tasks;

@@ -1,6 +1,7 @@
 //! The database on a real file.
 
 mod migrations;
+mod retention;
 mod task_lists;
 mod task_logs;
 
