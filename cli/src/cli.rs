@@ -166,6 +166,9 @@ mod tests {
         check("belay task retry 7 9 --reason why", true);
         check("belay task rollback 7 --no-wait", true);
         check("belay task cancel 7", true);
+        check("belay task log -f 7", true);
+        check("belay task log 7 9 --follow", true);
+        check("belay task list --name stop --sort createTime,asc", true);
         check("belay agent restart --host web", true);
         check("belay host list --select zone=z1,!retired", true);
         check("belay host get web-1", true);

@@ -84,6 +84,20 @@ impl Client {
         }
     }
 
+    /// Follows the log of a step: the lines that are there, then those that are written, until its task ended.
+    pub(crate) async fn watch_subtask_log(
+        &self,
+        request: WatchSubtaskLogRequest,
+    ) -> Result<StepLog, Failure> {
+        let trace = new_trace()?;
+        // As above.
+        let request = self.request(request, trace, None);
+        match TaskServiceClient::new(self.channel.clone()).watch_subtask_log(request).await {
+            Ok(response) => Ok(StepLog { stream: response.into_inner(), trace, client: self.clone() }),
+            Err(status) => Err(self.failure(&status, trace)),
+        }
+    }
+
     /// Reads a log, and follows it where asked.
     pub(crate) async fn read_log(&self, request: ReadAgentProcessLogRequest) -> Result<Log, Failure> {
         let trace = new_trace()?;
@@ -153,6 +167,24 @@ impl Watch {
     pub(crate) async fn next(&mut self) -> Result<Option<Task>, Failure> {
         match self.stream.message().await {
             Ok(change) => Ok(change.and_then(|change| change.task)),
+            Err(status) => Err(self.client.failure(&status, self.trace)),
+        }
+    }
+}
+
+/// The log of a step that is being followed.
+#[derive(Debug)]
+pub(crate) struct StepLog {
+    stream: Streaming<WatchSubtaskLogResponse>,
+    trace: Trace,
+    client: Client,
+}
+
+impl StepLog {
+    /// The next lines. `None` when the task ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<LogLine>>, Failure> {
+        match self.stream.message().await {
+            Ok(piece) => Ok(piece.map(|piece| piece.lines)),
             Err(status) => Err(self.client.failure(&status, self.trace)),
         }
     }

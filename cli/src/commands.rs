@@ -23,6 +23,7 @@ pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod service;
 pub(crate) mod task;
+pub(crate) mod task_log;
 pub(crate) mod up;
 pub(crate) mod user;
 

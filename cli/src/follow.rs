@@ -103,7 +103,11 @@ pub(crate) fn outcome(task: &Task) -> Result<(), Failure> {
 pub(crate) async fn log_of_failure(client: &Client, task: &Task) -> Result<Vec<LogLine>, Failure> {
     match failed(task) {
         Some(subtask) => {
-            let request = GetSubtaskLogRequest { task_id: task.id, subtask_id: subtask.id };
+            let request = GetSubtaskLogRequest {
+                task_id: task.id,
+                subtask_id: subtask.id,
+                ..GetSubtaskLogRequest::default()
+            };
             Ok(client.get_subtask_log(request).await?.lines)
         }
         None => Ok(Vec::new()),
@@ -112,7 +116,7 @@ pub(crate) async fn log_of_failure(client: &Client, task: &Task) -> Result<Vec<L
 
 /// A line of a log for a person.
 pub(crate) fn log_line(line: &LogLine) -> String {
-    let LogLine { time, attempt, level, message, operation: _ } = line;
+    let LogLine { time, attempt, level, message, operation: _, number: _, dropped: _ } = line;
     let undo = if line.operation() == TaskOperation::Rollback { "undo " } else { "" };
     format!("{} {level:<5} [{undo}{attempt}] {message}", words::time_millis(time.as_ref()))
 }

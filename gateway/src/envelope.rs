@@ -21,7 +21,10 @@ pub(crate) type Answer = Result<Done, Refusal>;
 
 /// A request that was answered. Travels from the route's function to where the envelope is made.
 #[derive(Debug, Clone)]
-pub(crate) struct Done(Option<Arc<RawValue>>);
+pub(crate) struct Done {
+    data: Option<Arc<RawValue>>,
+    link: Option<HeaderValue>,
+}
 
 impl Done {
     /// Answered with an object.
@@ -30,12 +33,18 @@ impl Done {
             error!(%error, "Answer could not be written as JSON.");
             Refusal::from(error::internal())
         })?;
-        Ok(Self(Some(data.into())))
+        Ok(Self { data: Some(data.into()), link: None })
+    }
+
+    /// The same with the way to the next page, as a `Link` header: the documented answer itself stays as it is.
+    pub(crate) fn next(mut self, target: Option<&str>) -> Self {
+        self.link = target.and_then(|target| HeaderValue::try_from(format!("<{target}>; rel=\"next\"")).ok());
+        self
     }
 
     /// Answered, with nothing to say.
     pub(crate) fn without_data() -> Answer {
-        Ok(Self(None))
+        Ok(Self { data: None, link: None })
     }
 }
 
@@ -103,15 +112,19 @@ impl Outcome {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Err(Refusal(problem)) = &self.0 {
-            error::add_headers(problem, headers);
+        match &self.0 {
+            Ok(Done { link: Some(link), .. }) => {
+                headers.insert(header::LINK, link.clone());
+            }
+            Ok(_) => {}
+            Err(Refusal(problem)) => error::add_headers(problem, headers),
         }
         response
     }
 
     fn envelope<'a>(&'a self, about: &About<'_>) -> Envelope<'a> {
         let (data, error) = match &self.0 {
-            Ok(Done(data)) => (data.as_deref(), None),
+            Ok(Done { data, .. }) => (data.as_deref(), None),
             Err(Refusal(problem)) => (None, Some(ErrorObject::new(problem))),
         };
         Envelope {

@@ -28,6 +28,7 @@ pub(crate) fn row(reason: Reason) -> Row {
     use StatusCode as Http;
     let (status, code, error_code) = match reason {
         Reason::InvalidArgument => (Http::BAD_REQUEST, 1001, "COM10001"),
+        Reason::SortUnsupported => (Http::BAD_REQUEST, 1011, "COM10011"),
         Reason::Unauthenticated => (Http::UNAUTHORIZED, 0, "IAM10000"),
         Reason::PermissionDenied | Reason::LogNotOffered => (Http::FORBIDDEN, 0, "IAM11000"),
         Reason::HostUnknown => (Http::NOT_FOUND, 7005, "CMP07005"),
@@ -189,6 +190,7 @@ mod tests {
         }
         insta::assert_snapshot!(table, @r#"
         INVALID_ARGUMENT       400 COM10001 1001
+        SORT_UNSUPPORTED       400 COM10011 1011
         UNAUTHENTICATED        401 IAM10000 0
         PERMISSION_DENIED      403 IAM11000 0
         HOST_UNKNOWN           404 CMP07005 7005

@@ -30,6 +30,7 @@ impl Exit {
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {
             Reason::InvalidArgument
+            | Reason::SortUnsupported
             | Reason::UnsupportedMediaType
             | Reason::BodyTooLarge
             | Reason::IdempotencyKeyReused => Self::Usage,

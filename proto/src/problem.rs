@@ -38,6 +38,8 @@ macro_rules! reasons {
 reasons! {
     /// A field of the request is not acceptable.
     InvalidArgument = "INVALID_ARGUMENT", InvalidArgument;
+    /// The list can not be sorted by this.
+    SortUnsupported = "SORT_UNSUPPORTED", InvalidArgument;
     /// No credentials, or wrong ones.
     Unauthenticated = "UNAUTHENTICATED", Unauthenticated;
     /// The caller's roles do not allow it.

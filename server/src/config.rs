@@ -41,6 +41,57 @@ pub struct Config {
     pub idempotency_retention: Duration,
     /// How many idempotency keys of one user are kept at the most. Default: 10000.
     pub idempotency_limit: u32,
+    /// How long things are remembered that are over.
+    pub retention: Retention,
+}
+
+/// How long things are remembered that are over. What goes first is what ended first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How long a task is kept after it ended, with all that its steps logged; and an order to a single process. At least
+    /// 1 h. Default: 30 days.
+    #[serde(with = "humantime_serde")]
+    pub tasks: Duration,
+    /// How many ended tasks are kept, the newest ones. At least 1000. Default: 1,000,000.
+    pub most_tasks: u64,
+    /// How long a record of the audit trail is kept. At least 1 h. Default: 365 days.
+    #[serde(with = "humantime_serde")]
+    pub audit: Duration,
+    /// How many records of the audit trail are kept, the newest ones. At least 1000. Default: 10,000,000.
+    pub most_audit_records: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            tasks: Duration::from_secs(30 * 86_400),
+            most_tasks: 1_000_000,
+            audit: Duration::from_secs(365 * 86_400),
+            most_audit_records: 10_000_000,
+        }
+    }
+}
+
+impl Retention {
+    const SHORTEST: Duration = Duration::from_secs(3600);
+    const FEWEST: u64 = 1000;
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Self { tasks, most_tasks, audit, most_audit_records } = *self;
+        for (name, age) in [("tasks", tasks), ("audit", audit)] {
+            if age < Self::SHORTEST {
+                return Err(ConfigError::Forgetful { name, told: format!("{age:?}"), least: "1h".into() });
+            }
+        }
+        for (name, most) in [("most_tasks", most_tasks), ("most_audit_records", most_audit_records)] {
+            if most < Self::FEWEST {
+                let (told, least) = (most.to_string(), Self::FEWEST.to_string());
+                return Err(ConfigError::Forgetful { name, told, least });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Config {
@@ -55,6 +106,7 @@ impl Default for Config {
             drain: Duration::from_secs(10),
             idempotency_retention: Duration::from_secs(24 * 3600),
             idempotency_limit: 10_000,
+            retention: Retention::default(),
         }
     }
 }
@@ -100,6 +152,16 @@ pub enum ConfigError {
     /// The number of idempotency keys of one user is out of bounds.
     #[error("`idempotency_limit` is {0}; it must be from 1 to 1000000")]
     IdempotencyLimit(u32),
+    /// What happened would be forgotten before anybody could read it.
+    #[error("`retention.{name}` is {told}; it must be at least {least}")]
+    Forgetful {
+        /// The setting.
+        name: &'static str,
+        /// What it says.
+        told: String,
+        /// What it must say at least.
+        least: String,
+    },
 }
 
 impl Config {
@@ -138,7 +200,8 @@ impl Config {
         if !(1..=1_000_000).contains(&self.idempotency_limit) {
             return Err(ConfigError::IdempotencyLimit(self.idempotency_limit));
         }
-        self.confirm_above().map(drop)
+        self.confirm_above()?;
+        self.retention.check()
     }
 
     /// From how many hosts on a batch needs their number said.
@@ -192,5 +255,10 @@ mod tests {
         check("confirm_above = \"many\"", "`many` is neither");
         check("idempotency_retention = \"32d\"", "from 1s to 31d");
         check("idempotency_limit = 0", "from 1 to 1000000");
+        check("[retention]\ntasks = \"90days\"\nmost_audit_records = 1000", "ok");
+        check("[retention]\ntasks = \"30min\"", "`retention.tasks` is 1800s; it must be at least 1h");
+        check("[retention]\naudit = \"0s\"", "`retention.audit`");
+        check("[retention]\nmost_tasks = 0", "`retention.most_tasks` is 0; it must be at least 1000");
+        check("[retention]\nlogs = \"1day\"", "line 2");
     }
 }

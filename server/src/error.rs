@@ -56,6 +56,9 @@ pub enum Error {
     /// Fields of a request are not acceptable: each with what is wrong.
     #[error("{}", Fields(.0))]
     Invalid(Vec<(&'static str, String)>),
+    /// A list can not be sorted so.
+    #[error("invalid `sort`: tasks cannot be sorted by `{0}`")]
+    Unsortable(String),
     /// The caller is not known.
     #[error(transparent)]
     Unauthenticated(NotVerified),
@@ -226,6 +229,9 @@ impl From<&Error> for Problem {
                 .iter()
                 .fold(told(Reason::InvalidArgument), |problem, (name, what)| problem.field(*name, what))
                 .hint("correct the request and send it again"),
+            Error::Unsortable(field) => told(Reason::SortUnsupported)
+                .field("sort", format!("tasks cannot be sorted by `{field}`"))
+                .hint("sort by `id`, `createTime` or `startTime`, each with `,asc` or `,desc`"),
             Error::Unauthenticated(NotVerified::Store(_)) => internal(),
             Error::Overloaded | Error::Unauthenticated(NotVerified::Overloaded) => {
                 told(Reason::Overloaded).hint("try again in a second").retry_after(Duration::from_secs(1))

@@ -24,12 +24,14 @@ mod registrar; // takes in agents of which something is to be written down
 mod repeat; // the first answer again for an order that is sent again
 mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
+mod retention; // forgetting what is too old or too much
 mod selector; // which hosts are meant, by their labels
 mod server;
 mod start; // the whole Start workflow
 mod stop; // the whole Stop workflow
 mod store; // what must survive a crash
 mod task; // what a durable task is, and its runner
+mod task_log; // reading and following the log of a step
 mod users; // changes of users // opens and runs all of it
 
 /// What is logged where nobody says otherwise: libraries only when something is wrong.

@@ -34,6 +34,7 @@ use crate::{
     registrar::Registrar,
     repeat::Repeats,
     reports::Reports,
+    retention,
     store::Store,
     task::executor,
     users,
@@ -134,6 +135,7 @@ pub async fn run(
         shutdown: CancellationToken::new(),
     });
     executor::resume(&app).await?;
+    retention::begin(&app, config.retention);
     let write_back = tokio::spawn(write_back(app.clone()));
     let repeats = Repeats::new(app.clone(), &config);
     let forget = tokio::spawn(repeats.clone().forget());

@@ -11,6 +11,9 @@ mod keys;
 mod local;
 mod migrations;
 mod operations;
+mod retention;
+mod task_list;
+mod task_logs;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -20,6 +23,7 @@ use std::{fs::File, path::PathBuf};
 
 use jiff::Timestamp;
 use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
+use tokio::sync::broadcast;
 
 pub(crate) use {
     append::{Appended, Claim, Draft},
@@ -28,6 +32,8 @@ pub(crate) use {
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
+    task_list::{Listed, PageStart, Position, SortBy, TaskFilter, TaskPage, TaskRow, TaskSort, TaskStretch},
+    task_logs::{FIRST_LINES, KeptLine, NEWEST_LINES},
     tasks::NewTask,
 };
 
@@ -38,6 +44,8 @@ pub(crate) struct Store {
     read: DatabaseConnection,
     begin: TransactionOptions,
     epoch: u64,
+    /// Says which step's log has a new line.
+    logged: broadcast::Sender<belay_proto::SubtaskId>,
     /// Held as long as the database is open: no second server may open it.
     _lock: File,
 }

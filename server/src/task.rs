@@ -292,6 +292,8 @@ pub(crate) enum TaskStatus {
 }
 
 impl TaskStatus {
+    const ALL: [Self; 3] = [Self::Running, Self::Failed, Self::Successful];
+
     /// The word in the database.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -299,6 +301,11 @@ impl TaskStatus {
             Self::Failed => "FAILED",
             Self::Successful => "SUCCESSFUL",
         }
+    }
+
+    /// Reads that word.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 

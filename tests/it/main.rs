@@ -9,6 +9,7 @@ mod grpcurl;
 mod hazards;
 mod idempotency;
 mod labels;
+mod lists;
 mod local;
 mod log;
 mod power_loss;

@@ -2,7 +2,7 @@
 
 use belay_proto::v1::{
     AgentProcess, AuditRecord, Host, ListAgentProcessesRequest, ListAuditRecordsRequest, ListHostsRequest,
-    ListTasksRequest, Page, Task, TaskStatus,
+    ListTasksRequest, Page, Task,
 };
 
 use super::Client;
@@ -10,6 +10,8 @@ use crate::failure::Failure;
 
 /// Rows in a page: the most that a server gives.
 const PAGE: i32 = 2000;
+/// Tasks in a page: each comes with up to 50 subtasks, and all of them in one message.
+const TASKS: i32 = 200;
 
 impl Client {
     /// Every host, by rising id.
@@ -45,21 +47,15 @@ impl Client {
         Ok(processes)
     }
 
-    /// The newest tasks, newest first: of one host or (0) of all, in some states or (empty) in any.
-    pub(crate) async fn tasks(
-        &self,
-        host_id: i64,
-        statuses: &[TaskStatus],
-        limit: usize,
-    ) -> Result<Vec<Task>, Failure> {
-        let statuses: Vec<i32> = statuses.iter().map(|status| *status as i32).collect();
-        let mut tasks = Vec::new();
-        for page in 1.. {
-            let request =
-                ListTasksRequest { page, size: page_of(limit), host_id, statuses: statuses.clone() };
-            let answer = self.list_tasks(request).await?;
+    /// The first tasks of a list, which `asked` describes but for its pages.
+    pub(crate) async fn tasks(&self, asked: ListTasksRequest, limit: usize) -> Result<Vec<Task>, Failure> {
+        let (mut tasks, mut page_token) = (Vec::new(), String::new());
+        while tasks.len() < limit {
+            let size = page_of(limit - tasks.len()).min(TASKS);
+            let answer = self.list_tasks(ListTasksRequest { size, page_token, ..asked.clone() }).await?;
             tasks.extend(answer.tasks);
-            if tasks.len() >= limit || is_last(page, answer.page) {
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
                 break;
             }
         }

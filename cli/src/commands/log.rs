@@ -190,7 +190,7 @@ async fn write(data: Vec<u8>) -> Result<(), Failure> {
 }
 
 /// Ends when nobody reads what is printed any more, also where nothing is printed meanwhile: `belay log -f x | head -1`.
-async fn nobody_reads() {
+pub(crate) async fn nobody_reads() {
     // A thread that waits for good does not hold up the end of the program.
     let hung_up = spawn_blocking(|| {
         let stdout = io::stdout();

@@ -2,15 +2,13 @@
 
 use belay_gateway::json;
 use belay_proto::v1::{
-    CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest, GetTaskRequest, LogLine,
-    RetrySubtaskRequest, RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest, Subtask, Task,
-    TaskOperation, TaskState, TaskStatus,
+    CancelSubtaskRequest, CancelTaskRequest, GetTaskRequest, ListTasksRequest, RetrySubtaskRequest,
+    RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest, Task, TaskOperation, TaskState, TaskStatus,
 };
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
-use serde_json::json as object;
 
-use super::Context;
+use super::{Context, task_log};
 use crate::{
     cli,
     client::Client,
@@ -26,7 +24,8 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the newest tasks.
-    #[command(after_help = "Example:\n  belay task list --host web-1 --status failed")]
+    #[command(after_help = "Examples:\n  belay task list --host web-1 --status failed\n  \
+                      belay task list --name restart --sort createTime,asc --limit 1000")]
     List {
         /// Only those of this host: its id or its name.
         #[arg(long, value_name = "HOST")]
@@ -34,6 +33,12 @@ pub(crate) enum Command {
         /// Only those in this state; may be given more than once.
         #[arg(long, value_enum)]
         status: Vec<Status>,
+        /// Only those with this text in their name, in whichever case.
+        #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+        name: String,
+        /// In this order: `id`, `createTime` or `startTime`, with `,asc` or `,desc`. Default: `id,desc`.
+        #[arg(long, value_name = "FIELD,ORDER", default_value_t, hide_default_value = true)]
+        sort: String,
         /// At most this many.
         #[arg(long, default_value = "100", value_parser = cli::limit, value_name = "NUMBER")]
         limit: usize,
@@ -51,13 +56,8 @@ pub(crate) enum Command {
         id: i64,
     },
     /// Show what the steps of a task logged.
-    #[command(after_help = "Examples:\n  belay task log 30443\n  belay task log 30443 32073")]
-    Log {
-        /// The task's id.
-        id: i64,
-        /// Only this step: the subtask's id.
-        subtask: Option<i64>,
-    },
+    #[command(after_help = "Examples:\n  belay task log 30443\n  belay task log -f 30443 32073")]
+    Log(task_log::Args),
     /// Run once more what failed, and go on; also after a cancel, or where a rollback is stuck.
     #[command(after_help = "Examples:\n  belay task retry 30443\n  belay task retry 30443 32073")]
     Retry {
@@ -123,10 +123,18 @@ pub(crate) enum Status {
 /// Does it.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::List { host, status, limit } => list(host.as_deref(), &status, limit, context).await,
+        Command::List { host, status, name, sort, limit } => {
+            let asked = ListTasksRequest {
+                statuses: status.iter().map(|status| TaskStatus::from(*status).into()).collect(),
+                name,
+                sort,
+                ..ListTasksRequest::default()
+            };
+            list(host.as_deref(), asked, limit, context).await
+        }
         Command::Get { id } => get(id, context).await,
         Command::Watch { id } => watch(id, context).await,
-        Command::Log { id, subtask } => log(id, subtask, context).await,
+        Command::Log(args) => task_log::run(args, context).await,
         Command::Retry { id, subtask, args } => order(Verb::Retry(subtask), id, args, context).await,
         Command::Rollback { id, args } => order(Verb::Rollback, id, args, context).await,
         Command::Cancel { id, subtask, args } => order(Verb::Cancel(subtask), id, args, context).await,
@@ -230,7 +238,7 @@ impl From<Status> for TaskStatus {
 
 async fn list(
     host: Option<&str>,
-    statuses: &[Status],
+    asked: ListTasksRequest,
     limit: usize,
     context: &Context,
 ) -> Result<(), Failure> {
@@ -239,8 +247,7 @@ async fn list(
         Some(_) => names::host(&client, host).await?.id,
         None => 0,
     };
-    let statuses: Vec<_> = statuses.iter().map(|status| TaskStatus::from(*status)).collect();
-    let tasks = client.tasks(host_id, &statuses, limit).await?;
+    let tasks = client.tasks(ListTasksRequest { host_id, ..asked }, limit).await?;
     let text = table(&tasks);
     context.answer(
         |zone| json::Listed {
@@ -266,47 +273,8 @@ async fn watch(id: i64, context: &Context) -> Result<(), Failure> {
     follow::outcome(&task)
 }
 
-async fn log(id: i64, subtask: Option<i64>, context: &Context) -> Result<(), Failure> {
-    let client = context.client().await?;
-    let steps = match subtask {
-        Some(subtask) => vec![Subtask { id: subtask, ..Subtask::default() }],
-        None => task(&client, id).await?.subtasks,
-    };
-    let mut logs = Vec::new();
-    for step in steps {
-        let request = GetSubtaskLogRequest { task_id: id, subtask_id: step.id };
-        logs.push((step, client.get_subtask_log(request).await?.lines));
-    }
-    let text: String = logs.iter().map(|(step, lines)| log_text(step, lines)).collect();
-    match (subtask, logs.pop()) {
-        // As the REST API answers for one step.
-        (Some(_), Some((_, lines))) => context.answer(|zone| json::SubtaskLog::new(lines, zone), || text),
-        (_, last) => {
-            logs.extend(last);
-            let contents = |zone: &TimeZone| {
-                let log = |(step, lines): (Subtask, _)| object!({"id": step.id, "name": step.name, "log": json::SubtaskLog::new(lines, zone).log});
-                json::Listed { contents: logs.into_iter().map(log).collect::<Vec<_>>() }
-            };
-            context.answer(contents, || text)
-        }
-    }
-}
-
-fn log_text(step: &Subtask, lines: &[LogLine]) -> String {
-    let mut text = match step.name.is_empty() {
-        true => String::new(),
-        false => {
-            plain(&format!("{} ({}): {}", step.name, step.id, words::subtask_status(step.status))) + "\n"
-        }
-    };
-    for line in lines {
-        text += &plain(&follow::log_line(line));
-        text.push('\n');
-    }
-    text
-}
-
-async fn task(client: &Client, task_id: i64) -> Result<Task, Failure> {
+/// A task as it is.
+pub(super) async fn task(client: &Client, task_id: i64) -> Result<Task, Failure> {
     let task = client.get_task(GetTaskRequest { task_id }).await?.task;
     task.ok_or_else(|| Failure::unknown(format!("the server does not say how task {task_id} is")))
 }

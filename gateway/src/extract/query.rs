@@ -1,7 +1,10 @@
 //! What a query string says.
 
-use axum::extract::FromRequestParts;
-use belay_proto::{Problem, v1::TaskStatus};
+use axum::extract::{FromRequestParts, OriginalUri};
+use belay_proto::{
+    Problem,
+    v1::{TaskStatus, TaskType},
+};
 use http::request::Parts;
 
 use super::{decimal, invalid};
@@ -9,7 +12,13 @@ use crate::envelope::Refusal;
 
 /// The pairs of a query string, percent-decoded. Keys that nobody asks for are ignored.
 #[derive(Debug)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
+    /// The path as it was sent.
+    path: String,
+    /// The query as it was sent.
+    raw: String,
+}
 
 /// Rows in a page at most, as documented.
 const LARGEST_PAGE: i64 = 2000;
@@ -50,10 +59,60 @@ impl Query {
         text.split(',').map(status).collect()
     }
 
+    /// The type of tasks in `type`; unspecified where it is not given.
+    pub(crate) fn task_type(&self) -> Result<i32, Problem> {
+        let known = match self.one("type")? {
+            None => TaskType::Unspecified,
+            Some("MANUAL") => TaskType::Manual,
+            // As the documents write it, and as it is meant.
+            Some("SYS_ONECE" | "SYS_ONCE") => TaskType::SysOnce,
+            Some("SCHEDULED") => TaskType::Scheduled,
+            Some("SYS_SCHEDULED") => TaskType::SysScheduled,
+            Some(_) => {
+                return Err(invalid("type", "it must be MANUAL, SYS_ONECE, SCHEDULED or SYS_SCHEDULED"));
+            }
+        };
+        Ok(known.into())
+    }
+
+    /// A text under one of these names; empty where it is not given. One that is given must not be empty, as it must not come
+    /// to mean everything.
+    pub(crate) fn text(&self, names: &[&str]) -> Result<String, Problem> {
+        let mut found = None;
+        for name in names {
+            match self.one(name)? {
+                None => {}
+                Some("") => return Err(invalid(name, "it is empty").hint("leave it out, or say what it is")),
+                Some(_) if found.is_some() => return Err(invalid(name, "it is given under two names")),
+                given => found = given,
+            }
+        }
+        Ok(found.unwrap_or_default().to_owned())
+    }
+
+    /// `tenantName`, which is known only together with `clusterId`, as documented.
+    pub(crate) fn tenant_name(&self) -> Result<String, Problem> {
+        let name = self.text(&["tenantName"])?;
+        if !name.is_empty() && self.one("clusterId")?.is_none() {
+            return Err(invalid("tenantName", "it is known only together with `clusterId`"));
+        }
+        Ok(name)
+    }
+
+    /// Where the next page of this list is; `None` for the last one.
+    pub(crate) fn next_page(&self, token: &str) -> Option<String> {
+        let is_place = |pair: &&str| !matches!(pair.split('=').next(), Some("page" | "pageToken" | ""));
+        let mut pairs: Vec<&str> = self.raw.split('&').filter(is_place).collect();
+        let place = format!("pageToken={token}");
+        pairs.push(&place);
+        let plain = |text: String| text.replace('<', "%3C").replace('>', "%3E").replace('"', "%22");
+        (!token.is_empty()).then(|| plain(format!("{}?{}", self.path, pairs.join("&"))))
+    }
+
     /// Refuses documented filters that Belay does not have: ignored, they would answer with rows that the caller meant
     /// to leave out.
     pub(crate) fn refuse(&self, filters: &[&str]) -> Result<(), Problem> {
-        match self.0.iter().find(|(name, _)| filters.contains(&name.as_str())) {
+        match self.pairs.iter().find(|(name, _)| filters.contains(&name.as_str())) {
             None => Ok(()),
             Some((name, _)) => {
                 Err(invalid(name, "Belay does not have this filter")
@@ -71,7 +130,7 @@ impl Query {
     }
 
     fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let mut values = self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = values.next();
         match values.next() {
             None => Ok(first),
@@ -86,7 +145,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         axum::extract::Query::from_request_parts(parts, state)
             .await
-            .map(|axum::extract::Query(pairs)| Self(pairs))
+            .map(|axum::extract::Query(pairs)| {
+                let sent = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+                let raw = sent.query().unwrap_or_default().to_owned();
+                Self { pairs, path: sent.path().to_owned(), raw }
+            })
             .map_err(|_| invalid("query", "it is malformed").into())
     }
 }
@@ -98,7 +161,7 @@ mod tests {
     fn query(text: &str) -> Query {
         let uri = format!("/?{text}").parse().expect("a URI");
         let axum::extract::Query(pairs) = axum::extract::Query::try_from_uri(&uri).expect("a query");
-        Query(pairs)
+        Query { pairs, path: "/tasks".to_owned(), raw: text.to_owned() }
     }
 
     #[track_caller]
@@ -135,5 +198,39 @@ mod tests {
         let problem = query("keyword=x").refuse(&["keyword"]).expect_err("refused");
         assert_eq!(problem.fields[0].0, "keyword");
         assert_eq!(query("other=x").refuse(&["keyword"]), Ok(()));
+    }
+
+    #[test]
+    fn texts_are_given_once_and_are_not_empty() {
+        let cluster = |text: &str| query(text).text(&["clusterName", "cluterName"]).ok();
+        assert_eq!(cluster("").as_deref(), Some(""));
+        assert_eq!(cluster("clusterName=a%20b").as_deref(), Some("a b"));
+        assert_eq!(cluster("cluterName=a").as_deref(), Some("a"));
+        for bad in ["clusterName=", "clusterName=a&clusterName=a", "clusterName=a&cluterName=a"] {
+            assert_eq!(cluster(bad), None, "{bad}");
+        }
+        assert!(query("tenantName=sys").tenant_name().is_err());
+        assert_eq!(query("tenantName=sys&clusterId=1").tenant_name().as_deref(), Ok("sys"));
+    }
+
+    #[test]
+    fn types_are_the_documented_ones() {
+        for (text, expected) in
+            [("", 0), ("type=MANUAL", 1), ("type=SYS_ONECE", 2), ("type=SYS_SCHEDULED", 4)]
+        {
+            assert_eq!(query(text).task_type(), Ok(expected), "{text}");
+        }
+        for bad in ["type=", "type=manual", "type=1", "type=MANUAL,SCHEDULED"] {
+            assert!(query(bad).task_type().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_next_page_is_that_of_the_same_list() {
+        let next = |text: &str| query(text).next_page("abc").expect("a page");
+        assert_eq!(next(""), "/tasks?pageToken=abc");
+        assert_eq!(next("name=a%26b&page=1&size=2"), "/tasks?name=a%26b&size=2&pageToken=abc");
+        assert_eq!(next("pageToken=x&status=FAILED"), "/tasks?status=FAILED&pageToken=abc");
+        assert_eq!(query("size=2").next_page(""), None);
     }
 }

@@ -65,6 +65,7 @@ mod tests {
             attempt,
             level: "INFO".to_owned(),
             message: message.to_owned(),
+            ..v1::LogLine::default()
         };
         let (execute, retry, rollback) =
             (v1::TaskOperation::Execute, v1::TaskOperation::Retry, v1::TaskOperation::Rollback);

@@ -12,25 +12,29 @@ use crate::{
     upstream::{Call, told},
 };
 
-/// The documented filters that Belay does not have, in both spellings where there are two.
-const MISSING_FILTERS: [&str; 8] =
-    ["name", "type", "cluterName", "clusterName", "clusterId", "tenantName", "tenantId", "sort"];
-
 /// `GET /tasks/instances`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
-    query.refuse(&MISSING_FILTERS)?;
     let request = call.request(ListTasksRequest {
         page: query.page()?,
         size: query.size()?,
         host_id: query.id("hostId")?,
         statuses: query.task_statuses()?,
+        name: query.text(&["name"])?,
+        r#type: query.task_type()?,
+        cluster_name: query.text(&["cluterName", "clusterName"])?,
+        cluster_id: query.id("clusterId")?,
+        tenant_name: query.tenant_name()?,
+        tenant_id: query.id("tenantId")?,
+        sort: query.text(&["sort"])?,
+        page_token: query.text(&["pageToken"])?,
     });
     let reply = call.tasks().list_tasks(request).await?.into_inner();
     let task = |task| BasicTaskInstance::new(task, call.zone());
-    Done::with(&Paged {
+    let listed = Done::with(&Paged {
         contents: reply.tasks.into_iter().map(task).collect(),
         page: told(reply.page)?.into(),
-    })
+    })?;
+    Ok(listed.next(query.next_page(&reply.next_page_token).as_deref()))
 }
 
 /// `GET /tasks/instances/{taskInstanceId}`
@@ -42,8 +46,11 @@ pub(super) async fn get(call: Call, Path(path): Path<TaskPath>) -> Answer {
 
 /// `GET /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log`
 pub(super) async fn log(call: Call, Path(path): Path<SubtaskPath>) -> Answer {
-    let request =
-        call.request(GetSubtaskLogRequest { task_id: path.task.get(), subtask_id: path.subtask.get() });
+    let request = call.request(GetSubtaskLogRequest {
+        task_id: path.task.get(),
+        subtask_id: path.subtask.get(),
+        ..Default::default()
+    });
     let reply = call.tasks().get_subtask_log(request).await?.into_inner();
     Done::with(&SubtaskLog::new(reply.lines, call.zone()))
 }

@@ -158,6 +158,15 @@ service! { tasks::TaskService {
     async fn watch_task(&self, _: Request<v1::WatchTaskRequest>) -> Result<Response<Self::WatchTaskStream>, Status> {
         Err(Status::unimplemented("no route leads here"))
     }
+
+    type WatchSubtaskLogStream = BoxStream<v1::WatchSubtaskLogResponse>;
+
+    async fn watch_subtask_log(
+        &self,
+        _: Request<v1::WatchSubtaskLogRequest>,
+    ) -> Result<Response<Self::WatchSubtaskLogStream>, Status> {
+        Err(Status::unimplemented("no route leads here"))
+    }
 }
 
 /// Serves all of it on a port of its own.

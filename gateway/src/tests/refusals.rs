@@ -16,7 +16,17 @@ async fn wrong_input_is_refused_in_the_envelope() {
         let field = if id == "%ff" { "path" } else { "agentProcessId" };
         assert_eq!(answer.body["error"]["subErrors"][0]["field"], field, "{id}");
     }
-    for path in ["/api/v2/compute/hosts?size=2001", "/compute/hosts?page=0", "/tasks/instances?status=DONE"] {
+    for path in [
+        "/api/v2/compute/hosts?size=2001",
+        "/compute/hosts?page=0",
+        "/tasks/instances?status=DONE",
+        "/tasks/instances?name=",
+        "/tasks/instances?type=OTHER",
+        "/tasks/instances?hostId=0",
+        "/tasks/instances?clusterId=x",
+        "/tasks/instances?tenantName=sys",
+        "/tasks/instances?sort=id,asc&sort=id,desc",
+    ] {
         assert_eq!(gateway.get(path).await.reason(), "INVALID_ARGUMENT", "{path}");
     }
     let answer = gateway.send("POST", STOP, &[JSON], br#"{"forced": true}"#).await;

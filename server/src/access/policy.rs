@@ -68,6 +68,7 @@ const RULES: &[Rule] = &[
     read("/belay.v1.TaskService/GetTask", READ_TASKS),
     read("/belay.v1.TaskService/GetSubtaskLog", READ_TASKS),
     read("/belay.v1.TaskService/WatchTask", READ_TASKS),
+    read("/belay.v1.TaskService/WatchSubtaskLog", READ_TASKS),
     order("/belay.v1.TaskService/RetryTask", ORDER_TASKS),
     order("/belay.v1.TaskService/RollbackTask", ORDER_TASKS),
     order("/belay.v1.TaskService/CancelTask", ORDER_TASKS),

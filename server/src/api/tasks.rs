@@ -10,11 +10,12 @@ use belay_proto::{
         GetTaskResponse, ListTasksRequest, ListTasksResponse, PauseTaskRequest, PauseTaskResponse,
         ResumeTaskRequest, ResumeTaskResponse, RetrySubtaskRequest, RetrySubtaskResponse, RetryTaskRequest,
         RetryTaskResponse, RollbackTaskRequest, RollbackTaskResponse, SkipSubtaskRequest,
-        SkipSubtaskResponse, WatchTaskRequest, WatchTaskResponse, task_service_server::TaskService,
+        SkipSubtaskResponse, WatchSubtaskLogRequest, WatchSubtaskLogResponse, WatchTaskRequest,
+        WatchTaskResponse, task_service_server::TaskService,
     },
 };
 use tokio::sync::{broadcast::error::RecvError, mpsc};
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
@@ -23,11 +24,13 @@ use crate::{
     app::App,
     batch::waits,
     convert::{
-        approved_wave, host_id, log_to_wire, page, page_to_wire, subtask_id, subtask_order, task_filter,
-        task_id, task_order, task_to_wire,
+        LogQuery, TaskQuery, approved_wave, lines_to_wire, subtask_order, task_id, task_order,
+        task_page_to_wire, task_to_wire,
     },
     error::Error,
+    store::TaskPage,
     task::{Task, Verb, verb::order_task},
+    task_log,
 };
 
 /// States under way to a watcher: one that does not read holds up nobody but itself.
@@ -39,17 +42,12 @@ impl TaskService for Api {
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
-        let ListTasksRequest { page: number, size, host_id: host, statuses } = request.into_inner();
-        let page = page(number, size)?;
-        let host = if host == 0 { None } else { Some(host_id(host)?) };
-        let size = u64::from(page.size.unsigned_abs());
-        let statuses = task_filter(&statuses)?;
-        let found = self.app.store.tasks(host, &statuses, page.offset(), size).await;
-        let (tasks, total) = found.map_err(Error::Store)?;
-        Ok(Response::new(ListTasksResponse {
-            tasks: tasks.iter().map(|task| task_to_wire(task, Vec::new())).collect(),
-            page: Some(page_to_wire(page, total)),
-        }))
+        let query = TaskQuery::try_from(request.into_inner())?;
+        let page = match &query.stretch {
+            Some(stretch) => self.app.store.tasks(stretch).await.map_err(Error::Store)?,
+            None => TaskPage { tasks: Vec::new(), total: 0, next: None },
+        };
+        Ok(Response::new(task_page_to_wire(&query, page)?))
     }
 
     async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
@@ -62,14 +60,20 @@ impl TaskService for Api {
         &self,
         request: Request<GetSubtaskLogRequest>,
     ) -> Result<Response<GetSubtaskLogResponse>, Status> {
-        let GetSubtaskLogRequest { task_id: task, subtask_id: subtask } = request.into_inner();
-        let (task, subtask) = (task_id(task)?, subtask_id(subtask)?);
-        // A subtask of another task is as unknown as one that never was (hazard S09).
-        if !find(&self.app, task).await?.graph.steps.iter().any(|step| step.id == subtask) {
-            return Err(Error::SubtaskUnknown { task, subtask }.into());
-        }
-        let lines = self.app.store.subtask_log(subtask).await.map_err(Error::Store)?;
-        Ok(Response::new(GetSubtaskLogResponse { lines: lines.into_iter().map(log_to_wire).collect() }))
+        let query = LogQuery::try_from(request.into_inner())?;
+        let lines = task_log::read(&self.app, query).await?;
+        Ok(Response::new(GetSubtaskLogResponse { lines: lines_to_wire(lines) }))
+    }
+
+    type WatchSubtaskLogStream = Pin<Box<dyn Stream<Item = Result<WatchSubtaskLogResponse, Status>> + Send>>;
+
+    async fn watch_subtask_log(
+        &self,
+        request: Request<WatchSubtaskLogRequest>,
+    ) -> Result<Response<Self::WatchSubtaskLogStream>, Status> {
+        let lines = task_log::follow(&self.app, LogQuery::try_from(request.into_inner())?).await?;
+        let told = |lines| Ok(WatchSubtaskLogResponse { lines: lines_to_wire(lines?) });
+        Ok(Response::new(Box::pin(lines.map(told))))
     }
 
     async fn retry_task(

@@ -23,7 +23,7 @@ use crate::{
     selector::{InvalidSelector, Selector},
     stop::StopMode,
     store::{Declared, OperationOutcome},
-    task::{TaskStatus, executor::HostOrder, verb::TaskOrder},
+    task::{executor::HostOrder, verb::TaskOrder},
 };
 
 /// A reason is a sentence, not a document.
@@ -211,18 +211,6 @@ pub(crate) fn role(role: i32) -> Result<Role, Error> {
         // Never a default (hazard I15).
         Ok(v1::Role::Unspecified) | Err(_) => Err(Error::invalid("roles", format!("{role} is not a role"))),
     }
-}
-
-pub(crate) fn task_filter(statuses: &[i32]) -> Result<Vec<TaskStatus>, Error> {
-    let read = |status: &i32| match v1::TaskStatus::try_from(*status) {
-        Ok(v1::TaskStatus::Running) => Ok(TaskStatus::Running),
-        Ok(v1::TaskStatus::Failed) => Ok(TaskStatus::Failed),
-        Ok(v1::TaskStatus::Successful) => Ok(TaskStatus::Successful),
-        Ok(v1::TaskStatus::Unspecified) | Err(_) => {
-            Err(Error::invalid("statuses", format!("{status} is not a state of a task")))
-        }
-    };
-    statuses.iter().map(read).collect()
 }
 
 /// One message of an agent's stream.

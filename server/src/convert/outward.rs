@@ -14,7 +14,7 @@ use crate::{
     read_log::Piece,
     store::AuditRow,
     task::{
-        LogLine, Operation, Step, Task, TaskState, TaskStatus,
+        Operation, Step, Task, TaskState, TaskStatus,
         state::{StepState, StepStatus},
     },
 };
@@ -199,12 +199,7 @@ pub(crate) fn task_to_wire(task: &Task, waits_for: Vec<String>) -> v1::Task {
         id: task.id.get(),
         name: task.name.clone(),
         host_id: task.host().map_or(0, HostId::get),
-        status: match standing.status() {
-            TaskStatus::Running => v1::TaskStatus::Running,
-            TaskStatus::Failed => v1::TaskStatus::Failed,
-            TaskStatus::Successful => v1::TaskStatus::Successful,
-        }
-        .into(),
+        status: status_to_wire(standing.status()).into(),
         state: state_to_wire(standing).into(),
         operation: operation_to_wire(task.state.operation()).into(),
         creator: task.creator.clone(),
@@ -218,6 +213,14 @@ pub(crate) fn task_to_wire(task: &Task, waits_for: Vec<String>) -> v1::Task {
         trace_id: task.trace.to_string(),
         reason: task.reason.clone(),
         batch: task.graph.batch.as_ref().map(|batch| batch_to_wire(task, batch, waits_for)),
+    }
+}
+
+pub(super) fn status_to_wire(status: TaskStatus) -> v1::TaskStatus {
+    match status {
+        TaskStatus::Running => v1::TaskStatus::Running,
+        TaskStatus::Failed => v1::TaskStatus::Failed,
+        TaskStatus::Successful => v1::TaskStatus::Successful,
     }
 }
 
@@ -236,7 +239,7 @@ fn state_to_wire(state: TaskState) -> v1::TaskState {
     }
 }
 
-fn operation_to_wire(operation: Operation) -> v1::TaskOperation {
+pub(super) fn operation_to_wire(operation: Operation) -> v1::TaskOperation {
     match operation {
         Operation::Execute => v1::TaskOperation::Execute,
         Operation::Retry => v1::TaskOperation::Retry,
@@ -244,12 +247,6 @@ fn operation_to_wire(operation: Operation) -> v1::TaskOperation {
         Operation::Skip => v1::TaskOperation::Skip,
         Operation::Cancel => v1::TaskOperation::Cancel,
     }
-}
-
-pub(crate) fn log_to_wire(line: LogLine) -> v1::LogLine {
-    let LogLine { time: at, operation, attempt, level, message } = line;
-    let operation = operation_to_wire(operation).into();
-    v1::LogLine { time: Some(time(at)), operation, attempt, level: level.as_str().into(), message }
 }
 
 fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {

@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::{
     AuditEntry, NewOperation, OperationOutcome, Result, Store, StoreError, audit,
-    entity::{event, host_lock, log, task},
+    entity::{event, host_lock, task},
     hosts::set_agent_state,
     micros,
     operations::{self, as_number},
+    task_logs::insert_lines,
     tasks::{catch_up, damaged, hold, insert_all},
 };
 use crate::{
@@ -198,11 +199,12 @@ impl Store {
         for (operation, outcome) in settled {
             operations::settle(&change, operation, outcome, now).await?;
         }
-        insert_all::<log::Entity, _>(&change, lines.into_iter().map(line).collect()).await?;
+        let logged = insert_lines(&change, lines).await?;
         if let Some(audit) = audit {
             audit::append(&change, audit, None, None).await?;
         }
         change.commit().await?;
+        self.tell_of_lines(logged);
         (task.state, task.seen) = (state, seen);
         Ok(Ok(Some(Appended { opened, ended, agent_states })))
     }
@@ -261,16 +263,4 @@ fn agent_states_at_end(
         state.map(|state| (*host, state))
     };
     graph.hosts.iter().enumerate().filter_map(at_end).collect()
-}
-
-fn line((subtask, line): (SubtaskId, LogLine)) -> log::ActiveModel {
-    log::ActiveModel {
-        subtask_id: Set(subtask.get()),
-        attempt: Set(line.attempt.into()),
-        operation: Set(line.operation.as_str().into()),
-        time: Set(micros(line.time)),
-        level: Set(line.level.as_str().into()),
-        message: Set(line.message),
-        ..Default::default()
-    }
 }

@@ -1,4 +1,4 @@
-//! The audit trail. Records are only ever added, in the transaction of what they allow.
+//! The audit trail. Records are only ever added, in the transaction of what they allow, until they are old (`retention.rs`).
 
 use belay_proto::{TaskId, Trace};
 use jiff::Timestamp;

@@ -13,6 +13,7 @@ use sea_orm::{
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 use sea_orm_migration::MigratorTrait;
+use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::{Result, Store, StoreError, entity::setting, migrations::Migrator};
@@ -22,6 +23,8 @@ use crate::{config::Config, fail_point::acknowledges_early};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reads that run at the same time.
 const READERS: u32 = 4;
+/// New lines of logs that a follower may fall behind; it then looks whether there are some.
+const LOGGED: usize = 1024;
 /// `PRAGMA synchronous` as SQLite numbers it: each commit is on disk before it is acknowledged.
 const FULL: i32 = 2;
 
@@ -43,7 +46,8 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        let mut store = Self { write, read, begin, epoch: 0, _lock: lock };
+        let mut store =
+            Self { write, read, begin, epoch: 0, logged: broadcast::channel(LOGGED).0, _lock: lock };
         store.epoch = store.take_epoch().await?;
         Ok(store)
     }

@@ -113,6 +113,21 @@ rows! {
         place: i64,
         host_id: i64,
     }
+    /// How many tasks there are: of one name and status, of one host or (0) of all. Kept by triggers.
+    task_count in "task_counts" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        host_id: i64,
+        #[sea_orm(primary_key, auto_increment = false)]
+        name: String,
+        #[sea_orm(primary_key, auto_increment = false)]
+        status: String,
+        count: i64,
+    }
+    /// Tasks whose row is gone, and what belonged to them not all yet.
+    removed_task in "removed_tasks" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        task_id: i64,
+    }
     /// The definition of a task's steps, as the task was made with it.
     subtask in "subtasks" {
         #[sea_orm(primary_key)]
@@ -152,6 +167,8 @@ rows! {
         level: String,
         message: String,
         operation: String,
+        number: i64,
+        bytes_before: i64,
     }
     /// Which open task holds which host.
     host_lock in "host_locks" {
@@ -175,7 +192,7 @@ rows! {
         create_time: i64,
         finish_time: Option<i64>,
     }
-    /// The audit trail, appended only.
+    /// The audit trail, appended only until it is old.
     audit in "audit" {
         #[sea_orm(primary_key)]
         id: i64,

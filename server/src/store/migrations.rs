@@ -1,5 +1,7 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
+mod task_lists;
+
 use sea_orm_migration::prelude::*;
 
 /// Every change, oldest first.
@@ -12,6 +14,7 @@ impl MigratorTrait for Migrator {
             Box::new(HostTracker),
             Box::new(TaskVerbs),
             Box::new(Batches),
+            Box::new(task_lists::TaskLists),
             Box::new(IdempotencyKeys),
             Box::new(HostLabels),
         ]
@@ -112,9 +115,7 @@ impl MigrationTrait for Batches {
         hosts.primary_key(Index::create().col("task_id").col("place"));
         manager.create_table(hosts).await?;
         manager.create_index(index("task_hosts", &["host_id", "task_id"])).await?;
-        manager.create_index(index("host_locks", &["task_id"])).await?;
-        let copy = "INSERT INTO task_hosts (task_id, place, host_id) SELECT id, 0, host_id FROM tasks";
-        manager.get_connection().execute_unprepared(copy).await.map(drop)
+        manager.create_index(index("host_locks", &["task_id"])).await
     }
 }
 

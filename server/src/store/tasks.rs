@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use belay_proto::{HostId, SubtaskId, TaskId, Trace, UserId};
+use belay_proto::{HostId, TaskId, Trace, UserId};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Set, sea_query::SelectStatement,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    Set,
 };
 use uuid::Uuid;
 
@@ -13,18 +13,18 @@ use super::{
     AuditEntry, Claim, Result, Store, StoreError,
     append::until,
     audit,
-    entity::{edge, event, host_lock, log, subtask, task, task_host},
+    entity::{edge, event, host_lock, subtask, task, task_host},
     id, micros,
     operations::as_number,
     time, word,
 };
 use crate::task::{
-    Batch, Event, Graph, Level, LogLine, Node, Operation, State, Step, Task, TaskStatus,
+    Batch, Event, Graph, Node, State, Step, Task, TaskStatus,
     dag::{Dag, Definition},
 };
 
-/// What stands for the host of a task that has many.
-const OF_MANY: i64 = 0;
+/// What stands for the host of a task that has many. They are in a table of their own.
+pub(super) const OF_MANY: i64 = -1;
 /// What stands for the host of a step that is not that of one of many.
 const NO_LANE: i64 = -1;
 /// How many rows one statement inserts: an engine takes only so many values at once.
@@ -87,15 +87,9 @@ impl Store {
         let row = row.insert(&change).await?;
         let task = id(row.id)?;
         hold(&change, &hosts, task).await?;
-        let of_host = |(place, host): (usize, &HostId)| {
-            Ok(task_host::ActiveModel {
-                task_id: Set(row.id),
-                place: Set(small(place)?),
-                host_id: Set(host.get()),
-            })
-        };
-        let all = hosts.iter().enumerate().map(of_host).collect::<Result<Vec<_>>>()?;
-        insert_all::<task_host::Entity, _>(&change, all).await?;
+        if only == OF_MANY {
+            insert_hosts(&change, row.id, &hosts).await?;
+        }
         insert_steps(&change, row.id, &dag, hosts.len()).await?;
         audit::append(&change, audit, None, Some(task)).await?;
         let task = read_whole(&change, row).await?;
@@ -123,51 +117,6 @@ impl Store {
             tasks.push((id(row.id)?, read_whole(&self.read, row).await));
         }
         Ok(tasks)
-    }
-
-    /// One page of tasks, newest first, and how many there are on all pages.
-    pub(crate) async fn tasks(
-        &self,
-        host: Option<HostId>,
-        statuses: &[TaskStatus],
-        offset: u64,
-        size: u64,
-    ) -> Result<(Vec<Task>, u64)> {
-        let mut filter = Condition::all();
-        if let Some(host) = host {
-            filter = filter.add(task::Column::Id.in_subquery(of_host(host)));
-        }
-        if !statuses.is_empty() {
-            filter = filter.add(task::Column::Status.is_in(statuses.iter().map(|status| status.as_str())));
-        }
-        let query = task::Entity::find().filter(filter);
-        let total = query.clone().count(&self.read).await?;
-        let rows = query.order_by_desc(task::Column::Id).offset(offset).limit(size).all(&self.read).await?;
-        let mut tasks = Vec::with_capacity(rows.len());
-        for row in rows {
-            tasks.push(read_whole(&self.read, row).await?);
-        }
-        Ok((tasks, total))
-    }
-
-    /// The log of a step, oldest line first.
-    pub(crate) async fn subtask_log(&self, subtask: SubtaskId) -> Result<Vec<LogLine>> {
-        let rows = log::Entity::find()
-            .filter(log::Column::SubtaskId.eq(subtask.get()))
-            .order_by_asc(log::Column::Id)
-            .all(&self.read)
-            .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(LogLine {
-                    time: time(row.time)?,
-                    attempt: small(row.attempt)?,
-                    operation: word(&row.operation, Operation::parse)?,
-                    level: word(&row.level, Level::parse)?,
-                    message: row.message,
-                })
-            })
-            .collect()
     }
 }
 
@@ -243,47 +192,69 @@ where
     Ok(())
 }
 
-pub(super) async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
+async fn insert_hosts(change: &DatabaseTransaction, task: i64, hosts: &[HostId]) -> Result<()> {
+    let row = |(place, host): (usize, &HostId)| {
+        Ok(task_host::ActiveModel { task_id: Set(task), place: Set(small(place)?), host_id: Set(host.get()) })
+    };
+    let rows = hosts.iter().enumerate().map(row).collect::<Result<Vec<_>>>()?;
+    insert_all::<task_host::Entity, _>(change, rows).await
+}
+
+async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {
     let steps = subtask::Entity::find()
         .filter(subtask::Column::TaskId.eq(row.id))
         .order_by_desc(subtask::Column::SeriesId)
         .all(db)
         .await?;
     let edges = edge::Entity::find().filter(edge::Column::TaskId.eq(row.id)).all(db).await?;
-    let hosts = task_host::Entity::find()
-        .filter(task_host::Column::TaskId.eq(row.id))
-        .order_by_asc(task_host::Column::Place)
-        .all(db)
-        .await?;
+    let mut hosts = Vec::new();
+    if row.host_id == OF_MANY {
+        let of_it = task_host::Entity::find().filter(task_host::Column::TaskId.eq(row.id));
+        hosts = of_it.order_by_asc(task_host::Column::Place).all(db).await?;
+    }
+    let mut task = assemble(row, steps, edges, hosts)?;
+    catch_up(db, &mut task).await?;
+    Ok(task)
+}
+
+/// A task of which nothing has happened yet, made of its rows. `hosts` is for a task that has many.
+pub(super) fn assemble(
+    row: task::Model,
+    steps: Vec<subtask::Model>,
+    edges: Vec<edge::Model>,
+    hosts: Vec<task_host::Model>,
+) -> Result<Task> {
     let (mut upstreams, mut downstreams) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
     for edge in edges {
         upstreams.entry(edge.downstream_id).or_default().push(id(edge.upstream_id)?);
         downstreams.entry(edge.upstream_id).or_default().push(id(edge.downstream_id)?);
     }
-    let mut read_step = |row: subtask::Model, is_batch: bool| {
-        let node = Node::parse(&row.node);
+    let batch: Option<Batch> = row.batch.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?;
+    let mut read_step = |step: subtask::Model| {
         Ok::<_, StoreError>(Step {
-            id: id(row.id)?,
-            node,
-            undo: Some(&row.undo[..]).filter(|undo| !undo.is_empty()).map(Node::parse),
-            name: row.name,
-            class_name: row.class_name,
-            series_id: small(row.series_id)?,
-            timeout: Duration::from_secs(small(row.timeout)?),
-            lane: match (is_batch, row.lane) {
-                (false, NO_LANE) => 0,
+            id: id(step.id)?,
+            node: Node::parse(&step.node),
+            undo: Some(&step.undo[..]).filter(|undo| !undo.is_empty()).map(Node::parse),
+            name: step.name,
+            class_name: step.class_name,
+            series_id: small(step.series_id)?,
+            timeout: Duration::from_secs(small(step.timeout)?),
+            lane: match (&batch, step.lane) {
+                (None, NO_LANE) => 0,
                 (_, lane) => usize::try_from(lane).unwrap_or(usize::MAX),
             },
-            upstreams: upstreams.remove(&row.id).unwrap_or_default(),
-            downstreams: downstreams.remove(&row.id).unwrap_or_default(),
+            upstreams: upstreams.remove(&step.id).unwrap_or_default(),
+            downstreams: downstreams.remove(&step.id).unwrap_or_default(),
             needs: Vec::new(),
             carries: Vec::new(),
         })
     };
-    let batch: Option<Batch> = row.batch.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?;
-    let steps = steps.into_iter().map(|row| read_step(row, batch.is_some())).collect::<Result<_>>()?;
-    let hosts = hosts.into_iter().map(|row| id(row.host_id)).collect::<Result<_>>()?;
-    let mut task = Task {
+    let steps = steps.into_iter().map(&mut read_step).collect::<Result<_>>()?;
+    let hosts = match row.host_id {
+        OF_MANY => hosts.into_iter().map(|row| id(row.host_id)).collect::<Result<_>>()?,
+        only => vec![id(only)?],
+    };
+    Ok(Task {
         id: id(row.id)?,
         name: row.name,
         creator_id: id(row.creator_id)?,
@@ -296,15 +267,7 @@ pub(super) async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Mo
         prohibit_rollback: row.prohibit_rollback,
         state: State::default(),
         seen: 0,
-    };
-    catch_up(db, &mut task).await?;
-    Ok(task)
-}
-
-/// The ids of all tasks of a host.
-pub(super) fn of_host(host: HostId) -> SelectStatement {
-    let tasks = task_host::Entity::find().select_only().column(task_host::Column::TaskId);
-    tasks.filter(task_host::Column::HostId.eq(host.get())).into_query()
+    })
 }
 
 /// Takes in what was added to a task's log since it was read.
@@ -315,11 +278,14 @@ pub(super) async fn catch_up(db: &impl sea_orm::ConnectionTrait, task: &mut Task
         .order_by_asc(event::Column::Id)
         .all(db)
         .await?;
-    for row in events {
-        let event: Event = serde_json::from_str(&row.event).map_err(damaged)?;
-        task.state.apply(time(row.time)?, &event);
-        task.seen = row.id;
-    }
+    events.into_iter().try_for_each(|row| take_in(task, row))
+}
+
+/// Takes in one more event of a task's log.
+pub(super) fn take_in(task: &mut Task, row: event::Model) -> Result<()> {
+    let event: Event = serde_json::from_str(&row.event).map_err(damaged)?;
+    task.state.apply(time(row.time)?, &event);
+    task.seen = row.id;
     Ok(())
 }
 

@@ -1,5 +1,10 @@
 //! The database on a real file.
 
+mod migrations;
+mod retention;
+mod task_lists;
+mod task_logs;
+
 use belay_proto::{HostId, Trace};
 use jiff::{SignedDuration, Timestamp};
 use sea_orm::{ConnectionTrait, Statement};
@@ -432,8 +437,7 @@ async fn a_task_of_an_older_version_is_read() {
         "INSERT INTO subtasks (id, task_id, node, name, class_name, series_id, timeout) \
          VALUES (9, 7, 'stop_all', 'Stop all', 'S', 0, 600)"
             .to_owned(),
-        format!("INSERT INTO task_hosts (task_id, place, host_id) VALUES (7, 0, {})", host.id),
-        "INSERT INTO subtask_logs (subtask_id, attempt, time, level, message) VALUES (9, 1, 0, 'INFO', 'done')".to_owned(),
+        "INSERT INTO subtask_logs (subtask_id, number, attempt, time, level, message) VALUES (9, 1, 1, 0, 'INFO', 'done')".to_owned(),
     ] {
         store.write.execute_unprepared(&sql).await.expect("written");
     }
@@ -449,8 +453,8 @@ async fn a_task_of_an_older_version_is_read() {
             .expect("read")
             .is_some()
     );
-    let log = store.subtask_log(open.graph.steps[0].id).await.expect("read");
-    assert_eq!((log[0].operation.as_str(), &log[0].message[..]), ("EXECUTE", "done"));
+    let log = store.subtask_log(open.graph.steps[0].id, 0, 10).await.expect("read");
+    assert_eq!((log[0].line.operation.as_str(), &log[0].line.message[..]), ("EXECUTE", "done"));
 }
 
 /// A task that can not be read hides no other, and a step of another version of the program is read as one.
