@@ -21,6 +21,8 @@ pub struct Part {
     filter: &'static str,
     /// Where it ends or panics by itself.
     fail: String,
+    /// How many files it may have open at first.
+    files: Option<u32>,
     child: Option<Child>,
 }
 
@@ -29,7 +31,15 @@ impl Part {
     pub fn new(program: &Path, arguments: &[&str], log: PathBuf) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let filter = "info,belay_server=debug,belay_agent=debug";
-        Self { program: program.to_owned(), arguments, log, filter, fail: String::new(), child: None }
+        Self {
+            program: program.to_owned(),
+            arguments,
+            log,
+            filter,
+            fail: String::new(),
+            files: None,
+            child: None,
+        }
     }
 
     /// Logs what this filter lets through, instead of all that helps with a failing test.
@@ -42,6 +52,11 @@ impl Part {
     /// From its next start on, it fails at these places: `NAME=kill` or `NAME=panic`, joined by commas. Empty for none.
     pub fn fail_at(&mut self, places: &str) {
         places.clone_into(&mut self.fail);
+    }
+
+    /// From its next start on, it may have only so many files open, unless it takes more: its hard limit stays.
+    pub fn limit_files(&mut self, files: u32) {
+        self.files = Some(files);
     }
 
     /// Waits until it has ended by itself, as at a place of [`Self::fail_at`].
@@ -61,7 +76,16 @@ impl Part {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.log.display());
         let log = File::options().append(true).create(true).open(&self.log).expect("a log");
-        let child = Command::new(&self.program)
+        let mut command = match self.files {
+            None => Command::new(&self.program),
+            Some(files) => {
+                let mut limited = Command::new("/bin/sh");
+                let script = format!("ulimit -S -n {files} && exec \"$0\" \"$@\"");
+                limited.arg("-c").arg(script).arg(&self.program);
+                limited
+            }
+        };
+        let child = command
             .args(&self.arguments)
             .env("RUST_LOG", self.filter)
             .env("BELAY_FAIL", &self.fail)
