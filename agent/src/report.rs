@@ -45,8 +45,12 @@ const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_millis(50)
 /// A server that has not acknowledged anything for so many heartbeats is taken for gone.
 const SILENCE: u32 = 3;
 
-/// How long a connection and a welcome may take.
+/// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a welcome may take. A server to which a whole fleet comes back may need some time for it, and what it does for
+/// an agent that gives up is in vain. With a connection and a pause it is less than the server's `clone_silence`.
+const WELCOME: Duration = Duration::from_secs(10);
 
 /// Finds out that the other side of a connection is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -209,7 +213,7 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
         let answer = answers.message().await?;
         Ok::<_, Status>((answers, answer))
     };
-    let opened = timeout(CONNECT, opening).await.map_err(|_| Ended::Silent)?;
+    let opened = timeout(WELCOME, opening).await.map_err(|_| Ended::Silent)?;
     let (answers, answer) = opened.map_err(Ended::Refused)?;
     let welcome = answer.and_then(|answer| answer.welcome).ok_or(Ended::Closed)?;
     let heartbeat = welcome

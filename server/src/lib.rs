@@ -17,6 +17,7 @@ mod host; // a host: record and states
 mod labels; // what hosts are selected by, and how operators say it
 mod local; // what people ordered on the hosts themselves
 mod maintenance; // hosts that are left out of orders to many
+mod open_files; // how many connections there may be
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
 mod read_log; // reading the log of a process

@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
+    open_files::allow_open_files,
     registrar::Registrar,
     repeat::Repeats,
     reports::Reports,
@@ -101,6 +102,7 @@ impl Server {
 /// Whatever [`Server::open`] and [`run`] say, or where the address can not be taken.
 pub async fn start(config: &Path) -> Result<(), Error> {
     let config = Config::load(config)?;
+    allow_open_files();
     let address = config.listen;
     let server = Server::open(config).await?;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;

@@ -6,7 +6,7 @@ use belay_proto::{
     Reason,
     v1::{GetTaskRequest, Host, HostStatus, ListHostsRequest, StopHostAgentRequest, Task, TaskState},
 };
-use belay_tests::{Fleet, Kind, Script, SimulatedFleet, Simulation, wait_for};
+use belay_tests::{Fleet, Kind, PATIENCE, Script, SimulatedFleet, Simulation, wait_for};
 
 const MANY: usize = 200;
 
@@ -16,7 +16,8 @@ async fn server(heartbeat: &str) -> Fleet {
 }
 
 async fn hosts(fleet: &Fleet) -> Vec<Host> {
-    let request = ListHostsRequest { size: 2000, ..Default::default() };
+    let mut request = tonic::Request::new(ListHostsRequest { size: 2000, ..Default::default() });
+    request.set_timeout(PATIENCE);
     fleet.wire().hosts().list_hosts(request).await.expect("an answer").into_inner().hosts
 }
 
@@ -120,4 +121,40 @@ async fn a_simulated_agent_is_as_its_script_says() {
     let shown = wire.tasks().get_task(GetTaskRequest { task_id: task }).await.expect("read").into_inner();
     assert_eq!(shown.task.expect("a task").state(), TaskState::Running, "what is not known has not ended");
     assert_eq!(agents.orders().begun_after(then), Vec::<usize>::new());
+}
+
+/// More agents than files that a program may have open at first: the server takes what the system allows.
+#[tokio::test]
+async fn a_server_takes_the_files_that_its_fleet_needs() {
+    let mut fleet = server("1s").await;
+    fleet.server.kill();
+    fleet.server.limit_files(128);
+    fleet.server.start();
+    fleet.wait_until_ready().await;
+    let _agents = fleet.simulate(Simulation::new(MANY, fleet.address())).await;
+    wait_for_available(&fleet, MANY).await;
+}
+
+/// A server that is killed with a fleet connected is calm when it is back: nobody comes in vain, and nobody waits long.
+#[tokio::test]
+async fn a_fleet_that_comes_back_is_let_in_at_once() {
+    let mut fleet = server("1s").await;
+    let agents = fleet.simulate(Simulation::new(MANY, fleet.address())).await;
+    wait_for_available(&fleet, MANY).await;
+    let first = agents.take_connections();
+    assert_eq!(first.hellos.len(), first.welcomes.len(), "the first time");
+    fleet.server.kill();
+    wait_for("all have noticed", async || match agents.connected() {
+        0 => Ok(()),
+        left => Err(left),
+    })
+    .await;
+    drop(agents.take_connections());
+    fleet.server.start();
+    fleet.wait_until_ready().await;
+    wait_for_available(&fleet, MANY).await;
+    let again = agents.take_connections();
+    assert_eq!((again.hellos.len(), again.welcomes.len()), (MANY, MANY));
+    let longest = again.hellos.iter().zip(&again.welcomes).map(|(hello, welcome)| *welcome - *hello).max();
+    assert!(longest.is_some_and(|longest| longest < Duration::from_secs(4)), "{longest:?}");
 }

@@ -22,6 +22,8 @@ pub struct Part {
     /// Where it ends or panics by itself.
     fail: String,
     environment: Vec<(&'static str, &'static str)>,
+    /// How many files it may have open at first.
+    files: Option<u32>,
     child: Option<Child>,
 }
 
@@ -37,6 +39,7 @@ impl Part {
             filter,
             fail: String::new(),
             environment: Vec::new(),
+            files: None,
             child: None,
         }
     }
@@ -58,6 +61,11 @@ impl Part {
         self.environment.push((name, value));
     }
 
+    /// From its next start on, it may have only so many files open, unless it takes more: its hard limit stays.
+    pub fn limit_files(&mut self, files: u32) {
+        self.files = Some(files);
+    }
+
     /// Waits until it has ended by itself, as at a place of [`Self::fail_at`].
     ///
     /// # Panics
@@ -75,7 +83,16 @@ impl Part {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.log.display());
         let log = File::options().append(true).create(true).open(&self.log).expect("a log");
-        let child = Command::new(&self.program)
+        let mut command = match self.files {
+            None => Command::new(&self.program),
+            Some(files) => {
+                let mut limited = Command::new("/bin/sh");
+                let script = format!("ulimit -S -n {files} && exec \"$0\" \"$@\"");
+                limited.arg("-c").arg(script).arg(&self.program);
+                limited
+            }
+        };
+        let child = command
             .args(&self.arguments)
             .env("RUST_LOG", self.filter)
             .env("BELAY_FAIL", &self.fail)

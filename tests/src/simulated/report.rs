@@ -18,8 +18,10 @@ use tonic::{Request, Streaming, transport::Endpoint};
 
 use super::{agent::Agent, lock};
 
-/// How long a connection and a welcome may take.
+/// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a welcome may take.
+const WELCOME: Duration = Duration::from_secs(10);
 /// Finds out that the other side of a connection is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A server that has not acknowledged anything for so many heartbeats is taken for gone.
@@ -85,7 +87,7 @@ async fn connect(agent: &Agent) -> Result<Stream, Over> {
         let answer = answers.message().await?;
         Ok::<_, tonic::Status>((answers, answer))
     };
-    let (answers, answer) = timeout(CONNECT, opening).await.map_err(|_| Over)?.map_err(|_| Over)?;
+    let (answers, answer) = timeout(WELCOME, opening).await.map_err(|_| Over)?.map_err(|_| Over)?;
     let welcome = answer.and_then(|answer| answer.welcome).ok_or(Over)?;
     lock(&agent.shared.connections).welcomes.push(Instant::now());
     agent.host.send_replace(Some(welcome.host_id));
