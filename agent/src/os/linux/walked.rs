@@ -249,7 +249,8 @@ impl Walk {
         let mut frozen = HashSet::new();
         let mut results = Results::default();
         // Not by the signal to the group: a zombie takes it too.
-        let is_there = self.living_main().is_some() || !self.members().is_ok_and(|members| members.is_empty());
+        let is_there =
+            self.living_main().is_some() || !self.members().is_ok_and(|members| members.is_empty());
         // Nobody in the group escapes this, however fast it forks.
         if let Some(main) = &self.main {
             results.add(main.send_to_group(Signal::KILL));
