@@ -18,7 +18,7 @@ use super::{
 use crate::{
     journal::Record,
     life,
-    operation::{Accepted, Failure, Order, Outcome, Queue, Running, Standing, Target, Verb, stale_epoch},
+    operation::{Accepted, Order, Queue, Running, Standing, Target, Verb, stale_epoch},
     process::Alias,
     stop::{self, Time},
 };
@@ -67,13 +67,12 @@ impl Owner {
         self.take_epoch(&order)?;
         let id = order.id;
         if self.journal.state().operation(id).is_none() {
-            let accepted = self.write_up(order, Queue::default());
-            order_span(&accepted).in_scope(|| info!("Order cancelled before it arrived."));
-            self.journal.append(Record::Accepted { order: accepted });
-            let message = "the order was cancelled before it arrived".to_owned();
-            let failure = Some(Failure { reason: Reason::Cancelled.as_str().to_owned(), message });
-            let (processes, changed) = (Vec::new(), BTreeSet::new());
-            let outcome = Outcome { failure, processes, changed, at: self.os.date() };
+            let cancelled = Some(BTreeSet::new());
+            let accepted = Accepted { cancelled, ..self.write_up(order, Queue::default()) };
+            let span = order_span(&accepted);
+            span.in_scope(|| info!("Order cancelled before it arrived."));
+            self.journal.append(Record::Accepted { order: accepted.clone() });
+            let outcome = Running::new(accepted, self.accepted, span).outcome(Vec::new(), self.os.date());
             self.journal.append(Record::Concluded { id, outcome });
             return Ok(());
         }
@@ -83,6 +82,8 @@ impl Owner {
         let (number, left_alone) = (operation.number, operation.cancel());
         operation.span.in_scope(|| info!(?left_alone, "Order cancelled."));
         let wanted = operation.accepted.wanted.clone();
+        // Another life of the agent goes on with it, and leaves the same alone.
+        self.journal.append(Record::Accepted { order: operation.accepted.clone() });
         if operation.is_over() {
             self.work.push_back(Work::Conclude(id));
         }
@@ -145,7 +146,9 @@ impl Owner {
         for alias in accepted.queue.aliases() {
             if let Some(slot) = self.slots.get_mut(alias) {
                 slot.latest = self.accepted;
-                self.work.push_back(Work::Life(alias.clone(), wish.clone()));
+                if !accepted.leaves_alone(alias) {
+                    self.work.push_back(Work::Life(alias.clone(), wish.clone()));
+                }
             }
         }
     }
@@ -392,6 +395,7 @@ impl Owner {
             changes: changes.map(|(alias, _)| alias.clone()).collect(),
             generations: generations.collect::<BTreeMap<_, _>>(),
             wanted,
+            cancelled: None,
             force,
             queue,
         }

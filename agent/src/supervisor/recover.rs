@@ -51,6 +51,7 @@ impl Owner {
         let Declared { processes, log, outputs: _, notify } = declared;
         self.log = log;
         self.notify = notify;
+        self.complete_wishes();
         let state = self.journal.state().clone();
         let same_boot = state.boot_id == self.os.boot_id();
         self.journal.append(Record::Boot { boot_id: self.os.boot_id().to_owned() });
@@ -186,11 +187,33 @@ impl Owner {
         self.journal.append(Record::Ended { alias: instance.alias, report });
     }
 
+    /// Writes down what the operations that were under way want, where the last life of the agent came no further than to
+    /// accept or cancel them.
+    fn complete_wishes(&mut self) {
+        let state = self.journal.state();
+        let mut wishes = BTreeMap::new();
+        for OperationState { accepted, outcome, .. } in from_the_first_open(state) {
+            for alias in accepted.queue.aliases() {
+                let running = match accepted.leaves_alone(alias) {
+                    // That of one that has ended was written down before its end.
+                    true if outcome.is_some() => continue,
+                    true => accepted.wanted.contains(alias),
+                    false => accepted.verb != Verb::Stop,
+                };
+                wishes.insert(alias.clone(), running);
+            }
+        }
+        wishes.retain(|alias, running| {
+            state.processes.get(alias).is_some_and(|known| known.desired != Some(*running))
+        });
+        for (alias, running) in wishes {
+            self.journal.append(Record::Desired { alias, running });
+        }
+    }
+
     /// Goes on with the operations that were under way, in the order in which they were accepted.
     fn resume(&mut self, state: &State, same_boot: bool) {
-        // One that has ended still overrules those before it that have not.
-        let from_the_first_open = state.operations().skip_while(|operation| operation.outcome.is_some());
-        for OperationState { accepted, outcome, .. } in from_the_first_open {
+        for OperationState { accepted, outcome, .. } in from_the_first_open(state) {
             if outcome.is_some() {
                 self.outrank(accepted);
                 continue;
@@ -221,4 +244,9 @@ impl Owner {
             slot.is_some_and(|slot| slot.generation > *generation)
         })
     }
+}
+
+/// The operations from the first on that goes on: one that has ended still overrules those before it that have not.
+fn from_the_first_open(state: &State) -> impl Iterator<Item = &OperationState> {
+    state.operations().skip_while(|operation| operation.outcome.is_some())
 }
