@@ -28,11 +28,13 @@ pub mod fleet {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 mod exit;
+mod fail_point;
 mod ids;
 mod problem;
 mod trace;
 
 pub use exit::Exit;
+pub use fail_point::{fail_io, fail_point};
 pub use ids::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, UserId};
 pub use problem::{DOMAIN, Problem, Reason};
 pub use trace::Trace;

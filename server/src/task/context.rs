@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use belay_proto::{HostId, Problem, Reason};
+use belay_proto::{HostId, Problem, Reason, fail_point};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,6 @@ use crate::{
     app::App,
     convert::{Operation as Carried, OperationState},
     error::{Chain, Error},
-    fail_point::fail_point,
     order::find_out,
     process::Process,
     store::{Change, Claim, NewOperation, OperationOutcome},

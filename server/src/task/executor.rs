@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId};
+use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, fail_point};
 use jiff::Timestamp;
 use tokio::{
     sync::Notify,
@@ -31,7 +31,6 @@ use crate::{
     access::Caller,
     app::App,
     error::{Chain, Error},
-    fail_point::fail_point,
     host::{AgentState, agent_target},
     restart, start, stop,
     store::{Appended, AuditEntry, Change, Claim, NewTask, StoreError},

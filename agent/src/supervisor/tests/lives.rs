@@ -36,6 +36,20 @@ async fn the_wish_of_an_accepted_order_outlives_the_agent() {
     check_wishes(&again, [(Phase::Stopped, false), (Phase::Running, true)]).await;
 }
 
+/// Hazard A01: what is to be stopped in its turn is not stopped before, by the life that goes on with it.
+#[tokio::test(start_paused = true)]
+async fn the_order_of_a_stop_outlives_the_agent() {
+    let manners = [("a", Manners::EndsAfter(Duration::from_secs(3)))];
+    let agent = Agent::start(&[worker("a"), base("b")], &manners).await;
+    let stop = Order { target: Target::All, ..order(Verb::Stop, "a") };
+    agent.accept(stop.clone()).await;
+    let agent = agent.crash().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    check_wishes(&agent, [(Phase::Stopping, false), (Phase::Running, false)]).await;
+    assert_eq!(outcome(agent.order(stop).await).failure, None);
+    check_wishes(&agent, [(Phase::Stopped, false), (Phase::Stopped, false)]).await;
+}
+
 /// Hazard A01: killed between the two records of an order that was cancelled before it arrived.
 #[tokio::test(start_paused = true)]
 async fn a_void_order_stays_void() {
