@@ -3,6 +3,7 @@
 use belay_proto::{
     Problem, Trace,
     agent::v1::{self as pb, agent_service_server::AgentService},
+    fail_point,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -40,6 +41,7 @@ impl Api {
         let order = convert::order(order, what, whom, trace)?;
         let span = info_span!("call", trace_id = %trace);
         let standing = self.supervisor.order(order).instrument(span).await?;
+        fail_point(|| "order.answers");
         Ok(Some(convert::operation(standing)))
     }
 }
@@ -120,6 +122,7 @@ impl AgentService for Api {
         let order = convert::order(order, What::Stop(pb::StopMode::Unspecified.into()), Whom::All, trace)?;
         let span = info_span!("call", trace_id = %trace);
         let operation = Some(convert::operation(self.supervisor.cancel(order).instrument(span).await?));
+        fail_point(|| "cancel.answers");
         Ok(Response::new(pb::CancelOperationResponse { operation }))
     }
 

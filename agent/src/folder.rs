@@ -5,8 +5,11 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
+use belay_proto::fail_io;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -30,7 +33,7 @@ impl StateFolder {
         make_folder(path).map_err(told(path))?;
         let lock_path = path.join("lock");
         let lock = private_file().append(true).open(&lock_path).map_err(told(&lock_path))?;
-        lock.try_lock().map_err(|error| match error {
+        take_lock(&lock).map_err(|error| match error {
             TryLockError::WouldBlock => Error::StateLocked { path: lock_path.clone() },
             TryLockError::Error(source) => told(&lock_path)(source),
         })?;
@@ -47,6 +50,22 @@ impl StateFolder {
         &self.path
     }
 }
+
+/// Takes the lock. What an agent was just making when it was killed has its lock until it runs its program, so a lock that
+/// is taken may be free a moment later.
+fn take_lock(lock: &File) -> Result<(), TryLockError> {
+    let began = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => thread::sleep(LOCK_PAUSE),
+            taken => return taken,
+        }
+    }
+}
+
+/// How long a start waits for the lock of an agent that may be dead, and how often it tries.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Makes a folder that only the agent's user may enter, and those above it.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
@@ -72,7 +91,9 @@ pub(crate) fn replace_durably(path: &Path, content: &[u8]) -> io::Result<File> {
     let mut file = private_file().append(true).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
+    fail_io(|| "replace.written")?;
     fs::rename(&temporary, path)?;
+    fail_io(|| "replace.renamed")?;
     if let Some(folder) = path.parent() {
         File::open(folder)?.sync_all()?;
     }
@@ -108,6 +129,19 @@ mod tests {
         let identity = first.identity();
         drop(first);
         assert_eq!(StateFolder::open(&path).unwrap().identity(), identity);
+    }
+
+    /// Hazard A04: what the dead one was making still holds its lock, for a moment.
+    #[test]
+    fn a_lock_of_the_dead_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let left_over = StateFolder::open(dir.path()).unwrap();
+        let ends = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            drop(left_over);
+        });
+        StateFolder::open(dir.path()).unwrap();
+        ends.join().unwrap();
     }
 
     #[test]

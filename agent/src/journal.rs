@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use belay_proto::{fail_io, fail_point};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -73,6 +74,7 @@ impl Journal {
     /// The state takes it in even where it can not be written.
     pub(crate) fn append(&mut self, record: Record) {
         let line = frame::encode(&record);
+        let kind = record.kind();
         self.state.apply(record);
         if let Some(fault) = self.syncer.fault() {
             // The kernel has dropped what it could not write: nothing but a new file says it all again.
@@ -83,12 +85,16 @@ impl Journal {
             return;
         }
         // What could not be written anew is as good as before, only long.
-        let written = self.file.as_deref().map(|mut file| file.write_all(&line));
+        let written = self.file.as_deref().map(|mut file| {
+            fail_io(|| format!("journal.{kind}.begins"))?;
+            file.write_all(&line)
+        });
         match written {
             Some(Ok(())) => {
                 self.grown += line.len() as u64;
                 self.fault = None;
                 self.unsynced = true;
+                fail_point(|| format!("journal.{kind}.written"));
             }
             Some(Err(fault)) => {
                 self.failed(&fault);
@@ -215,6 +221,12 @@ struct Syncer {
     told: u64,
 }
 
+fn sync(file: &File) -> io::Result<()> {
+    fail_io(|| "journal.sync")?;
+    file.sync_data()?;
+    fail_io(|| "journal.synced")
+}
+
 /// How far it has got.
 #[derive(Debug, Default)]
 struct Synced {
@@ -232,7 +244,7 @@ impl Syncer {
             while wants.changed().await.is_ok() {
                 let (number, file) = wants.borrow_and_update().clone();
                 let synced = match file {
-                    Some(file) => tokio::task::spawn_blocking(move || file.sync_data()).await,
+                    Some(file) => tokio::task::spawn_blocking(move || sync(&file)).await,
                     None => Ok(Ok(())),
                 };
                 tell.send_modify(|done| {

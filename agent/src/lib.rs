@@ -29,14 +29,14 @@ mod stop; // the stop ladder: a pure function of state, event and time
 mod supervisor; // the one owner of all processes
 mod upgrade; // another program takes over, in the same process
 
-use std::{os::fd::AsFd, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use belay_proto::agent::v1::agent_service_server::AgentServiceServer;
 use tokio::{
     net::TcpListener,
     signal::unix::{self, SignalKind},
     sync::{oneshot, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{
@@ -88,6 +88,10 @@ const CALLS_PER_CONNECTION: usize = 256;
 /// Finds out that a caller is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// How long a start waits for the address of an agent that may be dead, and how often it tries.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
+const LISTEN_PAUSE: Duration = Duration::from_millis(5);
+
 /// How long calls that are open at the end may still take. What they ordered goes on at the next start.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -119,7 +123,7 @@ pub async fn start(config: &Path) -> Result<(), Error> {
         let address = config.listen;
         let listener = match inherited.then(|| inherited_listener(address)).flatten() {
             Some(listener) => listener,
-            None => TcpListener::bind(address).await,
+            None => listen(address).await,
         };
         let listener = listener.map_err(|source| Error::Listen { address, source })?;
         let around = Around { manager: &manager, hangups: Some(hangups), upgrader: Some(upgrader.clone()) };
@@ -130,6 +134,20 @@ pub async fn start(config: &Path) -> Result<(), Error> {
         upgrader = upgrader.hand_over(legacy);
         error!(error = upgrader.failed(), "The upgrade failed; this program goes on.");
         inherited = false;
+    }
+}
+
+/// Listens there. What an agent was just making when it was killed has its socket until it runs its program, so an address
+/// that is taken may be free a moment later.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < LISTEN_PATIENCE => {
+                sleep(LISTEN_PAUSE).await;
+            }
+            bound => return bound,
+        }
     }
 }
 
@@ -354,4 +372,22 @@ fn asked_to_end() -> Result<CancellationToken, Error> {
 
 fn listen_for(kind: SignalKind) -> Result<unix::Signal, Error> {
     unix::signal(kind).map_err(|source| Error::System { what: "listen for signals", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hazard A04: what the dead one was making still has its socket, for a moment.
+    #[tokio::test]
+    async fn an_address_of_the_dead_is_waited_for() {
+        let left_over = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = left_over.local_addr().unwrap();
+        let ends = tokio::spawn(async move {
+            sleep(Duration::from_millis(50)).await;
+            drop(left_over);
+        });
+        assert_eq!(listen(address).await.unwrap().local_addr().unwrap(), address);
+        ends.await.unwrap();
+    }
 }

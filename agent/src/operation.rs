@@ -101,6 +101,16 @@ pub(crate) struct Accepted {
     /// Who was wanted running before it.
     #[serde(default)]
     pub wanted: BTreeSet<Alias>,
+    /// Those that are left alone because it was cancelled before their turn; `None` where it was not cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<BTreeSet<Alias>>,
+}
+
+impl Accepted {
+    /// Whether it was cancelled before the turn of this process.
+    pub(crate) fn leaves_alone(&self, alias: &Alias) -> bool {
+        self.cancelled.as_ref().is_some_and(|left_alone| left_alone.contains(alias))
+    }
 }
 
 /// How an operation ended.
@@ -160,7 +170,7 @@ pub(crate) struct Running {
 impl Running {
     /// An operation of which nothing was done yet.
     pub(crate) fn new(accepted: Accepted, number: u64, span: tracing::Span) -> Self {
-        Self {
+        let mut operation = Self {
             left: accepted.queue.clone(),
             changed: accepted.changes.clone(),
             accepted,
@@ -170,7 +180,11 @@ impl Running {
             turned: BTreeSet::new(),
             failures: Vec::new(),
             ended: watch::Sender::new(None),
+        };
+        for alias in operation.accepted.cancelled.clone().into_iter().flatten() {
+            operation.leave_alone(alias);
         }
+        operation
     }
 
     /// Gives a turn to those for whom nobody before them is left, and tells who they are.
@@ -214,13 +228,18 @@ impl Running {
     pub(crate) fn cancel(&mut self) -> Vec<Alias> {
         let waiting = self.left.aliases().filter(|alias| !self.turned.contains(*alias));
         let waiting: Vec<_> = waiting.cloned().collect();
+        self.accepted.cancelled.get_or_insert_default().extend(waiting.iter().cloned());
         for alias in &waiting {
-            self.left.remove(alias);
-            self.changed.remove(alias);
-            let message = format!("`{alias}` was left alone: the order was cancelled before its turn");
-            self.failures.push((alias.clone(), Reason::Cancelled, message));
+            self.leave_alone(alias.clone());
         }
         waiting
+    }
+
+    fn leave_alone(&mut self, alias: Alias) {
+        self.left.remove(&alias);
+        self.changed.remove(&alias);
+        let message = format!("`{alias}` was left alone: the order was cancelled before its turn");
+        self.failures.push((alias, Reason::Cancelled, message));
     }
 
     /// Its end, as it is written down and told.
@@ -237,6 +256,8 @@ impl Running {
                 .collect::<Vec<_>>()
                 .join("; "),
         });
+        let never_arrived = self.accepted.queue.is_empty() && self.accepted.cancelled.is_some();
+        let failure = failure.or_else(|| never_arrived.then(cancelled_before_it_arrived));
         Outcome { failure, processes, changed: self.changed.clone(), at }
     }
 }
@@ -342,6 +363,11 @@ impl Queue {
     }
 }
 
+fn cancelled_before_it_arrived() -> Failure {
+    let message = "the order was cancelled before it arrived".to_owned();
+    Failure { reason: Reason::Cancelled.as_str().to_owned(), message }
+}
+
 /// Says that an order comes from a server that was replaced.
 pub(crate) fn stale_epoch(epoch: u64, highest: u64) -> Problem {
     Problem::new(
@@ -379,6 +405,7 @@ mod tests {
             generations: BTreeMap::new(),
             changes: [alias("a"), alias("b")].into(),
             wanted: BTreeSet::new(),
+            cancelled: None,
         };
         Running::new(accepted, 1, tracing::Span::none())
     }

@@ -6,7 +6,10 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use belay_proto::fleet::v1::{self as pb, fleet_service_client::FleetServiceClient, report_request::Report};
+use belay_proto::{
+    fail_point,
+    fleet::v1::{self as pb, fleet_service_client::FleetServiceClient, report_request::Report},
+};
 use blake2::{
     Blake2sMac256,
     digest::{KeyInit, Mac},
@@ -206,6 +209,7 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
     };
     let (reports, queue) = mpsc::channel(REPORT_QUEUE);
     let first = pb::ReportRequest { sequence: 1, report: Some(Report::Hello(hello)) };
+    fail_point(|| "report.hello");
     // The queue is empty and its other end is here.
     let _ = reports.send(first).await;
     let opening = async {
@@ -215,6 +219,7 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
     };
     let opened = timeout(WELCOME, opening).await.map_err(|_| Ended::Silent)?;
     let (answers, answer) = opened.map_err(Ended::Refused)?;
+    fail_point(|| "report.welcomed");
     let welcome = answer.and_then(|answer| answer.welcome).ok_or(Ended::Closed)?;
     let heartbeat = welcome
         .heartbeat_interval
@@ -303,6 +308,7 @@ impl Stream {
         if changed.is_empty() {
             return Ok(());
         }
+        fail_point(|| "report.changes");
         let processes = changed.into_iter().map(convert::observed).collect();
         self.send(Report::ProcessesChanged(pb::ProcessesChanged { processes })).await
     }
@@ -321,6 +327,7 @@ impl Stream {
         self.send_changes(supervisor).await?;
         self.send(Report::LocalOperation(convert::local_operation(operation))).await?;
         self.unacknowledged = Some((self.sequence, id));
+        fail_point(|| "report.local");
         Ok(())
     }
 
@@ -329,6 +336,7 @@ impl Stream {
         let Some((_, id)) = self.unacknowledged.take_if(|(reported, _)| *reported == sequence) else {
             return Ok(());
         };
+        fail_point(|| "report.acknowledged");
         supervisor.reported(id).await.map_err(|_| Ended::ShuttingDown)?;
         self.send_local_operation(supervisor).await
     }

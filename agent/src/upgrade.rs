@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{Problem, Reason};
+use belay_proto::{Problem, Reason, fail_point};
 use tokio::{process::Command, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -74,6 +74,7 @@ impl Upgrader {
     /// Asks the new program whether it would run, and if so has it take over.
     pub(crate) async fn upgrade(&self, principal: &str) -> Result<(), Problem> {
         self.next.try_out().await?;
+        fail_point(|| "upgrade.tried");
         info!(principal, program = %self.next.path.display(), "Another program takes over.");
         self.wanted.cancel();
         Ok(())
@@ -99,6 +100,7 @@ impl Upgrader {
             program.env(INHERITED, format!("{}:{descriptor}", process::id()));
         }
         handover::reset_limit();
+        fail_point(|| "upgrade.hands_over");
         let error = program.exec();
         let failed = format!("cannot run `{}`: {error}", self.next.path.display());
         Self { next: self.next.clone(), wanted: CancellationToken::new(), failed }
@@ -137,6 +139,7 @@ pub(crate) fn inherited_listener(wanted: SocketAddr) -> Option<io::Result<tokio:
         return None;
     }
     let listener = TcpListener::from(handover::take(descriptor.parse().ok()?)?);
+    fail_point(|| "upgrade.taken_over");
     let address = listener.local_addr().ok()?;
     let is_wanted = address.ip() == wanted.ip() && [0, address.port()].contains(&wanted.port());
     is_wanted.then(|| tokio::net::TcpListener::from_std(listener))

@@ -104,7 +104,10 @@ async fn processes_outlive_the_agent_and_are_taken_back() {
         check_done(&stopped, &["obstat2"]);
         assert!(!alive(before.pid));
         let exit = stopped.processes[0].last_exit.as_ref().unwrap();
-        assert!(exit.note.contains("not a child"), "{exit:?}");
+        // The kernel tells it when the new parent has waited for it, which may take longer than a stop is held up for that.
+        let is_known = exit.signal() == "SIGTERM" && exit.note.is_empty();
+        let is_unknown = exit.signal.is_none() && exit.note.contains("not a child");
+        assert!(is_known || is_unknown, "{exit:?}");
     }
 }
 

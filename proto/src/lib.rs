@@ -28,12 +28,14 @@ pub mod fleet {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 mod exit;
+mod fail_point;
 mod ids;
 mod label;
 mod problem;
 mod trace;
 
 pub use exit::Exit;
+pub use fail_point::{fail_io, fail_point};
 pub use ids::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, UserId};
 pub use label::{InvalidLabel, MOST_LABELS, check_label_key, check_label_value, check_labels};
 pub use problem::{DOMAIN, Problem, Reason};

@@ -11,7 +11,6 @@ mod clones; // whether agents with one identity are one or copies
 mod config; // settings
 mod convert; // wire types to domain types and back
 mod error; // the domain error, and the one table from it to what a caller is told
-mod fail_point; // where tests end the program
 mod fleet; // what is known of the fleet, in memory
 mod host; // a host: record and states
 mod labels; // what hosts are selected by, and how operators say it

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::UserId;
+use belay_proto::{UserId, fail_point};
 use blake2::{Blake2s256, Digest};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -44,7 +44,6 @@ use crate::{
     app::App,
     config::Config,
     error::{Chain, Error},
-    fail_point::fail_point,
     store::{AuditEntry, KeyId, NewKey, StoreError, Taken, under_key},
 };
 

@@ -63,6 +63,27 @@ pub(crate) enum Record {
     Forgotten { alias: Alias },
 }
 
+impl Record {
+    /// The word for it in the file.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Boot { .. } => "boot",
+            Self::Epoch { .. } => "epoch",
+            Self::Desired { .. } => "desired",
+            Self::Starting { .. } => "starting",
+            Self::Started { .. } => "started",
+            Self::Stopping { .. } => "stopping",
+            Self::Resting { .. } => "resting",
+            Self::Ended { .. } => "ended",
+            Self::Accepted { .. } => "accepted",
+            Self::Concluded { .. } => "concluded",
+            Self::Reported { .. } => "reported",
+            Self::Removed { .. } => "removed",
+            Self::Forgotten { .. } => "forgotten",
+        }
+    }
+}
+
 /// What is known of one process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ProcessState {

@@ -37,6 +37,7 @@ fn accepted(id: u128) -> Accepted {
         generations: BTreeMap::from([(alias("obstat2"), 1)]),
         changes: [alias("obstat2")].into(),
         wanted: BTreeSet::new(),
+        cancelled: None,
     }
 }
 

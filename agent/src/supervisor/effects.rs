@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::Reason;
+use belay_proto::{Reason, fail_point};
 use jiff::SignedDuration;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span, error, info, warn};
@@ -68,7 +68,9 @@ impl Owner {
         let task = async move {
             let launched = lane.run(move || {
                 let output_from = outputs.end(&launch.alias);
+                fail_point(|| "start.begins");
                 let started = os.start(&launch).map_err(|error| Chain(&error).to_string())?;
+                fail_point(|| "start.made");
                 Ok(Launched { started, output_from })
             });
             let result = launched.await.unwrap_or_else(|panic| Err(panic.to_string()));
@@ -127,7 +129,9 @@ impl Owner {
                 for setting in &not_applied {
                     warn!(%alias, setting, "A setting is not applied.");
                 }
+                fail_point(|| "start.heard");
                 self.journal.append(Record::Started { instance: instance.clone() });
+                fail_point(|| "start.written");
                 slot.generation = generation;
                 slot.notes.clear();
                 slot.leftovers.clear();
@@ -206,7 +210,9 @@ impl Owner {
         let (events, alias) = (self.events.clone(), alias.clone());
         info!(%alias, hook = %launch.command.display(), "Hook begins.");
         let task = async move {
+            fail_point(|| "hook.begins");
             let trouble = run_helper(os, instance, launch, patience).await.err();
+            fail_point(|| "hook.ended");
             let _ = events.send(Event::HookEnded { alias, generation, trouble }).await;
         };
         tokio::spawn(task.in_current_span());
@@ -229,7 +235,9 @@ impl Owner {
         let pid = alive.map(|alive| alive.instance.pid);
         let told = alias.clone();
         self.signal(alias, move |tree| {
+            fail_point(|| format!("ask.{scope:?}.begins").to_lowercase());
             tree.ask(signal, scope)?;
+            fail_point(|| format!("ask.{scope:?}.sent").to_lowercase());
             info!(alias = %told, pid, %signal, ?scope, "Stop signal sent.");
             Ok(())
         });
@@ -241,7 +249,10 @@ impl Owner {
         let pid = alive.map(|alive| alive.instance.pid);
         let told = alias.clone();
         self.signal(alias, move |tree| {
-            if tree.kill()? {
+            fail_point(|| "kill.begins");
+            let killed = tree.kill()?;
+            fail_point(|| "kill.sent");
+            if killed {
                 warn!(alias = %told, pid, signal = "SIGKILL", "Process tree killed.");
             }
             Ok(())
@@ -341,7 +352,9 @@ impl Owner {
         slot.last_exit = Some(report.clone());
         slot.leftovers.clear();
         slot.not_applied.clear();
+        fail_point(|| "gone.proven");
         self.journal.append(Record::Ended { alias: alias.clone(), report });
+        fail_point(|| "gone.written");
     }
 
     fn look(&mut self, alias: &Alias) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use belay_proto::{Problem, Reason};
+use belay_proto::{Problem, Reason, fail_point};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -152,7 +152,9 @@ impl Owner {
             self.slots.remove(&alias);
             self.outputs.forget(&alias);
             tracing::info!(%alias, "A process that is not declared any more is gone, and forgotten.");
+            fail_point(|| "removed.gone");
             self.journal.append(Record::Forgotten { alias });
+            fail_point(|| "removed.forgotten");
             self.news.send_modify(|news| news.redeclared += 1);
         }
     }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{Problem, Reason};
+use belay_proto::{Problem, Reason, fail_point};
 use tokio::sync::watch;
 use tracing::{Span, info, info_span, warn};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     journal::Record,
     life,
-    operation::{Accepted, Failure, Order, Outcome, Queue, Running, Standing, Target, Verb, stale_epoch},
+    operation::{Accepted, Order, Queue, Running, Standing, Target, Verb, stale_epoch},
     process::Alias,
     stop::{self, Time},
 };
@@ -32,8 +32,10 @@ const START_BUDGET: Duration = Duration::from_secs(30);
 impl Owner {
     /// Accepts an order: checks it, writes it down, and lets it begin. The id of a known operation joins it.
     pub(super) fn accept(&mut self, order: Order) -> Result<Uuid, Problem> {
+        fail_point(|| "order.arrived");
         self.take_epoch(&order)?;
         if self.journal.state().operation(order.id).is_some() {
+            fail_point(|| "order.joined");
             return Ok(order.id);
         }
         let queue = self.queue(&order)?;
@@ -50,9 +52,11 @@ impl Owner {
         let id = accepted.id;
         let running = accepted.verb != Verb::Stop;
         self.journal.append(Record::Accepted { order: accepted.clone() });
+        fail_point(|| "order.accepted");
         for alias in accepted.queue.aliases() {
             self.journal.append(Record::Desired { alias: alias.clone(), running });
         }
+        fail_point(|| "order.wished");
         let span = order_span(&accepted);
         span.in_scope(|| {
             info!(verb = ?accepted.verb, epoch = accepted.epoch, principal = accepted.principal, "Order accepted.");
@@ -64,16 +68,17 @@ impl Owner {
     /// Leaves alone what an operation has not begun. One that never arrived is written down as one that has ended: where it
     /// still arrives, it is known and does nothing.
     pub(super) fn cancel(&mut self, order: Order) -> Result<(), Problem> {
+        fail_point(|| "cancel.arrived");
         self.take_epoch(&order)?;
         let id = order.id;
         if self.journal.state().operation(id).is_none() {
-            let accepted = self.write_up(order, Queue::default());
-            order_span(&accepted).in_scope(|| info!("Order cancelled before it arrived."));
-            self.journal.append(Record::Accepted { order: accepted });
-            let message = "the order was cancelled before it arrived".to_owned();
-            let failure = Some(Failure { reason: Reason::Cancelled.as_str().to_owned(), message });
-            let (processes, changed) = (Vec::new(), BTreeSet::new());
-            let outcome = Outcome { failure, processes, changed, at: self.os.date() };
+            let cancelled = Some(BTreeSet::new());
+            let accepted = Accepted { cancelled, ..self.write_up(order, Queue::default()) };
+            let span = order_span(&accepted);
+            span.in_scope(|| info!("Order cancelled before it arrived."));
+            self.journal.append(Record::Accepted { order: accepted.clone() });
+            fail_point(|| "cancel.voided");
+            let outcome = Running::new(accepted, self.accepted, span).outcome(Vec::new(), self.os.date());
             self.journal.append(Record::Concluded { id, outcome });
             return Ok(());
         }
@@ -83,6 +88,9 @@ impl Owner {
         let (number, left_alone) = (operation.number, operation.cancel());
         operation.span.in_scope(|| info!(?left_alone, "Order cancelled."));
         let wanted = operation.accepted.wanted.clone();
+        // Another life of the agent goes on with it, and leaves the same alone.
+        self.journal.append(Record::Accepted { order: operation.accepted.clone() });
+        fail_point(|| "cancel.accepted");
         if operation.is_over() {
             self.work.push_back(Work::Conclude(id));
         }
@@ -145,7 +153,9 @@ impl Owner {
         for alias in accepted.queue.aliases() {
             if let Some(slot) = self.slots.get_mut(alias) {
                 slot.latest = self.accepted;
-                self.work.push_back(Work::Life(alias.clone(), wish.clone()));
+                if !accepted.leaves_alone(alias) {
+                    self.work.push_back(Work::Life(alias.clone(), wish.clone()));
+                }
             }
         }
     }
@@ -246,7 +256,9 @@ impl Owner {
             None => info!("Operation done."),
             Some(failure) => warn!(reason = failure.reason, message = failure.message, "Operation failed."),
         });
+        fail_point(|| "operation.ended");
         self.journal.append(Record::Concluded { id, outcome: outcome.clone() });
+        fail_point(|| "operation.concluded");
         if operation.accepted.local {
             self.news.send_modify(|news| news.ended_here += 1);
         }
@@ -392,6 +404,7 @@ impl Owner {
             changes: changes.map(|(alias, _)| alias.clone()).collect(),
             generations: generations.collect::<BTreeMap<_, _>>(),
             wanted,
+            cancelled: None,
             force,
             queue,
         }

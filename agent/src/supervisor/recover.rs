@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use belay_proto::fail_point;
 use tracing::{error, info, warn};
 
 use super::{
@@ -35,6 +36,8 @@ pub(crate) type Found = BTreeMap<Alias, Vec<(Instance, Arc<dyn Tree>)>>;
 pub(super) enum Next {
     /// It is started when its turn comes.
     Start,
+    /// Nobody wants it running: it is stopped, when its turn comes.
+    Stop,
     /// Nothing, until something happens to it.
     Wait,
 }
@@ -51,6 +54,8 @@ impl Owner {
         let Declared { processes, log, outputs: _, notify } = declared;
         self.log = log;
         self.notify = notify;
+        fail_point(|| "recover.begins");
+        self.complete_wishes();
         let state = self.journal.state().clone();
         let same_boot = state.boot_id == self.os.boot_id();
         self.journal.append(Record::Boot { boot_id: self.os.boot_id().to_owned() });
@@ -58,23 +63,30 @@ impl Owner {
         for (instance, tree) in self.os.survey() {
             found.entry(instance.alias.clone()).or_default().push((instance, tree));
         }
+        fail_point(|| "recover.surveyed");
         let mut to_start = BTreeSet::new();
         for config in processes {
             self.outputs.watch(&config);
             let alias = config.alias.clone();
             let known = state.processes.get(&alias).cloned().unwrap_or_default();
             let found = found.remove(&alias).unwrap_or_default();
-            if self.declare(config, known, found, memory, same_boot) == Next::Start {
-                to_start.insert(alias);
+            match self.declare(config, known, found, memory, same_boot) {
+                Next::Start => drop(to_start.insert(alias)),
+                // Its turn is that of the operation, which may have been cancelled.
+                Next::Stop if is_awaited(&state, &alias) => {}
+                Next::Stop => self.stop_unwanted(alias),
+                Next::Wait => {}
             }
         }
         self.go_on_with_removals(&state, &mut found, memory, same_boot);
         for alias in found.keys().filter(|alias| !self.slots.contains_key(*alias)) {
             warn!(%alias, "A process that is not declared any more is left alone.");
         }
+        fail_point(|| "recover.declared");
         self.os.taken_back();
         self.begin_own(self.start_queue(|slot| to_start.contains(&slot.config.alias)));
         self.resume(&state, same_boot);
+        fail_point(|| "recover.resumed");
         let aliases: Vec<_> = self.slots.keys().cloned().collect();
         aliases.iter().for_each(|alias| self.show(alias));
     }
@@ -88,7 +100,9 @@ impl Owner {
         same_boot: bool,
     ) -> Next {
         let alias = config.alias.clone();
+        fail_point(|| "adopt.begins");
         let taken_back = self.take_back(&alias, &known, found);
+        fail_point(|| "adopt.found");
         let alive = taken_back.is_some();
         let wish = known.desired.filter(|_| !known.removed);
         let desired = wish.unwrap_or(match memory {
@@ -125,16 +139,14 @@ impl Owner {
             if !same {
                 self.journal.append(Record::Started { instance: instance.clone() });
             }
-            if !desired && slot.life.is_running() {
-                let stop = life::Event::Stop { by: None, force: false };
-                self.work.push_back(Work::Life(alias.clone(), stop));
-            }
+            let is_unwanted = !desired && slot.life.is_running();
             self.slots.insert(alias.clone(), slot);
             let sight = tree.look();
             let output_from = self.outputs.end(&alias);
             self.hold(&alias, instance, tree, sight, output_from);
             self.watch(&alias);
-            return Next::Wait;
+            fail_point(|| "adopt.held");
+            return if is_unwanted { Next::Stop } else { Next::Wait };
         }
         let goes_on =
             !same_boot || slot.last_exit.as_ref().is_none_or(|report| rules.want_another_after(report.exit));
@@ -145,6 +157,11 @@ impl Owner {
         };
         self.slots.insert(alias, slot);
         next
+    }
+
+    /// Stops what nobody wants running, though no order says so.
+    pub(super) fn stop_unwanted(&mut self, alias: Alias) {
+        self.work.push_back(Work::Life(alias, life::Event::Stop { by: None, force: false }));
     }
 
     /// The living instance of a process: the one that the journal knows, or else the one that was found.
@@ -184,13 +201,36 @@ impl Owner {
         let report =
             ExitReport { note: note.to_owned(), ..ExitReport::new(instance.pid, exit, self.os.date()) };
         self.journal.append(Record::Ended { alias: instance.alias, report });
+        fail_point(|| "adopt.gone");
+    }
+
+    /// Writes down what the operations that were under way want, where the last life of the agent came no further than to
+    /// accept or cancel them.
+    fn complete_wishes(&mut self) {
+        let state = self.journal.state();
+        let mut wishes = BTreeMap::new();
+        for OperationState { accepted, outcome, .. } in from_the_first_open(state) {
+            for alias in accepted.queue.aliases() {
+                let running = match accepted.leaves_alone(alias) {
+                    // That of one that has ended was written down before its end.
+                    true if outcome.is_some() => continue,
+                    true => accepted.wanted.contains(alias),
+                    false => accepted.verb != Verb::Stop,
+                };
+                wishes.insert(alias.clone(), running);
+            }
+        }
+        wishes.retain(|alias, running| {
+            state.processes.get(alias).is_some_and(|known| known.desired != Some(*running))
+        });
+        for (alias, running) in wishes {
+            self.journal.append(Record::Desired { alias, running });
+        }
     }
 
     /// Goes on with the operations that were under way, in the order in which they were accepted.
     fn resume(&mut self, state: &State, same_boot: bool) {
-        // One that has ended still overrules those before it that have not.
-        let from_the_first_open = state.operations().skip_while(|operation| operation.outcome.is_some());
-        for OperationState { accepted, outcome, .. } in from_the_first_open {
+        for OperationState { accepted, outcome, .. } in from_the_first_open(state) {
             if outcome.is_some() {
                 self.outrank(accepted);
                 continue;
@@ -221,4 +261,15 @@ impl Owner {
             slot.is_some_and(|slot| slot.generation > *generation)
         })
     }
+}
+
+/// Whether an operation goes on that has this process stopped: the last one to name it.
+pub(super) fn is_awaited(state: &State, alias: &Alias) -> bool {
+    let naming = from_the_first_open(state).filter(|known| known.accepted.queue.holds(alias));
+    naming.last().is_some_and(|known| known.outcome.is_none() && !known.accepted.leaves_alone(alias))
+}
+
+/// The operations from the first on that goes on: one that has ended still overrules those before it that have not.
+fn from_the_first_open(state: &State) -> impl Iterator<Item = &OperationState> {
+    state.operations().skip_while(|operation| operation.outcome.is_some())
 }

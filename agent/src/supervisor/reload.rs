@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use belay_proto::{Problem, Reason};
+use belay_proto::{Problem, Reason, fail_point};
 use tracing::{info, warn};
 
 use super::{
     orders::AT_A_TIME,
     owner::{Owner, Work},
-    recover::Next,
+    recover::{Next, is_awaited},
 };
 pub(crate) use crate::supervisor::recover::Found;
 use crate::{
@@ -61,6 +61,7 @@ impl Owner {
             principal,
             "The configuration was read again; this is what differs, and what is done."
         );
+        fail_point(|| "reload.planned");
         let mut back = BTreeSet::new();
         let mut new = Vec::new();
         let watched_otherwise = |alias: &Alias| {
@@ -95,6 +96,7 @@ impl Owner {
             self.journal.append(Record::Removed { alias: alias.clone() });
             self.removed.insert(alias.clone());
         }
+        fail_point(|| "reload.removed");
         for (verb, aliases) in [
             (Verb::Stop, removed.clone()),
             (Verb::Restart, restarted.keys().cloned().collect()),
@@ -104,19 +106,23 @@ impl Owner {
                 self.accept(Order::local(verb, false, Target::These(aliases), principal.clone()))?;
             }
         }
+        fail_point(|| "reload.ordered");
         let mut to_start = BTreeSet::new();
         for config in new {
             self.outputs.watch(&config);
             let alias = config.alias.clone();
             let known = self.journal.state().processes.get(&alias).cloned().unwrap_or_default();
             let found = found.remove(&alias).unwrap_or_default();
-            if self.declare(config, known, found, Memory::Whole, true) == Next::Start {
-                to_start.insert(alias);
+            match self.declare(config, known, found, Memory::Whole, true) {
+                Next::Start => drop(to_start.insert(alias)),
+                Next::Stop => self.stop_unwanted(alias),
+                Next::Wait => {}
             }
         }
         if !to_start.is_empty() {
             self.begin_own(self.start_queue(|slot| to_start.contains(&slot.config.alias)));
         }
+        fail_point(|| "reload.done");
         let all: Vec<_> = self.slots.keys().cloned().collect();
         all.iter().for_each(|alias| self.show(alias));
         if plan.concerns_processes() {
@@ -160,7 +166,10 @@ impl Owner {
             let known = ProcessState { removed: false, desired: Some(false), ..known.clone() };
             let stand_in = ProcessConfig::new(alias.clone(), "/", &[]);
             let found = found.remove(alias).unwrap_or_default();
-            self.declare(stand_in, known, found, memory, same_boot);
+            let next = self.declare(stand_in, known, found, memory, same_boot);
+            if next == Next::Stop && !is_awaited(state, alias) {
+                self.stop_unwanted(alias.clone());
+            }
             self.removed.insert(alias.clone());
         }
     }

@@ -1,6 +1,7 @@
 //! The supervisor over an operating system made of memory, in time that the tests own.
 
 mod ladder;
+mod lives;
 mod local;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -73,10 +74,16 @@ impl Agent {
 
     /// The same agent after a crash of its program.
     async fn crash(self) -> Self {
+        self.crash_with(|_| ()).await
+    }
+
+    /// The same, after something happened to its state folder.
+    async fn crash_with(self, meanwhile: impl FnOnce(&Path)) -> Self {
         let Self { os, supervisor, owner, dir, processes } = self;
         owner.abort();
         let _ = owner.await;
         drop(supervisor);
+        meanwhile(dir.path());
         let (supervisor, owner) = spawn(os.clone(), dir.path(), &processes);
         Self { os, supervisor, owner, dir, processes }
     }

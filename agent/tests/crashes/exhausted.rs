@@ -113,13 +113,17 @@ async fn without_processes_a_start_fails_and_a_stop_works() {
     }
     let fork_until_it_fails = "while (1) { my $pid = fork; last if !defined $pid; if (!$pid) { sleep 1000; exit } } \
                                $| = 1; print qq(full\\n); sleep 1000 while 1";
-    let greedy = format!("command = \"/usr/bin/perl\"\nargs = [\"-e\", '{fork_until_it_fails}']");
+    // The others need a process each before it takes all that are left.
+    let greedy = format!(
+        "command = \"/usr/bin/perl\"\nargs = [\"-e\", '{fork_until_it_fails}']\nafter = [\"late\", \"other\"]"
+    );
     let around = ["prlimit", "--nproc=60", "--"].map(str::to_owned).to_vec();
     let way = Way { around, user: Some(LONER), ..Way::default() };
     let host = Host::start_so(&[("greedy", &greedy), ("late", SLEEPER), ("other", SLEEPER)], way).await;
+    let said = || fs::read_to_string(host.folder().join("state/log/greedy.log")).unwrap_or_default();
+    eventually(|| said().matches("full").count() == 1).await;
     check_done(&host.stop("late").await.unwrap(), &["late"]);
     check_done(&host.restart("greedy").await.unwrap(), &["greedy"]);
-    let said = || fs::read_to_string(host.folder().join("state/log/greedy.log")).unwrap_or_default();
     eventually(|| said().matches("full").count() == 2).await;
     let failed = host.start_process("late").await.unwrap();
     assert_eq!((failed.state(), failed.reason.as_str()), (OperationState::Failed, "START_FAILED"));

@@ -8,7 +8,58 @@ use tonic::{Request, Status, Streaming, transport::Channel};
 
 use super::{Host, TOKEN, operation_id};
 
+/// What is ordered.
+#[derive(Debug, Clone)]
+pub(crate) enum Ask {
+    Stop(&'static str),
+    Start(&'static str),
+    Restart(&'static str),
+    StopAll,
+    StartAll,
+    Cancel,
+}
+
 impl Host {
+    /// Orders this under an id, as a server of this epoch.
+    pub(crate) fn ask(
+        &self,
+        ask: Ask,
+        id: &str,
+        epoch: u64,
+    ) -> impl Future<Output = Result<Operation, Status>> + Send + 'static {
+        let mut client = self.client.clone();
+        let order = order(id).map(|order| Order { epoch, ..order });
+        async move {
+            let operation = match ask {
+                Ask::Stop(alias) => {
+                    let request = StopProcessRequest { order, alias: alias.to_owned(), ..Default::default() };
+                    client.stop_process(authorized(request, TOKEN)).await?.into_inner().operation
+                }
+                Ask::Start(alias) => {
+                    let request = StartProcessRequest { order, alias: alias.to_owned() };
+                    client.start_process(authorized(request, TOKEN)).await?.into_inner().operation
+                }
+                Ask::Restart(alias) => {
+                    let request = RestartProcessRequest { order, alias: alias.to_owned() };
+                    client.restart_process(authorized(request, TOKEN)).await?.into_inner().operation
+                }
+                Ask::StopAll => {
+                    let request = StopAllProcessesRequest { order, ..Default::default() };
+                    client.stop_all_processes(authorized(request, TOKEN)).await?.into_inner().operation
+                }
+                Ask::StartAll => {
+                    let request = StartAllProcessesRequest { order };
+                    client.start_all_processes(authorized(request, TOKEN)).await?.into_inner().operation
+                }
+                Ask::Cancel => {
+                    let request = CancelOperationRequest { order };
+                    client.cancel_operation(authorized(request, TOKEN)).await?.into_inner().operation
+                }
+            };
+            Ok(operation.unwrap())
+        }
+    }
+
     /// Pieces of a log.
     pub(crate) async fn read_log(
         &self,
@@ -86,7 +137,7 @@ impl Host {
         self.try_inventory().await.unwrap()
     }
 
-    pub(super) async fn try_inventory(&self) -> Result<Vec<ObservedProcess>, Status> {
+    pub(crate) async fn try_inventory(&self) -> Result<Vec<ObservedProcess>, Status> {
         let request = authorized(GetInventoryRequest {}, TOKEN);
         let response = self.client.clone().get_inventory(request).await?;
         Ok(response.into_inner().processes)

@@ -1,14 +1,15 @@
 //! A host: the agent's program on a state folder of its own, and a server for it to report to.
 
-mod calls;
+pub(crate) mod calls;
 mod server;
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 pub(crate) use self::server::Server;
 
 /// How long anything may take that has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often the agent reports.
 const HEARTBEAT: Duration = Duration::from_millis(50);
@@ -44,6 +45,8 @@ pub(crate) struct Way {
     pub own_program: bool,
     /// How often it reports; often by default.
     pub heartbeat: Option<Duration>,
+    /// Whether it heeds [`Host::fail_at`].
+    pub fails: bool,
 }
 
 /// A host. All that lives on it ends with it.
@@ -164,6 +167,28 @@ impl Host {
         kill_process(Pid::from_raw(self.pid()).unwrap(), signal).unwrap();
     }
 
+    /// From now on, it fails at this place: `NAME=kill`, say. Empty for none.
+    pub(crate) fn fail_at(&self, place: &str) {
+        fs::write(self.dir.path().join("fail"), place).unwrap();
+    }
+
+    /// Whether the agent has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.agent.as_mut().unwrap().try_wait(), Ok(None))
+    }
+
+    /// Whether the agent lives for this long.
+    pub(crate) async fn stays(&mut self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while self.is_running() {
+            if Instant::now() > end {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        false
+    }
+
     /// Waits until the agent has ended. `None` where somebody else was told how.
     pub(crate) async fn ended(&mut self) -> Option<ExitStatus> {
         let mut agent = self.agent.take().unwrap();
@@ -184,10 +209,10 @@ impl Host {
     }
 
     /// Runs `belay-agent ctl` with these arguments.
-    pub(crate) async fn ctl(&self, arguments: &[&str]) -> Ctl {
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> impl Future<Output = Ctl> + Send + 'static {
         let mut program = Command::new(env!("CARGO_BIN_EXE_belay-agent"));
         program.arg("ctl").arg("--state").arg(self.state()).args(arguments);
-        Ctl::of(program).await
+        Ctl::of(program)
     }
 
     /// The agent's state folder.
@@ -269,6 +294,9 @@ impl Host {
         let mut program = Command::new(&line[0]);
         program.args(&line[1..]).arg("--config").arg(self.dir.path().join("agent.toml"));
         program.stderr(log.unwrap());
+        if self.way.fails {
+            program.env("BELAY_FAIL", format!("@{}", self.dir.path().join("fail").display()));
+        }
         program
     }
 
@@ -366,9 +394,13 @@ fn endpoint(address: &str) -> Endpoint {
     Endpoint::from_shared(format!("http://{address}")).unwrap().tcp_nodelay(true)
 }
 
-/// An address that was free a moment ago. The agent must find its port again after a crash, so it can not be 0.
+/// An address that is free and stays so: the agent must find its port again after a crash, so that can not be 0, and
+/// whoever connects to others meanwhile may get that port at the usual address of the loopback network.
 fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    static HOSTS: AtomicU32 = AtomicU32::new(0);
+    let number = (std::process::id() << 8) + HOSTS.fetch_add(1, Ordering::Relaxed);
+    let [_, b, c, d] = number.to_be_bytes();
+    let listener = TcpListener::bind((Ipv4Addr::new(127, b | 0x80, c, d), 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }
 

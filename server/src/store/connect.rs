@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 use tracing::warn;
 
 use super::{Result, Store, StoreError, entity::setting, migrations::Migrator};
-use crate::{config::Config, fail_point::acknowledges_early};
+use crate::config::Config;
 
 /// How long a commit waits for an outsider who has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -154,6 +154,18 @@ fn private_file(path: &Path) -> Result<File> {
         .mode(0o600)
         .open(path)
         .map_err(|source| StoreError::File { path: path.to_owned(), source })
+}
+
+/// Whether a test wants commits to be acknowledged before they are on disk.
+#[cfg(feature = "failpoints")]
+fn acknowledges_early() -> bool {
+    std::env::var("BELAY_TEST_SYNCHRONOUS").is_ok_and(|value| value == "NORMAL")
+}
+
+/// Never so outside tests, whatever the environment says.
+#[cfg(not(feature = "failpoints"))]
+fn acknowledges_early() -> bool {
+    false
 }
 
 #[cfg(test)]

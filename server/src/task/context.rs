@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, Trace};
+use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, Trace, fail_point};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -18,7 +18,6 @@ use crate::{
     app::App,
     convert::{Operation as Carried, OperationState},
     error::Error,
-    fail_point::fail_point,
     order::find_out,
     process::Process,
     store::{NewOperation, OperationOutcome},

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId};
+use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, fail_point};
 use jiff::Timestamp;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -31,7 +31,6 @@ use crate::{
     app::App,
     batch,
     error::Chain,
-    fail_point::fail_point,
     host::AgentState,
     restart, start, stop,
     store::{Claim, Draft, NewOperation, OperationOutcome, StoreError},

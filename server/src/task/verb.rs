@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use belay_proto::{Problem, Reason, SubtaskId, TaskId};
+use belay_proto::{Problem, Reason, SubtaskId, TaskId, fail_point};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::info;
@@ -17,7 +17,6 @@ use crate::{
     access::Caller,
     app::App,
     error::Error,
-    fail_point::fail_point,
     store::{AuditEntry, Draft, StoreError},
 };
 

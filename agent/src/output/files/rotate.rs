@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use belay_proto::fail_io;
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use tracing::debug;
 
@@ -51,7 +52,7 @@ impl Files {
     /// Empties the live file, if it is full; copies the newest of it before, where that is wanted. `None` where it is not
     /// full.
     pub(in crate::output) fn rotate(&self, keep: bool) -> io::Result<Option<Rotated>> {
-        self.rotate_in_steps(keep, &mut |_| Ok(()))
+        self.rotate_in_steps(keep, &mut |step| fail_io(|| format!("rotate.{step:?}").to_lowercase()))
     }
 
     /// The same, with something to do after each step. Its error ends the work there and then, as a kill would.
