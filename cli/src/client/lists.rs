@@ -11,6 +11,10 @@ use crate::failure::Failure;
 /// Rows in a page: the most that a server gives.
 const PAGE: i32 = 2000;
 
+/// Tasks in a page where each may be a batch of 2000 hosts: so that a page fits into an answer.
+const BATCH_PAGE: i32 = 10;
+const BATCH_PAGES: i32 = 100;
+
 impl Client {
     /// Every host, by rising id.
     pub(crate) async fn hosts(&self) -> Result<Vec<Host>, Failure> {
@@ -65,6 +69,23 @@ impl Client {
         }
         tasks.truncate(limit);
         Ok(tasks)
+    }
+
+    /// The newest batches, newest first, in some states or (empty) in any. Looks for them among the newest 1000 tasks.
+    pub(crate) async fn batches(&self, statuses: &[TaskStatus], limit: usize) -> Result<Vec<Task>, Failure> {
+        let statuses: Vec<i32> = statuses.iter().map(|status| *status as i32).collect();
+        let mut batches = Vec::new();
+        for page in 1..=BATCH_PAGES {
+            let request =
+                ListTasksRequest { page, size: BATCH_PAGE, statuses: statuses.clone(), ..Default::default() };
+            let answer = self.list_tasks(request).await?;
+            batches.extend(answer.tasks.into_iter().filter(|task| task.batch.is_some()));
+            if batches.len() >= limit || is_last(page, answer.page) {
+                break;
+            }
+        }
+        batches.truncate(limit);
+        Ok(batches)
     }
 
     /// The newest audit records below an id (0: from the newest), newest first.
