@@ -53,7 +53,8 @@ pub(crate) enum Command {
     Log(log::Args),
     /// Stop, start and restart all processes of many hosts, and see how that goes.
     #[command(subcommand)]
-    Batch(batch::Command),
+    // It has many options, and is made once.
+    Batch(Box<batch::Command>),
     /// See and follow tasks, and say what is to become of them.
     #[command(subcommand)]
     Task(task::Command),

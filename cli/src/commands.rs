@@ -40,7 +40,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Host(command) => host::run(command, &context).await,
         Command::Process(command) => process::run(command, &context).await,
         Command::Log(args) => log::run(args, &context).await,
-        Command::Batch(command) => batch::run(command, &context).await,
+        Command::Batch(command) => batch::run(*command, &context).await,
         Command::Task(command) => task::run(command, &context).await,
         Command::User(command) => user::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,

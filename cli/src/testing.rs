@@ -27,9 +27,13 @@ use crate::{
 #[derive(Clone, Default)]
 pub(crate) struct Fake {
     /// By RPC, each answer as it is on the wire.
-    answers: Arc<Mutex<HashMap<&'static str, VecDeque<Vec<u8>>>>>,
-    seen: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    answers: Arc<Mutex<Answers>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
+
+type Answers = HashMap<&'static str, VecDeque<Vec<u8>>>;
+/// An RPC, and the request as it was on the wire.
+type Seen = (String, Vec<u8>);
 
 impl Fake {
     /// The next call of an RPC is answered with this message.

@@ -44,7 +44,10 @@ impl Asked for Typist {
 fn args(line: &str) -> Args {
     let cli = Cli::try_parse_from(format!("belay batch stop {line}").split(' ')).expect(line);
     match cli.command {
-        Command::Batch(batch::Command::Stop(args)) => args,
+        Command::Batch(command) => match *command {
+            batch::Command::Stop(args) => args,
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }
