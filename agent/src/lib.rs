@@ -75,6 +75,7 @@ pub use crate::{
     import::{ImportError, Imported, import},
     life::{Backoff, Restart},
     process::Alias,
+    report::pause_before_connecting,
     signal::Signal,
 };
 

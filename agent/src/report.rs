@@ -135,7 +135,7 @@ pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting, link: w
             warn!(server = reporting.server, error = %Chain(&ended), "Not reporting to the server; it is tried again for ever.");
             told = true;
         }
-        sleep(pause(failures)).await;
+        sleep(pause_before_connecting(failures)).await;
         failures += 1;
     }
 }
@@ -340,8 +340,11 @@ impl Stream {
     }
 }
 
-/// Exponential, with all of it left to chance, so that a fleet does not come back all at once.
-fn pause(failures: u32) -> Duration {
+/// How long an agent waits before it tries to connect to its server: exponential, with all of it left to chance, so that a
+/// fleet does not come back all at once.
+///
+/// `failures` is how many attempts in a row have failed.
+pub fn pause_before_connecting(failures: u32) -> Duration {
     let (first, longest) = PAUSES;
     let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
     let limit = first.saturating_mul(factor).min(longest);

@@ -33,14 +33,16 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::HostUnknown => (Http::NOT_FOUND, 7005, "CMP07005"),
         Reason::ProcessUnknown => (Http::NOT_FOUND, 0, "CMP07054"),
         Reason::TaskUnknown | Reason::SubtaskUnknown => (Http::NOT_FOUND, 4001, "TSK10001"),
-        Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown => {
+        Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown | Reason::PlanUnknown => {
             (Http::NOT_FOUND, 1002, "COM10002")
         }
         Reason::RouteUnknown => (Http::NOT_FOUND, 1003, "COM10003"),
         Reason::MethodNotAllowed => (Http::METHOD_NOT_ALLOWED, 1008, "COM10008"),
         Reason::UnsupportedMediaType => (Http::UNSUPPORTED_MEDIA_TYPE, 1003, "COM10003"),
         Reason::BodyTooLarge => (Http::PAYLOAD_TOO_LARGE, 1003, "COM10003"),
-        Reason::UserExists | Reason::LastAdmin => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::UserExists | Reason::LastAdmin | Reason::BlastRadius | Reason::PlanOutdated => {
+            (Http::CONFLICT, 1005, "COM10005")
+        }
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
         Reason::AgentCloned | Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),
@@ -56,6 +58,8 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::SubtaskWrongState => (Http::CONFLICT, 0, "TSK10016"),
         Reason::SkipRefused => (Http::CONFLICT, 4010, "TSK10010"),
         Reason::RollbackProhibited => (Http::CONFLICT, 4009, "TSK10009"),
+        Reason::IdempotencyKeyReused => (Http::UNPROCESSABLE_ENTITY, 1001, "COM10001"),
+        Reason::IdempotencyKeyInUse => (Http::CONFLICT, 1005, "COM10005"),
         Reason::TimedOut => (Http::GATEWAY_TIMEOUT, 0, "TSK10012"),
         Reason::Overloaded => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
@@ -218,6 +222,8 @@ mod tests {
         SKIP_REFUSED           409 TSK10010 4010
         ROLLBACK_PROHIBITED    409 TSK10009 4009
         TIMED_OUT              504 TSK10012 0
+        IDEMPOTENCY_KEY_REUSED 422 COM10001 1001
+        IDEMPOTENCY_KEY_IN_USE 409 COM10005 1005
         WRONG_AGENT            503 CMP10001 0
         STALE_EPOCH            409 COM10005 1005
         OVERLOADED             429 COM10999 0

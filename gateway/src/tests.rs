@@ -21,7 +21,8 @@ async fn an_order_is_one_call_with_credentials_trace_and_deadline() {
     gateway.fake.reply(v1::StopAgentProcessResponse { process: Some(process) });
     let credentials = ("Authorization", "Basic YWRtaW46cGFzcw==");
     // Hazard S13: what is not on the list goes no further.
-    let headers = [JSON, credentials, ("traceparent", PARENT), ("X-User", "root"), ("Cookie", "a=b")];
+    let key = ("Idempotency-Key", "\"k 1\"");
+    let headers = [JSON, credentials, key, ("traceparent", PARENT), ("X-User", "root"), ("Cookie", "a=b")];
     let answer = gateway.send("POST", STOP, &headers, br#"{"reason": "upgrade"}"#).await;
 
     assert_eq!(answer.status, 200);
@@ -36,9 +37,19 @@ async fn an_order_is_one_call_with_credentials_trace_and_deadline() {
         seen.message
     );
     assert_eq!(seen.metadata.get("authorization").expect("credentials"), "Basic YWRtaW46cGFzcw==");
+    assert_eq!(seen.metadata.get("idempotency-key").expect("the key, as it is"), "\"k 1\"");
     assert_eq!(belay_proto::Trace::from_metadata(&seen.metadata), belay_proto::Trace::parse(PARENT));
     assert_eq!(seen.metadata.get("grpc-timeout").expect("a deadline"), "700000m");
     assert!(seen.metadata.get("x-user").is_none() && seen.metadata.get("cookie").is_none());
+}
+
+#[tokio::test]
+async fn of_two_idempotency_keys_neither_counts() {
+    let gateway = Running::start().await;
+    let keys = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")];
+    let answer = gateway.send("POST", STOP, &keys, b"").await;
+    assert_eq!((answer.status, answer.reason()), (400, "INVALID_ARGUMENT"));
+    assert!(gateway.fake.take_seen().is_empty(), "nothing was ordered");
 }
 
 #[tokio::test]

@@ -34,10 +34,14 @@ pub(crate) struct Call {
     upstream: Upstream,
     /// As the caller sent it. Checking it is the server's, and so is refusing a request without it.
     authorization: Option<MetadataValue<Ascii>>,
+    /// As the caller sent it. What it means is the server's to say.
+    idempotency_key: Option<MetadataValue<Ascii>>,
     trace: Trace,
     zone: TimeZone,
 }
 
+/// The name of the header and of the metadata key.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A server that vanished without a word is noticed within the sum of these two.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -91,13 +95,17 @@ clients! {
 }
 
 impl Call {
-    /// A message with everything that travels with it: credentials, trace, and how long the answer may take.
+    /// A message with everything that travels with it: credentials, idempotency key, trace, and how long the answer may
+    /// take.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.upstream.timeout);
         self.trace.into_metadata(request.metadata_mut());
         if let Some(authorization) = &self.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        if let Some(key) = &self.idempotency_key {
+            request.metadata_mut().insert(IDEMPOTENCY_KEY, key.clone());
         }
         request
     }
@@ -123,6 +131,7 @@ impl FromRequestParts<Gateway> for Call {
         Ok(Self {
             upstream: gateway.upstream.clone(),
             authorization: authorization(parts)?,
+            idempotency_key: idempotency_key(parts)?,
             trace: parts.extensions.get().copied().unwrap_or_else(|| trace::of(&parts.headers)),
             zone: gateway.zone.clone(),
         })
@@ -146,4 +155,22 @@ fn authorization(parts: &Parts) -> Result<Option<MetadataValue<Ascii>>, Problem>
         .map_err(|_| refused("the `Authorization` header is malformed"))?;
     value.set_sensitive(true);
     Ok(Some(value))
+}
+
+/// Of two keys it is not clear which one counts, so neither does.
+fn idempotency_key(parts: &Parts) -> Result<Option<MetadataValue<Ascii>>, Problem> {
+    let mut sent = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(first) = sent.next() else {
+        return Ok(None);
+    };
+    let refused = |what: &str| {
+        Problem::new(Reason::InvalidArgument, what)
+            .field("Idempotency-Key", what)
+            .hint("send one `Idempotency-Key` header with one key")
+    };
+    if sent.next().is_some() {
+        return Err(refused("more than one `Idempotency-Key` header"));
+    }
+    let value = MetadataValue::try_from(first.as_bytes());
+    value.map(Some).map_err(|_| refused("the `Idempotency-Key` header is malformed"))
 }

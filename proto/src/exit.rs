@@ -29,13 +29,17 @@ impl Exit {
     /// The exit code of a refusal by Belay.
     pub const fn of_reason(reason: Reason) -> Self {
         match reason {
-            Reason::InvalidArgument | Reason::UnsupportedMediaType | Reason::BodyTooLarge => Self::Usage,
+            Reason::InvalidArgument
+            | Reason::UnsupportedMediaType
+            | Reason::BodyTooLarge
+            | Reason::IdempotencyKeyReused => Self::Usage,
             Reason::Unauthenticated | Reason::PermissionDenied | Reason::LogNotOffered => Self::NotAllowed,
             Reason::HostUnknown
             | Reason::ProcessUnknown
             | Reason::TaskUnknown
             | Reason::SubtaskUnknown
             | Reason::UserUnknown
+            | Reason::PlanUnknown
             | Reason::OperationUnknown
             | Reason::LogUnknown => Self::NotFound,
             Reason::UserExists
@@ -50,6 +54,8 @@ impl Exit {
             | Reason::SubtaskWrongState
             | Reason::SkipRefused
             | Reason::RollbackProhibited
+            | Reason::BlastRadius
+            | Reason::PlanOutdated
             | Reason::StaleEpoch => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent
@@ -57,7 +63,8 @@ impl Exit {
             | Reason::ShuttingDown
             | Reason::Overloaded
             | Reason::NotProven
-            | Reason::TimedOut => Self::Unknown,
+            | Reason::TimedOut
+            | Reason::IdempotencyKeyInUse => Self::Unknown,
             Reason::Leftovers
             | Reason::SignalRefused
             | Reason::StartFailed

@@ -102,8 +102,18 @@ reasons! {
     SkipRefused = "SKIP_REFUSED", FailedPrecondition;
     /// The task can not be rolled back.
     RollbackProhibited = "ROLLBACK_PROHIBITED", FailedPrecondition;
+    /// More hosts are meant than may be without their number, or another number than was said.
+    BlastRadius = "BLAST_RADIUS", FailedPrecondition;
+    /// There is no such plan of a batch, or no longer.
+    PlanUnknown = "PLAN_UNKNOWN", NotFound;
+    /// The fleet has changed since the plan was made.
+    PlanOutdated = "PLAN_OUTDATED", FailedPrecondition;
     /// A step of a task took longer than it may.
     TimedOut = "TIMED_OUT", DeadlineExceeded;
+    /// The idempotency key was sent before, with another request.
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", FailedPrecondition;
+    /// The first request with this idempotency key is still being carried out.
+    IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", Aborted;
     /// The call was meant for the agent of another host.
     WrongAgent = "WRONG_AGENT", FailedPrecondition;
     /// The order carries the epoch of a server that was replaced.

@@ -1,6 +1,7 @@
 //! gRPC in: decode, call, encode. No decision is made here.
 
 mod audit;
+mod batches;
 mod hosts;
 mod processes;
 mod tasks;
@@ -10,8 +11,9 @@ use std::sync::Arc;
 
 use belay_proto::v1::{
     self, agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
-    host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
-    task_service_server::TaskServiceServer, user_service_server::UserServiceServer,
+    batch_service_server::BatchServiceServer, host_agent_service_server::HostAgentServiceServer,
+    host_service_server::HostServiceServer, task_service_server::TaskServiceServer,
+    user_service_server::UserServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
 
@@ -43,6 +45,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(HostAgentServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AgentProcessServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(TaskServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(BatchServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
 }

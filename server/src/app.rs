@@ -10,10 +10,12 @@ use tracing::{Instrument, error};
 use crate::{
     access::Verifier,
     agents::Agents,
+    batch::Plans,
     error::{Chain, Error},
     fleet::Fleet,
-    store::{AuditEntry, Store},
-    task::executor::Runners,
+    registrar::Registrar,
+    store::{AuditEntry, Store, carried},
+    task::{batch::Amount, executor::Runners},
 };
 
 /// Changes of tasks that a watcher may fall behind; it then reads the task anew.
@@ -24,11 +26,16 @@ const TASK_CHANGES: usize = 256;
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
     pub(crate) fleet: Fleet,
+    pub(crate) registrar: Registrar,
     pub(crate) agents: Agents,
     pub(crate) verifier: Arc<Verifier>,
     /// The address of this server, as tasks show it.
     pub(crate) executor: String,
     pub(crate) heartbeat: Duration,
+    /// A batch of more hosts needs their number said.
+    pub(crate) confirm_above: Option<Amount>,
+    /// What batches would do, for a while.
+    pub(crate) plans: Plans,
     /// Who runs which task here.
     pub(crate) runners: Runners,
     /// Says which task has changed.
@@ -50,7 +57,7 @@ impl App {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        let ended = self.background.spawn(work.in_current_span()).await;
+        let ended = self.background.spawn(carried(work.in_current_span())).await;
         ended.unwrap_or_else(|panic| Err(Error::Internal(format!("an order ended unexpectedly: {panic}"))))
     }
 

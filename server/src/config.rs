@@ -9,6 +9,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::task::batch::Amount;
+
 /// The server's settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,9 +30,17 @@ pub struct Config {
     /// connects again, with the time that an attempt takes. Never less than three times `heartbeat`. Default: 30 s.
     #[serde(with = "humantime_serde")]
     pub clone_silence: Duration,
+    /// A batch of more hosts is refused unless their number is said: a count, `50`, or a share of all hosts that are not in
+    /// maintenance, `25%`. Default: none, so that callers that know nothing of it work as documented.
+    pub confirm_above: Option<String>,
     /// How long a shutdown waits for what runs. Default: 10 s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+    /// How long an idempotency key and the first answer to it are kept. Default: 24 h.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_retention: Duration,
+    /// How many idempotency keys of one user are kept at the most. Default: 10000.
+    pub idempotency_limit: u32,
 }
 
 impl Default for Config {
@@ -41,7 +51,10 @@ impl Default for Config {
             allow_plaintext: false,
             heartbeat: Duration::from_secs(5),
             clone_silence: Duration::from_secs(30),
+            confirm_above: None,
             drain: Duration::from_secs(10),
+            idempotency_retention: Duration::from_secs(24 * 3600),
+            idempotency_limit: 10_000,
         }
     }
 }
@@ -78,6 +91,15 @@ pub enum ConfigError {
     /// The silence of a copy is out of bounds.
     #[error("`clone_silence` is {0:?}; it must be at most 1h")]
     CloneSilence(Duration),
+    /// The limit of a batch is no amount.
+    #[error("`confirm_above`: {0}")]
+    ConfirmAbove(String),
+    /// The time for which idempotency keys are kept is out of bounds.
+    #[error("`idempotency_retention` is {0:?}; it must be from 1s to 31d")]
+    IdempotencyRetention(Duration),
+    /// The number of idempotency keys of one user is out of bounds.
+    #[error("`idempotency_limit` is {0}; it must be from 1 to 1000000")]
+    IdempotencyLimit(u32),
 }
 
 impl Config {
@@ -108,7 +130,21 @@ impl Config {
         if self.clone_silence > Duration::from_secs(3600) {
             return Err(ConfigError::CloneSilence(self.clone_silence));
         }
-        Ok(())
+        if !(Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 3600))
+            .contains(&self.idempotency_retention)
+        {
+            return Err(ConfigError::IdempotencyRetention(self.idempotency_retention));
+        }
+        if !(1..=1_000_000).contains(&self.idempotency_limit) {
+            return Err(ConfigError::IdempotencyLimit(self.idempotency_limit));
+        }
+        self.confirm_above().map(drop)
+    }
+
+    /// From how many hosts on a batch needs their number said.
+    pub(crate) fn confirm_above(&self) -> Result<Option<Amount>, ConfigError> {
+        let limit = self.confirm_above.as_deref().map(Amount::parse);
+        limit.transpose().map_err(ConfigError::ConfirmAbove)
     }
 
     /// The database.
@@ -152,5 +188,9 @@ mod tests {
         check("listen = \"0.0.0.0:9440\"\nallow_plaintext = true", "ok");
         check("heartbeat = \"1ms\"", "from 100ms to 1h");
         check("clone_silence = \"2h\"", "at most 1h");
+        check("confirm_above = \"25%\"", "ok");
+        check("confirm_above = \"many\"", "`many` is neither");
+        check("idempotency_retention = \"32d\"", "from 1s to 31d");
+        check("idempotency_limit = 0", "from 1 to 1000000");
     }
 }

@@ -7,6 +7,7 @@ mod inward;
 mod outward;
 
 pub(crate) use {
+    batch::{batch_order, batch_verb, plan_to_wire},
     inward::{
         Operation, OperationState, Page, Report, approved_wave, host_id, host_order, label_order,
         log_to_read, maintenance_order, observed, page, process_id, process_order, report, role, selector,

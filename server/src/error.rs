@@ -94,9 +94,29 @@ pub enum Error {
         /// The subtask.
         subtask: SubtaskId,
     },
-    /// An operator's order to a task that can not be, as the task stands.
+    /// An order that can not be, as things stand.
     #[error("{}", .0.message)]
-    VerbRefused(Problem),
+    Refused(Problem),
+    /// The message is larger than is read.
+    #[error("the message is too large")]
+    MessageTooLarge {
+        /// Bytes that it may have.
+        most: usize,
+    },
+    /// The idempotency key was sent before, with another request.
+    #[error("the idempotency key was sent before with another request; nothing was done")]
+    KeyReused,
+    /// The first request with the idempotency key is still under way.
+    #[error("the first request with this idempotency key is still being carried out")]
+    KeyInUse,
+    /// The user has as many idempotency keys as are kept.
+    #[error("user `{user}` has sent {most} idempotency keys, and no more are kept; nothing was done")]
+    TooManyKeys {
+        /// Who.
+        user: String,
+        /// How many are kept.
+        most: u32,
+    },
     /// No such user.
     #[error("there is no user `{0}`")]
     UserUnknown(String),
@@ -230,6 +250,17 @@ impl From<&Error> for Problem {
             Error::SubtaskUnknown { task, subtask } => told(Reason::SubtaskUnknown)
                 .target(format!("tasks/{task}/subtasks/{subtask}"))
                 .hint(format!("see its subtasks with `belay task get {task}`")),
+            Error::MessageTooLarge { most } => {
+                told(Reason::BodyTooLarge).hint(format!("send at most {most} bytes"))
+            }
+            Error::KeyReused => told(Reason::IdempotencyKeyReused)
+                .hint("send a new key with a new request; repeat a request unchanged, its reason included"),
+            Error::KeyInUse => told(Reason::IdempotencyKeyInUse)
+                .hint("send the same request with the same key again")
+                .retry_after(Duration::from_secs(1)),
+            Error::TooManyKeys { .. } => told(Reason::Overloaded)
+                .hint("order without a key; or raise `idempotency_limit` in the server's settings")
+                .retry_after(Duration::from_secs(60)),
             Error::UserUnknown(name) => told(Reason::UserUnknown)
                 .target(format!("users/{name}"))
                 .hint("list users with `belay user list`"),
@@ -278,7 +309,7 @@ impl From<&Error> for Problem {
             Error::NotProven { host, process, .. } => told(Reason::NotProven)
                 .target(target(*host, *process))
                 .hint(format!("read the process again: `belay process get --host {host} {process}`")),
-            Error::Agent(problem) | Error::VerbRefused(problem) => problem.clone(),
+            Error::Agent(problem) | Error::Refused(problem) => problem.clone(),
             Error::ShuttingDown => told(Reason::ShuttingDown)
                 .hint("try again in a few seconds")
                 .retry_after(Duration::from_secs(2)),

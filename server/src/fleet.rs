@@ -3,7 +3,7 @@
 //! Reads are answered from here. The database has what must survive; it is always written first.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ use crate::{
     maintenance::Maintenance,
     process::{Observed, Process},
     selector::Selector,
+    store::Declared,
+    task::batch::Spent,
 };
 
 /// A host whose agent was silent for this many heartbeats is offline.
@@ -31,6 +33,8 @@ pub(crate) const OFFLINE_AFTER: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Fleet {
     hosts: RwLock<BTreeMap<HostId, Entry>>,
+    /// Hosts by the identity of their agent, which a host never changes. Locked before or after, never together with them.
+    identities: RwLock<HashMap<String, HostId>>,
     /// A host whose agent was silent for longer is offline.
     patience: Duration,
     /// A copy of an agent that was not heard for longer is gone.
@@ -116,7 +120,9 @@ impl Fleet {
             entry.processes.extend(processes.into_iter().map(|process| (process.id, process)));
             (entry.host.id, entry)
         };
+        let identities = hosts.iter().map(|(host, _)| (host.facts.identity.clone(), host.id));
         Self {
+            identities: RwLock::new(identities.collect()),
             hosts: RwLock::new(hosts.into_iter().map(entry).collect()),
             patience,
             silence,
@@ -205,6 +211,28 @@ impl Fleet {
         hosts.iter().copied().filter(|host| !reports(host)).collect()
     }
 
+    /// Which hosts a selector means, and which of them are down; but for some hosts whose task is the one that asks.
+    pub(crate) fn spent(&self, selector: &Selector, own: &[HostId]) -> Spent {
+        let (hosts, own) = (self.read(), own.iter().collect::<BTreeSet<_>>());
+        let meant = hosts.iter().filter(|(_, entry)| selector.matches(&entry.labels));
+        let mut spent = Spent::default();
+        for (id, entry) in meant {
+            spent.members.insert(*id);
+            let is_held = entry.task.is_some() && !own.contains(id);
+            if is_held || entry.is_down(self.patience) {
+                spent.down.insert(*id);
+            }
+        }
+        spent
+    }
+
+    /// How many hosts are not in maintenance.
+    pub(crate) fn in_service(&self) -> usize {
+        let now = Timestamp::now();
+        let in_force = |entry: &Entry| entry.host.maintenance.as_ref().is_some_and(|it| it.is_in_force(now));
+        self.read().values().filter(|entry| !in_force(entry)).count()
+    }
+
     /// Waits until the agent of a host reports.
     ///
     /// # Errors
@@ -236,8 +264,9 @@ impl Fleet {
         agent: &Agent,
         stream: &CancellationToken,
     ) -> Option<HostId> {
+        let id = self.of_identity(identity)?;
         let mut hosts = self.write();
-        let (id, entry) = hosts.iter_mut().find(|(_, entry)| entry.host.facts.identity == identity)?;
+        let entry = hosts.get_mut(&id)?;
         let comes_back = entry.clones.knows(&agent.incarnation);
         let is_another = entry.link.as_ref().is_some_and(|link| link.incarnation != agent.incarnation);
         if !(comes_back && is_another) {
@@ -252,7 +281,30 @@ impl Fleet {
             "An agent came back after another one with its identity had taken its place; no order is sent until it is \
              known which of them live.",
         );
-        Some(*id)
+        Some(id)
+    }
+
+    /// The record of an agent's host and of its processes, where a hello says nothing of them that is not recorded: nothing
+    /// has to be written then, and a fleet that comes back all at once asks nothing of the database.
+    pub(crate) fn recognize(
+        &self,
+        facts: &Facts,
+        declared: &[Declared],
+        now: Timestamp,
+    ) -> Option<(Host, Vec<Process>)> {
+        let id = self.of_identity(&facts.identity)?;
+        let hosts = self.read();
+        let entry = hosts.get(&id).filter(|entry| entry.host.facts == *facts)?;
+        let recorded = || entry.processes.values().filter(|process| process.declared);
+        let is_recorded = |declared: &Declared| {
+            recorded().any(|process| {
+                (&process.alias, process.operable, &process.log_file_pattern)
+                    == (&declared.alias, declared.operable, &declared.log_file_pattern)
+            })
+        };
+        let same = recorded().count() == declared.len() && declared.iter().all(is_recorded);
+        let host = Host { last_report_time: Some(now), ..entry.host.clone() };
+        same.then(|| (host, entry.processes.values().cloned().collect()))
     }
 
     /// An agent opened its stream, which ends with its token. Older streams of it are ended: whoever lives comes back.
@@ -264,8 +316,13 @@ impl Fleet {
         now: Timestamp,
         stream: CancellationToken,
     ) {
-        let mut hosts = self.write();
         let id = host.id;
+        self.identities
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(host.facts.identity.clone())
+            .or_insert(id);
+        let mut hosts = self.write();
         let entry = hosts.entry(id).or_insert_with(|| Entry::new(host.clone(), None, self.silence));
         let at = Instant::now();
         let same_life = entry.link.as_ref().is_some_and(|link| link.incarnation == host.facts.incarnation);
@@ -284,8 +341,11 @@ impl Fleet {
                 process.fresh = known.fresh && same_life;
             }
             if let Some(observed) = observed {
+                let is_news = process.observed.as_ref().is_none_or(|before| !before.tells_as(&observed));
                 process.observe(observed, now);
-                entry.unsaved.insert(process.id);
+                if is_news {
+                    entry.unsaved.insert(process.id);
+                }
             }
             entry.processes.insert(process.id, process);
         }
@@ -405,6 +465,10 @@ impl Fleet {
         unsaved
     }
 
+    fn of_identity(&self, identity: &str) -> Option<HostId> {
+        self.identities.read().unwrap_or_else(PoisonError::into_inner).get(identity).copied()
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<HostId, Entry>> {
         self.hosts.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -462,6 +526,13 @@ impl Entry {
         }
         info!(%host, "One agent has the identity again; orders for the host are taken.");
         true
+    }
+
+    /// Whether it does not do what it is there for: its agent does not report, somebody stopped it, or a process that is meant
+    /// to run does not.
+    fn is_down(&self, patience: Duration) -> bool {
+        let is_well = self.is_online(patience) && self.host.agent_state == AgentState::Available;
+        !(is_well && self.processes.values().all(Process::is_as_meant))
     }
 
     fn is_online(&self, patience: Duration) -> bool {

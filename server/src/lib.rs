@@ -20,6 +20,8 @@ mod maintenance; // hosts that are left out of orders to many
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
 mod read_log; // reading the log of a process
+mod registrar; // takes in agents of which something is to be written down
+mod repeat; // the first answer again for an order that is sent again
 mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
 mod selector; // which hosts are meant, by their labels

@@ -142,6 +142,19 @@ pub(crate) struct Leftover {
     pub(crate) command: String,
 }
 
+impl Observed {
+    /// Whether this tells the same as another one, but for the time when something was last known to be alive, and for what
+    /// is not written back.
+    pub(crate) fn tells_as(&self, other: &Self) -> bool {
+        let plain = |observed: &Self| {
+            let mut plain = Self { revision: 0, last_active_time: None, ..observed.clone() };
+            plain.last_exit.iter_mut().for_each(|exit| exit.last_output.clear());
+            plain
+        };
+        plain(self) == plain(other)
+    }
+}
+
 impl Process {
     /// Whether an operator may order it alone.
     ///

@@ -57,7 +57,10 @@ impl Reports {
         if let Some(id) = app.fleet.connect_beside(&facts.identity, &agent, &stream) {
             return Ok((id, stream));
         }
-        let (host, processes) = app.store.register(&facts, &declared, now).await?;
+        let (host, processes) = match app.fleet.recognize(&facts, &declared, now) {
+            Some(recorded) => recorded,
+            None => app.registrar.register(facts.clone(), declared.clone()).await?,
+        };
         let id = host.id;
         if let Ok(before) = app.fleet.host(id)
             && before.host.facts.address != facts.address
@@ -121,7 +124,8 @@ impl Reports {
             };
             self.app.fleet.report(host, incarnation, stream, observed, Timestamp::now());
             // Of which host it is, is not known while another agent has the same identity.
-            if self.app.fleet.reachable(host).is_ok()
+            if untaken.is_some()
+                && self.app.fleet.reachable(host).is_ok()
                 && let Some((sequence, operation)) = untaken.take()
             {
                 // What is not written down is not acknowledged: the agent tells it again.

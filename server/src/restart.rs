@@ -29,6 +29,11 @@ pub(crate) async fn restart_agent(app: &Arc<App>, caller: &Caller, order: HostOr
     submit(app, caller, order, "RestartHostAgent", dag()).await
 }
 
+/// The same for many hosts.
+pub(crate) fn batch_dag() -> Dag {
+    dag().for_many("Batch restart OCP agent")
+}
+
 /// The documented steps, names, classes and timeouts.
 fn dag() -> Dag {
     Dag::chain(

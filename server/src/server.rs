@@ -27,9 +27,12 @@ use crate::{
     agents::Agents,
     api,
     app::App,
+    batch::Plans,
     config::Config,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
+    registrar::Registrar,
+    repeat::Repeats,
     reports::Reports,
     store::Store,
     task::executor,
@@ -45,11 +48,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 7] = [
+const SERVED: [&str; 8] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
     "belay.v1.TaskService",
+    "belay.v1.BatchService",
     "belay.v1.UserService",
     "belay.v1.AuditService",
     "belay.fleet.v1.FleetService",
@@ -116,11 +120,14 @@ pub async fn run(
     let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let app = Arc::new(App {
         fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER, config.clone_silence),
+        registrar: Registrar::spawn(store.clone()),
         agents: Agents::new(&fleet_token, store.epoch())?,
         verifier: Arc::new(Verifier::new(store.clone(), hasher)?),
         store: store.clone(),
         executor: address.ip().to_string(),
         heartbeat: config.heartbeat,
+        confirm_above: config.confirm_above()?,
+        plans: Plans::default(),
         runners: executor::Runners::default(),
         task_changes: App::task_changes(),
         background: TaskTracker::new(),
@@ -128,6 +135,8 @@ pub async fn run(
     });
     executor::resume(&app).await?;
     let write_back = tokio::spawn(write_back(app.clone()));
+    let repeats = Repeats::new(app.clone(), &config);
+    let forget = tokio::spawn(repeats.clone().forget());
     let (health, health_service) = tonic_health::server::health_reporter();
     for service in SERVED.iter().chain(&[""]) {
         health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
@@ -156,7 +165,7 @@ pub async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(LARGEST_HEADERS)
-        .layer(ServiceBuilder::new().layer(gate))
+        .layer(ServiceBuilder::new().layer(gate).layer(repeats))
         .add_routes(routes)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), begin_drain);
 
@@ -177,6 +186,7 @@ pub async fn run(
         warn!("Orders that did not end in time are left to their agents; their outcome will be read back.");
     }
     write_back.abort();
+    forget.abort();
     save_observations(&app).await;
     app.store.close().await;
     info!("Ended.");

@@ -29,6 +29,11 @@ pub(crate) async fn start_agent(app: &Arc<App>, caller: &Caller, order: HostOrde
     submit(app, caller, order, "StartHostAgent", dag()).await
 }
 
+/// The same for many hosts.
+pub(crate) fn batch_dag() -> Dag {
+    dag().for_many("Batch start OCP agent")
+}
+
 /// The stop's steps turned round. The class of the middle one is documented as a step of the restart.
 fn dag() -> Dag {
     Dag::chain(

@@ -46,6 +46,11 @@ pub(crate) async fn stop_agent(app: &Arc<App>, caller: &Caller, order: HostOrder
     submit(app, caller, order, "StopHostAgent", dag()).await
 }
 
+/// The same for many hosts.
+pub(crate) fn batch_dag() -> Dag {
+    dag().for_many("Batch stop OCP agent")
+}
+
 /// The documented steps, names, classes and timeouts.
 fn dag() -> Dag {
     Dag::chain(

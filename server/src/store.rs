@@ -7,6 +7,7 @@ mod audit;
 mod connect;
 mod entity;
 mod hosts;
+mod keys;
 mod local;
 mod migrations;
 mod operations;
@@ -24,6 +25,7 @@ pub(crate) use {
     append::{Appended, Claim, Draft},
     audit::{AuditEntry, AuditRow},
     hosts::{Declared, HostChange},
+    keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
     tasks::NewTask,
@@ -80,6 +82,9 @@ pub enum StoreError {
     /// Another runner has claimed the task.
     #[error("another runner has claimed the task")]
     ClaimLost,
+    /// The user has as many idempotency keys as are kept.
+    #[error("as many idempotency keys of the user as may be are kept already")]
+    TooManyKeys,
     /// The name is taken.
     #[error("the name is taken")]
     NameTaken,

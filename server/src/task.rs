@@ -1,6 +1,8 @@
 //! What a durable task is: a graph of steps, and a log of what happened to them. Its state is a pure fold of that log.
 
 pub(crate) mod batch;
+#[cfg(test)]
+mod batch_model;
 pub(crate) mod context;
 pub(crate) mod dag;
 pub(crate) mod executor;

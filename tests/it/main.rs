@@ -6,12 +6,14 @@ mod clones;
 mod force;
 mod grpcurl;
 mod hazards;
+mod idempotency;
 mod labels;
 mod local;
 mod log;
 mod recovery;
 mod refusals;
 mod shapes;
+mod simulated;
 mod stop;
 mod tasks;
 

@@ -15,8 +15,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    Caller, Client, GRACE, Ledger, Part, Proxy, Victim, Wire, cgroup::remove_cgroups, marked::end_marked,
-    wait_for,
+    Caller, Client, GRACE, Ledger, Part, Proxy, SimulatedFleet, Simulation, Victim, Wire,
+    cgroup::remove_cgroups, marked::end_marked, wait_for,
 };
 
 /// What a host of a fleet runs.
@@ -207,10 +207,6 @@ impl Fleet {
     /// Starts a fleet of these hosts, and waits until all of it works. The programs are those of this package:
     /// `env!("CARGO_BIN_EXE_belay-under-test")` and `env!("CARGO_BIN_EXE_victim")`.
     pub async fn start(program: &str, victim: &str, hosts: Vec<HostSetup>) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let address = own_address();
-        let program = PathBuf::from(program);
-        let at = |name: &str| folder.path().join(name).display().to_string();
         // Three of them are missed soon where a large host and its tests share a small machine.
         let heartbeat = if hosts.iter().any(|host| host.installed.is_some()) {
             "5s"
@@ -219,7 +215,19 @@ impl Fleet {
         } else {
             "200ms"
         };
+        let mut fleet = Self::without_hosts(program, victim, heartbeat).await;
+        for setup in hosts {
+            fleet.add_host(setup).await;
+        }
+        fleet
+    }
 
+    /// Starts a server and a gateway whose hosts are added later, real or simulated ones, and report so often.
+    pub async fn without_hosts(program: &str, victim: &str, heartbeat: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = own_address();
+        let program = PathBuf::from(program);
+        let at = |name: &str| folder.path().join(name).display().to_string();
         fs::write(
             at("server.toml"),
             format!(
@@ -254,12 +262,8 @@ impl Fleet {
         .await;
 
         let victim = PathBuf::from(victim);
-        let mut fleet =
-            Self { server, gateway, hosts: Vec::new(), address, password, program, victim, folder };
+        let fleet = Self { server, gateway, hosts: Vec::new(), address, password, program, victim, folder };
         fleet.wait_until_ready().await;
-        for setup in hosts {
-            fleet.add_host(setup).await;
-        }
         fleet
     }
 
@@ -362,9 +366,19 @@ impl Fleet {
 
     /// A gRPC caller who orders the agent of a host, as the server does.
     pub fn agent_wire(&self, host: usize) -> Wire {
-        let token = fs::read_to_string(self.folder.path().join("server/fleet.token")).expect("the token");
         let port = FIRST_AGENT_PORT + u16::try_from(host).expect("few hosts");
-        Wire::new(&format!("{}:{port}", self.address), &format!("Bearer {}", token.trim()))
+        Wire::new(&format!("{}:{port}", self.address), &format!("Bearer {}", self.token()))
+    }
+
+    /// The secret that agents and the server show each other.
+    pub fn token(&self) -> String {
+        let token = fs::read_to_string(self.folder.path().join("server/fleet.token")).expect("the token");
+        token.trim().to_owned()
+    }
+
+    /// Lets simulated agents report to the server.
+    pub async fn simulate(&self, simulation: Simulation) -> SimulatedFleet {
+        SimulatedFleet::start(&self.server_address(), &self.token(), simulation).await
     }
 
     /// `HOST:PORT` of the server.

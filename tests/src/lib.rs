@@ -14,6 +14,7 @@ mod marked;
 mod part;
 mod proxy;
 mod shape;
+mod simulated;
 mod supervisord;
 mod times;
 mod victims;
@@ -27,6 +28,10 @@ pub use ledger::Ledger;
 pub use part::Part;
 pub use proxy::Proxy;
 pub use shape::Shape;
+pub use simulated::{
+    Connections, Entry, Kind, Orders, Script, SimulatedAgent, SimulatedFleet, Simulation, allow_files,
+    pause_before_connecting,
+};
 pub use supervisord::{Programs, Supervisord};
 pub use times::Times;
 pub use victims::{DEFECTOR, End, GHOST, GRACE, VICTIMS, Victim};

@@ -77,7 +77,7 @@ impl Gate {
 
     /// A refused order is in the trail before its caller hears of it.
     async fn refuse(&self, rule: &Rule, caller: Caller) -> Error {
-        let action = rule.path.rsplit('/').next().unwrap_or(rule.path);
+        let action = rule.action();
         if rule.order {
             let entry = AuditEntry {
                 time: Timestamp::now(),

@@ -25,6 +25,8 @@ pub(crate) struct Rule {
     pub(crate) policy: Policy,
     /// Whether it is an order: a refusal is then in the audit trail.
     pub(crate) order: bool,
+    /// Whether it may be sent again under an idempotency key.
+    pub(crate) takes_key: bool,
 }
 
 const READ_HOSTS: Policy = Policy::Roles(&[Role::HostViewer, Role::HostManager]);
@@ -35,11 +37,16 @@ const ORDER_TASKS: Policy = Policy::Roles(&[Role::TaskManager]);
 const ADMIN: Policy = Policy::Roles(&[]);
 
 const fn read(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: false }
+    Rule { path, policy, order: false, takes_key: false }
 }
 
 const fn order(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: true }
+    Rule { path, policy, order: true, takes_key: true }
+}
+
+/// An order that takes no idempotency key. Orders of users do not: of their passwords and tokens nothing may be kept.
+const fn unkeyed_order(path: &'static str, policy: Policy) -> Rule {
+    Rule { path, policy, order: true, takes_key: false }
 }
 
 const RULES: &[Rule] = &[
@@ -75,11 +82,11 @@ const RULES: &[Rule] = &[
     order("/belay.v1.BatchService/BatchStartHostAgents", ORDER_HOSTS),
     read("/belay.v1.BatchService/PlanBatch", ORDER_HOSTS),
     read("/belay.v1.UserService/ListUsers", ADMIN),
-    order("/belay.v1.UserService/CreateUser", ADMIN),
-    order("/belay.v1.UserService/DeleteUser", ADMIN),
+    unkeyed_order("/belay.v1.UserService/CreateUser", ADMIN),
+    unkeyed_order("/belay.v1.UserService/DeleteUser", ADMIN),
     // One's own password, or with ADMIN anyone's: the handler knows whose it is.
-    order("/belay.v1.UserService/SetPassword", Policy::Authenticated),
-    order("/belay.v1.UserService/CreateToken", Policy::Authenticated),
+    unkeyed_order("/belay.v1.UserService/SetPassword", Policy::Authenticated),
+    unkeyed_order("/belay.v1.UserService/CreateToken", Policy::Authenticated),
     read("/belay.v1.AuditService/ListAuditRecords", ADMIN),
     read("/belay.fleet.v1.FleetService/Report", Policy::Fleet),
     read("/grpc.health.v1.Health/Check", Policy::Open),
@@ -92,6 +99,13 @@ const RULES: &[Rule] = &[
 /// The rule of an RPC. `None` means that it is refused.
 pub(crate) fn rule(path: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.path == path)
+}
+
+impl Rule {
+    /// The RPC's name, as the audit trail has it.
+    pub(crate) fn action(&self) -> &'static str {
+        self.path.rsplit('/').next().unwrap_or(self.path)
+    }
 }
 
 impl Policy {

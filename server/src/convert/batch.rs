@@ -1,13 +1,205 @@
 //! Batches and their plans, to the wire and back.
 
-use belay_proto::v1;
+use std::{collections::BTreeSet, time::Duration};
 
-use crate::task::{
-    Batch, Task,
-    batch::BatchVerb,
-    next::Lane,
-    state::{Kind, StepStatus},
+use belay_proto::{check_label_key, v1};
+
+use super::{
+    inward::{host_id, reason, task_id},
+    outward::{status_while, time},
 };
+use crate::{
+    batch::{AbsentHosts, BatchOrder, LeftOut, MOST_HOSTS, Plan, Planned, Policy, Which},
+    error::Error,
+    selector::{InvalidSelector, Selector},
+    task::{
+        Batch, Task,
+        batch::{Amount, BatchVerb, Budget},
+        next::Lane,
+        state::{Kind, StepStatus},
+    },
+};
+
+/// No batch has more waves, budgets or a longer pause: whoever asks for more has made a mistake.
+const MOST_WAVES: usize = 100;
+const MOST_BUDGETS: usize = 16;
+const LONGEST_HEALTH: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// An order to many hosts.
+pub(crate) fn batch_order(message: Option<v1::BatchOrder>) -> Result<BatchOrder, Error> {
+    let Some(message) = message else {
+        return Err(Error::invalid("order", "it is missing"));
+    };
+    let v1::BatchOrder { host_ids, selector, rerun_of, plan_id, policy, confirm_hosts, reason: why } =
+        message;
+    let is_said = [!host_ids.is_empty(), !selector.is_empty(), rerun_of != 0, !plan_id.is_empty()];
+    let which = match is_said {
+        [true, false, false, false] => Which::These(these(host_ids)?),
+        [false, true, false, false] => Which::Selected(
+            selector.parse().map_err(|fault: InvalidSelector| Error::invalid("selector", fault))?,
+        ),
+        [false, false, true, false] => Which::RerunOf(task_id(rerun_of)?),
+        [false, false, false, true] if policy.is_some() => {
+            return Err(Error::invalid("policy", "a plan has its own; leave it out"));
+        }
+        [false, false, false, true] => Which::Planned(plan_id),
+        [false, false, false, false] => {
+            let what = "no host is named; say which by `host_ids`, `selector`, `rerun_of` or `plan_id`";
+            return Err(Error::invalid("host_ids", what));
+        }
+        _ => {
+            let what = "say the hosts in one way: `host_ids`, `selector`, `rerun_of` or `plan_id`";
+            return Err(Error::invalid("host_ids", what));
+        }
+    };
+    let confirmed = match confirm_hosts {
+        0 => None,
+        number => {
+            Some(usize::try_from(number).map_err(|_| Error::invalid("confirm_hosts", "it is below 0"))?)
+        }
+    };
+    Ok(BatchOrder {
+        which,
+        policy: policy.map(read_policy).transpose()?.unwrap_or_default(),
+        confirmed,
+        reason: reason(why)?,
+    })
+}
+
+fn these(ids: Vec<i64>) -> Result<BTreeSet<belay_proto::HostId>, Error> {
+    let hosts = ids
+        .into_iter()
+        .map(|id| host_id(id).map_err(|_| Error::invalid("host_ids", format!("{id} is not above 0"))))
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    match hosts.len() {
+        number if number > MOST_HOSTS => Err(Error::invalid(
+            "host_ids",
+            format!("they are {number}, and a batch has at most {MOST_HOSTS}"),
+        )),
+        _ => Ok(hosts),
+    }
+}
+
+fn read_policy(policy: v1::BatchPolicy) -> Result<Policy, Error> {
+    let absent = read_absent(policy.absent(), policy.absent_wait)?;
+    let v1::BatchPolicy {
+        parallel,
+        waves,
+        stop_after,
+        stop_after_in_wave,
+        approve_waves,
+        healthy_for,
+        absent: _,
+        absent_wait: _,
+        one_at_a_time,
+        budgets,
+    } = policy;
+    if waves.len() > MOST_WAVES {
+        return Err(Error::invalid("policy.waves", format!("there are more than {MOST_WAVES}")));
+    }
+    if budgets.len() > MOST_BUDGETS {
+        return Err(Error::invalid("policy.budgets", format!("there are more than {MOST_BUDGETS}")));
+    }
+    if !one_at_a_time.is_empty()
+        && let Err(fault) = check_label_key(&one_at_a_time)
+    {
+        return Err(Error::invalid("policy.one_at_a_time", fault));
+    }
+    Ok(Policy {
+        parallel: maybe_amount("policy.parallel", &parallel)?.unwrap_or(Policy::default().parallel),
+        waves: waves.iter().map(|wave| amount("policy.waves", wave)).collect::<Result<_, _>>()?,
+        stop_after: maybe_amount("policy.stop_after", &stop_after)?,
+        stop_after_in_wave: maybe_amount("policy.stop_after_in_wave", &stop_after_in_wave)?,
+        approve_waves,
+        healthy_for: healthy_for.map(|time| span("policy.healthy_for", time, LONGEST_HEALTH)).transpose()?,
+        absent,
+        one_at_a_time: Some(one_at_a_time).filter(|key| !key.is_empty()),
+        budgets: budgets.into_iter().map(read_budget).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_absent(absent: v1::AbsentHosts, wait: Option<prost_types::Duration>) -> Result<AbsentHosts, Error> {
+    match (absent, wait) {
+        (v1::AbsentHosts::Wait, Some(time)) => {
+            Ok(AbsentHosts::WaitFor(span("policy.absent_wait", time, LONGEST_WAIT)?))
+        }
+        (v1::AbsentHosts::Wait, None) => Err(Error::invalid(
+            "policy.absent_wait",
+            "it is missing: say how long absent hosts are waited for",
+        )),
+        (_, Some(_)) => Err(Error::invalid("policy.absent_wait", "it is only for `absent = WAIT`")),
+        (v1::AbsentHosts::Unspecified | v1::AbsentHosts::Fail, None) => Ok(AbsentHosts::Fail),
+        (v1::AbsentHosts::Skip, None) => Ok(AbsentHosts::Skip),
+    }
+}
+
+fn read_budget(budget: v1::DisruptionBudget) -> Result<Budget, Error> {
+    let v1::DisruptionBudget { selector, max_down } = budget;
+    let wrong = |fault: InvalidSelector| Error::invalid("policy.budgets.selector", fault);
+    selector.parse::<Selector>().map_err(wrong)?;
+    Ok(Budget { selector, max_down: amount("policy.budgets.max_down", &max_down)? })
+}
+
+fn span(field: &'static str, time: prost_types::Duration, longest: Duration) -> Result<Duration, Error> {
+    match Duration::try_from(time) {
+        Ok(time) if !time.is_zero() && time <= longest => Ok(time),
+        _ => Err(Error::invalid(field, format!("it is not above 0 and at most {} s", longest.as_secs()))),
+    }
+}
+
+fn maybe_amount(field: &'static str, text: &str) -> Result<Option<Amount>, Error> {
+    if text.is_empty() { Ok(None) } else { amount(field, text).map(Some) }
+}
+
+fn amount(field: &'static str, text: &str) -> Result<Amount, Error> {
+    Amount::parse(text).map_err(|what| Error::invalid(field, what))
+}
+
+/// What a batch does. There is no default.
+pub(crate) fn batch_verb(verb: i32) -> Result<BatchVerb, Error> {
+    match v1::BatchVerb::try_from(verb) {
+        Ok(v1::BatchVerb::Stop) => Ok(BatchVerb::Stop),
+        Ok(v1::BatchVerb::Restart) => Ok(BatchVerb::Restart),
+        Ok(v1::BatchVerb::Start) => Ok(BatchVerb::Start),
+        Ok(v1::BatchVerb::Unspecified) | Err(_) => {
+            Err(Error::invalid("verb", "say one of BATCH_VERB_STOP, BATCH_VERB_RESTART and BATCH_VERB_START"))
+        }
+    }
+}
+
+/// What a batch would do.
+pub(crate) fn plan_to_wire(plan: Plan) -> v1::BatchPlan {
+    let Plan { id, expires, hosts, left_out, batch, confirm, warnings } = plan;
+    v1::BatchPlan {
+        id,
+        expire_time: Some(time(expires)),
+        verb: verb_to_wire(batch.verb).into(),
+        hosts: hosts.into_iter().map(planned_to_wire).collect(),
+        left_out: left_out.into_iter().map(left_out_to_wire).collect(),
+        waves: batch.waves.iter().copied().map(number).collect(),
+        parallel: number(batch.parallel),
+        confirm_hosts: number(confirm.unwrap_or_default()),
+        warnings,
+    }
+}
+
+fn planned_to_wire(host: Planned) -> v1::PlannedHost {
+    let Planned { id, name, wave, domain, online, agent_state, running, task: _ } = host;
+    v1::PlannedHost {
+        host_id: id.get(),
+        name,
+        wave: number(wave + 1),
+        agent_status: status_while(online, agent_state).into(),
+        running,
+        domain,
+    }
+}
+
+fn left_out_to_wire(left_out: LeftOut) -> v1::LeftOutHost {
+    let LeftOut { host, name, why } = left_out;
+    v1::LeftOutHost { host_id: host.get(), name, why }
+}
 
 /// How the hosts of a batch stand.
 pub(super) fn batch_to_wire(task: &Task, batch: &Batch, waits_for: Vec<String>) -> v1::Batch {
@@ -80,7 +272,7 @@ fn error(task: &Task, lane: usize, stands: Lane) -> Option<v1::SubtaskError> {
     })
 }
 
-pub(crate) fn verb_to_wire(verb: BatchVerb) -> v1::BatchVerb {
+fn verb_to_wire(verb: BatchVerb) -> v1::BatchVerb {
     match verb {
         BatchVerb::Stop => v1::BatchVerb::Stop,
         BatchVerb::Restart => v1::BatchVerb::Restart,

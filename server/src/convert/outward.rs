@@ -84,8 +84,13 @@ pub(crate) fn agent_to_wire(view: &HostView, processes: &[Process]) -> v1::HostA
 }
 
 fn agent_status(view: &HostView) -> v1::HostAgentStatus {
-    match view.host.agent_state {
-        _ if !view.online => v1::HostAgentStatus::Offline,
+    status_while(view.online, view.host.agent_state)
+}
+
+/// What an agent is doing: what it was, where it does not report, is not known.
+pub(super) fn status_while(online: bool, state: AgentState) -> v1::HostAgentStatus {
+    match state {
+        _ if !online => v1::HostAgentStatus::Offline,
         AgentState::Available => v1::HostAgentStatus::Available,
         AgentState::Stopping => v1::HostAgentStatus::Stopping,
         AgentState::Starting => v1::HostAgentStatus::Starting,

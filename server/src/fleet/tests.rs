@@ -1,6 +1,10 @@
 //! What is known of hosts beside what their agents report.
 
+use belay_proto::ProcessId;
+use jiff::SignedDuration;
+
 use super::*;
+use crate::process::Phase;
 
 fn facts(labels: &str) -> Facts {
     Facts {
@@ -92,4 +96,65 @@ fn hosts_are_selected_by_what_weighs_most() {
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(meant.len(), 2499);
     assert!(meant.iter().all(|view| view.host.id != id && view.host.id.get() % 2 == 0));
+}
+
+/// A hello that says what is recorded needs no database; whatever it says differently does.
+#[test]
+fn a_hello_that_says_nothing_new_is_recognized() {
+    let seen = |alias: &str, operable| Declared {
+        alias: alias.into(),
+        operable,
+        log_file_pattern: "/x".into(),
+        observed: Observed {
+            revision: 1,
+            phase: Phase::Running,
+            desired_running: true,
+            alive: None,
+            last_active_time: None,
+            generation: 1,
+            last_exit: None,
+            leftovers: Vec::new(),
+            stop_budget: SignedDuration::ZERO,
+            start_budget: SignedDuration::ZERO,
+            trouble: String::new(),
+            next_start_time: None,
+            endings: 0,
+            grouped: false,
+            not_applied: Vec::new(),
+        },
+    };
+    let recorded = |id: i64, alias: &str, declared| Process {
+        id: ProcessId::try_from(id).expect("an id"),
+        host: HostId::try_from(1).expect("an id"),
+        alias: alias.into(),
+        declared,
+        operable: true,
+        log_file_pattern: "/x".into(),
+        create_time: Timestamp::UNIX_EPOCH,
+        update_time: Timestamp::UNIX_EPOCH,
+        observed: None,
+        observed_time: None,
+        fresh: false,
+    };
+    let processes = vec![recorded(1, "a", true), recorded(2, "b", true), recorded(3, "gone", false)];
+    let known = host(1, "zone=z1");
+    let fleet = Fleet::new(vec![(known, processes)], Duration::from_secs(15), Duration::ZERO);
+    let check = |facts: Facts, declared: &[Declared], expected: bool| {
+        let now = Timestamp::now();
+        let recognized = fleet.recognize(&facts, declared, now);
+        assert_eq!(recognized.is_some(), expected, "{facts:?} {declared:?}");
+        assert!(recognized.is_none_or(|(host, processes)| {
+            host.last_report_time == Some(now) && processes.len() == 3 && host.id.get() == 1
+        }));
+    };
+    let same = facts("zone=z1");
+    check(same.clone(), &[seen("a", true), seen("b", true)], true);
+    check(same.clone(), &[seen("b", true), seen("a", true)], true);
+    check(same.clone(), &[seen("a", true)], false);
+    check(same.clone(), &[seen("a", true), seen("b", false)], false);
+    check(same.clone(), &[seen("a", true), seen("gone", true)], false);
+    check(same.clone(), &[seen("a", true), seen("b", true), seen("c", true)], false);
+    check(facts("zone=z2"), &[seen("a", true), seen("b", true)], false);
+    check(Facts { incarnation: "i2".into(), ..same.clone() }, &[seen("a", true), seen("b", true)], false);
+    check(Facts { identity: "b".into(), ..same }, &[seen("a", true), seen("b", true)], false);
 }

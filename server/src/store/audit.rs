@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     Result, Store,
     entity::{audit, operation, task},
-    micros, time,
+    keys, micros, time,
 };
 
 /// One order, before it is in the trail.
@@ -49,7 +49,7 @@ impl Store {
     /// Adds a record of an order that has no effect, such as one that is refused.
     pub(crate) async fn audit(&self, entry: AuditEntry) -> Result<()> {
         let change = self.change().await?;
-        append(&change, entry, None, None).await?;
+        insert(&change, entry, None, None).await?;
         Ok(change.commit().await?)
     }
 
@@ -96,13 +96,24 @@ impl Store {
 const ALLOW: &str = "ALLOW";
 const DENY: &str = "DENY";
 
-/// Adds a record as a part of another change.
+/// Adds the record of an order as a part of the change that it makes. The key under which it was sent, where it was one,
+/// then names it.
 pub(super) async fn append(
     change: &DatabaseTransaction,
     entry: AuditEntry,
     operation: Option<Uuid>,
     task: Option<TaskId>,
 ) -> Result<()> {
+    let record = insert(change, entry, operation, task).await?;
+    keys::note_effect(change, record).await
+}
+
+async fn insert(
+    change: &DatabaseTransaction,
+    entry: AuditEntry,
+    operation: Option<Uuid>,
+    task: Option<TaskId>,
+) -> Result<i64> {
     let AuditEntry { time, principal, action, target, reason, allowed, outcome, trace } = entry;
     let row = audit::ActiveModel {
         time: Set(micros(time)),
@@ -117,6 +128,5 @@ pub(super) async fn append(
         task_id: Set(task.map(TaskId::get)),
         ..Default::default()
     };
-    audit::Entity::insert(row).exec_without_returning(change).await?;
-    Ok(())
+    Ok(audit::Entity::insert(row).exec(change).await?.last_insert_id)
 }

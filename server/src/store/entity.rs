@@ -190,4 +190,17 @@ rows! {
         operation_id: String,
         task_id: Option<i64>,
     }
+    /// Keys under which orders were sent, each with the first answer.
+    idempotency_key in "idempotency_keys" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        user_id: i64,
+        digest: String,
+        request: String,
+        audit_id: Option<i64>,
+        code: Option<i64>,
+        message: Option<String>,
+        body: Option<Vec<u8>>,
+        expire_time: i64,
+    }
 }

@@ -1,10 +1,12 @@
 //! Hosts and process identities.
 
+use std::collections::BTreeMap;
+
 use belay_proto::HostId;
 use jiff::Timestamp;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, Set,
+    QueryOrder, Set, sea_query::Expr,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -19,6 +21,9 @@ use crate::{
     maintenance::Maintenance,
     process::{Observed, Process},
 };
+
+/// How many rows are written by one transaction, or named by one statement, where there may be thousands.
+const AT_A_TIME: usize = 250;
 
 /// A process as its agent declares it.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,16 +47,17 @@ impl Store {
     /// Every host with its processes, as an earlier server left them.
     pub(crate) async fn fleet(&self) -> Result<Vec<(Host, Vec<Process>)>> {
         let hosts = host::Entity::find().order_by_asc(host::Column::Id).all(&self.read).await?;
-        let mut fleet = Vec::with_capacity(hosts.len());
-        for row in hosts {
-            let processes = process::Entity::find()
-                .filter(process::Column::HostId.eq(row.id))
-                .order_by_asc(process::Column::Id)
-                .all(&self.read)
-                .await?;
-            fleet.push((read_host(row)?, processes.into_iter().map(read_process).collect::<Result<_>>()?));
+        let mut of_hosts: BTreeMap<HostId, Vec<Process>> = BTreeMap::new();
+        for row in process::Entity::find().order_by_asc(process::Column::Id).all(&self.read).await? {
+            let process = read_process(row)?;
+            of_hosts.entry(process.host).or_default().push(process);
         }
-        Ok(fleet)
+        let with_processes = |row| {
+            let host = read_host(row)?;
+            let processes = of_hosts.remove(&host.id).unwrap_or_default();
+            Ok((host, processes))
+        };
+        hosts.into_iter().map(with_processes).collect()
     }
 
     /// Takes in an agent that reports itself: its host gets an id at the first time, and so does each process.
@@ -63,24 +69,27 @@ impl Store {
         now: Timestamp,
     ) -> Result<(Host, Vec<Process>)> {
         let change = self.change().await?;
-        let known =
-            host::Entity::find().filter(host::Column::Identity.eq(&facts.identity)).one(&change).await?;
-        let row = match known {
-            Some(row) => update_host(&change, row, facts, now).await?,
-            None => insert_host(&change, facts, now).await?,
-        };
-        let mut processes = Vec::new();
-        for row in process::Entity::find().filter(process::Column::HostId.eq(row.id)).all(&change).await? {
-            let declaration = declared.iter().find(|process| process.alias == row.alias);
-            processes.push(read_process(update_process(&change, row, declaration, now).await?)?);
+        let recorded = register(&change, facts, declared, now).await?;
+        change.commit().await?;
+        Ok(recorded)
+    }
+
+    /// Takes in many agents at once, and says in their order what is recorded of them: all of them or none.
+    pub(crate) async fn register_all(
+        &self,
+        agents: &[(&Facts, &[Declared])],
+        now: Timestamp,
+    ) -> Result<Vec<(Host, Vec<Process>)>> {
+        let mut recorded = Vec::with_capacity(agents.len());
+        if agents.is_empty() {
+            return Ok(recorded);
         }
-        for process in declared {
-            if !processes.iter().any(|known| known.alias == process.alias) {
-                processes.push(read_process(insert_process(&change, row.id, process, now).await?)?);
-            }
+        let change = self.change().await?;
+        for (facts, declared) in agents {
+            recorded.push(register(&change, facts, declared, now).await?);
         }
         change.commit().await?;
-        Ok((read_host(row)?, processes))
+        Ok(recorded)
     }
 
     /// Notes what an operator says of a host.
@@ -108,32 +117,45 @@ impl Store {
         Ok(change.commit().await?)
     }
 
-    /// Writes back what was last seen, so that a restarted server has something old to show.
+    /// Writes back what was last seen, so that a restarted server has something old to show. A few at a time, so that orders
+    /// have their turn in between; and when hosts were last seen to the second, so that thousands of them are a few
+    /// statements.
     pub(crate) async fn save_observations(
         &self,
         processes: &[Process],
         seen: &[(HostId, Timestamp)],
     ) -> Result<()> {
-        let change = self.change().await?;
-        for process in processes {
-            let observed = process.observed.as_ref().map(encode).transpose()?;
-            process::Entity::update(process::ActiveModel {
-                id: Set(process.id.get()),
-                observed: Set(observed),
-                observed_time: Set(process.observed_time.map(micros)),
-                ..Default::default()
-            })
-            .exec(&change)
-            .await?;
+        for some in processes.chunks(AT_A_TIME) {
+            let change = self.change().await?;
+            for process in some {
+                let observed = process.observed.as_ref().map(encode).transpose()?;
+                process::Entity::update(process::ActiveModel {
+                    id: Set(process.id.get()),
+                    observed: Set(observed),
+                    observed_time: Set(process.observed_time.map(micros)),
+                    ..Default::default()
+                })
+                .exec(&change)
+                .await?;
+            }
+            change.commit().await?;
         }
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let mut at_seconds: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
         for (host, at) in seen {
-            host::Entity::update(host::ActiveModel {
-                id: Set(host.get()),
-                last_report_time: Set(Some(micros(*at))),
-                ..Default::default()
-            })
-            .exec(&change)
-            .await?;
+            at_seconds.entry(at.as_second()).or_default().push(host.get());
+        }
+        let change = self.change().await?;
+        for (second, hosts) in at_seconds {
+            for some in hosts.chunks(AT_A_TIME) {
+                host::Entity::update_many()
+                    .col_expr(host::Column::LastReportTime, Expr::value(second * 1_000_000))
+                    .filter(host::Column::Id.is_in(some.iter().copied()))
+                    .exec(&change)
+                    .await?;
+            }
         }
         Ok(change.commit().await?)
     }
@@ -155,6 +177,31 @@ pub(super) async fn set_agent_state(
     .exec(change)
     .await?;
     Ok(())
+}
+
+/// Takes in an agent as a part of another change.
+async fn register(
+    change: &DatabaseTransaction,
+    facts: &Facts,
+    declared: &[Declared],
+    now: Timestamp,
+) -> Result<(Host, Vec<Process>)> {
+    let known = host::Entity::find().filter(host::Column::Identity.eq(&facts.identity)).one(change).await?;
+    let row = match known {
+        Some(row) => update_host(change, row, facts, now).await?,
+        None => insert_host(change, facts, now).await?,
+    };
+    let mut processes = Vec::new();
+    for row in process::Entity::find().filter(process::Column::HostId.eq(row.id)).all(change).await? {
+        let declaration = declared.iter().find(|process| process.alias == row.alias);
+        processes.push(read_process(update_process(change, row, declaration, now).await?)?);
+    }
+    for process in declared {
+        if !processes.iter().any(|known| known.alias == process.alias) {
+            processes.push(read_process(insert_process(change, row.id, process, now).await?)?);
+        }
+    }
+    Ok((read_host(row)?, processes))
 }
 
 async fn insert_host(change: &DatabaseTransaction, facts: &Facts, now: Timestamp) -> Result<host::Model> {

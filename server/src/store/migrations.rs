@@ -12,6 +12,7 @@ impl MigratorTrait for Migrator {
             Box::new(HostTracker),
             Box::new(TaskVerbs),
             Box::new(Batches),
+            Box::new(IdempotencyKeys),
             Box::new(HostLabels),
         ]
     }
@@ -114,6 +115,36 @@ impl MigrationTrait for Batches {
         manager.create_index(index("host_locks", &["task_id"])).await?;
         let copy = "INSERT INTO task_hosts (task_id, place, host_id) SELECT id, 0, host_id FROM tasks";
         manager.get_connection().execute_unprepared(copy).await.map(drop)
+    }
+}
+
+/// The keys under which orders were sent, each with the first answer.
+struct IdempotencyKeys;
+
+impl MigrationName for IdempotencyKeys {
+    fn name(&self) -> &str {
+        "m0006_idempotency_keys"
+    }
+}
+
+#[async_trait::async_trait]
+#[allow(elided_lifetimes_in_paths)] // as above
+impl MigrationTrait for IdempotencyKeys {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let columns = [
+            number_key(),
+            number("user_id"),
+            text("digest"),
+            text("request"),
+            maybe_number("audit_id"),
+            maybe_number("code"),
+            maybe_text("message"),
+            ColumnDef::new("body").blob().null().take(),
+            number("expire_time"),
+        ];
+        manager.create_table(table("idempotency_keys", columns)).await?;
+        manager.create_index(index("idempotency_keys", &["user_id", "digest"]).unique().take()).await?;
+        manager.create_index(index("idempotency_keys", &["expire_time"])).await
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod hosts;
+mod keys;
 
 struct Scratch {
     config: Config,

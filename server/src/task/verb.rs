@@ -225,9 +225,8 @@ fn decide(
     let kind = step.map(|step| task.state.step(step.id).status.kind());
     let standing = task.standing();
     let allowed = check(verb, standing, task.prohibit_rollback, kind).and_then(|()| numbered(task, verb));
-    let verb = allowed.map_err(|refused| {
-        Error::VerbRefused(refusal(refused, verb, task.id, standing, subtask.zip(kind)))
-    })?;
+    let verb = allowed
+        .map_err(|refused| Error::Refused(refusal(refused, verb, task.id, standing, subtask.zip(kind))))?;
     let skipped = step.filter(|_| verb == Verb::SkipSubtask && kind == Some(Kind::Failed));
     if let Some((step, host)) = skipped.and_then(|step| Some((step, task.host_of(step)?))) {
         draft.agent_states.extend(agent_state_after(step.node, false).map(|state| (host, state)));

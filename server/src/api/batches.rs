@@ -1,0 +1,54 @@
+//! Orders to many hosts.
+
+use belay_proto::v1::{
+    BatchRestartHostAgentsRequest, BatchRestartHostAgentsResponse, BatchStartHostAgentsRequest,
+    BatchStartHostAgentsResponse, BatchStopHostAgentsRequest, BatchStopHostAgentsResponse, PlanBatchRequest,
+    PlanBatchResponse, batch_service_server::BatchService,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, admitted};
+use crate::{
+    batch,
+    convert::{batch_order, batch_verb, plan_to_wire},
+    task::batch::BatchVerb,
+};
+
+#[tonic::async_trait]
+impl BatchService for Api {
+    async fn batch_stop_host_agents(
+        &self,
+        request: Request<BatchStopHostAgentsRequest>,
+    ) -> Result<Response<BatchStopHostAgentsResponse>, Status> {
+        let (caller, BatchStopHostAgentsRequest { order }) = admitted(request)?;
+        let task = batch::order(&self.app, &caller, BatchVerb::Stop, batch_order(order)?).await?;
+        Ok(Response::new(BatchStopHostAgentsResponse { task: Some(self.told(&task)) }))
+    }
+
+    async fn batch_restart_host_agents(
+        &self,
+        request: Request<BatchRestartHostAgentsRequest>,
+    ) -> Result<Response<BatchRestartHostAgentsResponse>, Status> {
+        let (caller, BatchRestartHostAgentsRequest { order }) = admitted(request)?;
+        let task = batch::order(&self.app, &caller, BatchVerb::Restart, batch_order(order)?).await?;
+        Ok(Response::new(BatchRestartHostAgentsResponse { task: Some(self.told(&task)) }))
+    }
+
+    async fn batch_start_host_agents(
+        &self,
+        request: Request<BatchStartHostAgentsRequest>,
+    ) -> Result<Response<BatchStartHostAgentsResponse>, Status> {
+        let (caller, BatchStartHostAgentsRequest { order }) = admitted(request)?;
+        let task = batch::order(&self.app, &caller, BatchVerb::Start, batch_order(order)?).await?;
+        Ok(Response::new(BatchStartHostAgentsResponse { task: Some(self.told(&task)) }))
+    }
+
+    async fn plan_batch(
+        &self,
+        request: Request<PlanBatchRequest>,
+    ) -> Result<Response<PlanBatchResponse>, Status> {
+        let PlanBatchRequest { verb, order } = request.into_inner();
+        let plan = batch::plan(&self.app, batch_verb(verb)?, batch_order(order)?).await?;
+        Ok(Response::new(PlanBatchResponse { plan: Some(plan_to_wire(plan)) }))
+    }
+}
