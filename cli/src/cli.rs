@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use jiff::SignedDuration;
 
 use crate::{
-    commands::{agent, audit, demo_worker, host, log, process, service, task, up, user},
+    commands::{agent, audit, batch, demo_worker, host, log, process, service, task, up, user},
     output::Format,
     target::Connection,
 };
@@ -51,6 +51,10 @@ pub(crate) enum Command {
     Process(process::Command),
     /// Print what a process prints, or what it logs to another file.
     Log(log::Args),
+    /// Stop, start and restart all processes of many hosts, and see how that goes.
+    #[command(subcommand)]
+    // It has many options, and is made once.
+    Batch(Box<batch::Command>),
     /// See and follow tasks, and say what is to become of them.
     #[command(subcommand)]
     Task(task::Command),
@@ -74,6 +78,7 @@ impl Command {
             Self::Host(_)
             | Self::Process(_)
             | Self::Log(_)
+            | Self::Batch(_)
             | Self::Task(_)
             | Self::User(_)
             | Self::Audit(_)
@@ -170,6 +175,23 @@ mod tests {
         check("belay task log 7 9 --follow", true);
         check("belay task list --name stop --sort createTime,asc", true);
         check("belay agent restart --host web", true);
+        check("belay task pause 7 --reason why", true);
+        check("belay task resume 7 --no-wait", true);
+        check("belay batch stop --host 1,web-2 --host 3 --confirm 3 --no-wait", true);
+        check("belay batch restart --select zone=z1 --parallel 10% --waves 1,10%,rest --stop-after 3", true);
+        check(
+            "belay batch start --select all --stop-after-in-wave 50% --approve-waves --healthy-for 30s",
+            true,
+        );
+        check(
+            "belay batch stop --rerun 7 --absent wait:10m --one-at-a-time zone --budget a=b:1 --budget c:10%",
+            true,
+        );
+        check("belay batch stop --plan p1 --confirm 3", true);
+        check("belay batch stop --host 1 --dry-run -o json", true);
+        check("belay batch approve 7 --wave 2", true);
+        check("belay batch rerun 7 --parallel 1 --yes", true);
+        check("belay batch watch 7", true);
         check("belay host list --select zone=z1,!retired", true);
         check("belay host get web-1", true);
         check("belay host label web-1 zone=z1 role-", true);
@@ -192,6 +214,25 @@ mod tests {
         check("belay task get abc", false);
         check("belay task skip 7", false);
         check("belay task rollback 7 9", false);
+        check("belay batch stop", false);
+        check("belay batch stop --confirm 3", false);
+        check("belay batch stop --host", false);
+        check("belay batch stop --select=", false);
+        check("belay batch stop --host 1 --select all", false);
+        check("belay batch stop --plan p1 --rerun 7", false);
+        check("belay batch stop --rerun 0", false);
+        check("belay batch stop --plan p1 --parallel 1", false);
+        check("belay batch stop --plan p1 --dry-run", false);
+        check("belay batch stop --host 1 --absent wait", false);
+        check("belay batch stop --host 1 --absent ignore", false);
+        check("belay batch stop --host 1 --budget zone=z1", false);
+        check("belay batch stop --host 1 --budget zone=z1:", false);
+        check("belay batch stop --host 1 --parallel=", false);
+        check("belay batch stop --host 1 --waves 1,,rest", false);
+        check("belay batch stop --host 1 --confirm 0", false);
+        check("belay batch approve 7 --wave 1", false);
+        check("belay batch rerun 7 --select all", false);
+        check("belay batch pause", false);
         check("belay host label web-1", false);
         check("belay host label web-1 zone", false);
         check("belay host maintenance web-1", false);

@@ -6,8 +6,9 @@ use belay_proto::{
     Reason, Trace,
     v1::{
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
-        task_service_client::TaskServiceClient, user_service_client::UserServiceClient, *,
+        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
+        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        user_service_client::UserServiceClient, *,
     },
 };
 use secrecy::ExposeSecret;
@@ -28,6 +29,11 @@ mod lists;
 const QUICK: Duration = Duration::from_secs(10);
 /// How long an order may take that is answered when its effect is proven. The server gives up before that and says so.
 const PROVEN: Duration = Duration::from_secs(700);
+/// How long an order to many hosts may take: it is answered when all of it is written down.
+const MANY: Duration = Duration::from_secs(60);
+/// The largest answer. A batch of 2000 hosts has 10,004 subtasks, which is near the default of 4 MiB, and above it where many
+/// of them tell why they failed.
+const LARGEST: usize = 32 << 20;
 /// How long it may take to get a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -78,7 +84,11 @@ impl Client {
         let trace = new_trace()?;
         // The deadline of a call ends a stream too, and a task may take its time.
         let request = self.request(WatchTaskRequest { task_id }, trace, None);
-        match TaskServiceClient::new(self.channel.clone()).watch_task(request).await {
+        match TaskServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(LARGEST)
+            .watch_task(request)
+            .await
+        {
             Ok(response) => Ok(Watch { stream: response.into_inner(), trace, client: self.clone() }),
             Err(status) => Err(self.failure(&status, trace)),
         }
@@ -211,7 +221,7 @@ macro_rules! calls {
         impl Client {
             $(pub(crate) async fn $call(&self, request: $request) -> Result<$answer, Failure> {
                 self.call(request, $deadline, |channel, request| async move {
-                    $service::new(channel).$call(request).await
+                    $service::new(channel).max_decoding_message_size(LARGEST).$call(request).await
                 })
                 .await
             })*
@@ -228,6 +238,10 @@ calls! {
     QUICK HostAgentServiceClient::stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
     QUICK HostAgentServiceClient::start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;
     QUICK HostAgentServiceClient::restart_host_agent(RestartHostAgentRequest) -> RestartHostAgentResponse;
+    MANY BatchServiceClient::batch_stop_host_agents(BatchStopHostAgentsRequest) -> BatchStopHostAgentsResponse;
+    MANY BatchServiceClient::batch_restart_host_agents(BatchRestartHostAgentsRequest) -> BatchRestartHostAgentsResponse;
+    MANY BatchServiceClient::batch_start_host_agents(BatchStartHostAgentsRequest) -> BatchStartHostAgentsResponse;
+    MANY BatchServiceClient::plan_batch(PlanBatchRequest) -> PlanBatchResponse;
     QUICK AgentProcessServiceClient::list_agent_processes(ListAgentProcessesRequest) -> ListAgentProcessesResponse;
     QUICK AgentProcessServiceClient::get_agent_process(GetAgentProcessRequest) -> GetAgentProcessResponse;
     PROVEN AgentProcessServiceClient::stop_agent_process(StopAgentProcessRequest) -> StopAgentProcessResponse;
@@ -239,6 +253,9 @@ calls! {
     QUICK TaskServiceClient::retry_task(RetryTaskRequest) -> RetryTaskResponse;
     QUICK TaskServiceClient::rollback_task(RollbackTaskRequest) -> RollbackTaskResponse;
     QUICK TaskServiceClient::cancel_task(CancelTaskRequest) -> CancelTaskResponse;
+    QUICK TaskServiceClient::pause_task(PauseTaskRequest) -> PauseTaskResponse;
+    QUICK TaskServiceClient::resume_task(ResumeTaskRequest) -> ResumeTaskResponse;
+    QUICK TaskServiceClient::approve_wave(ApproveWaveRequest) -> ApproveWaveResponse;
     QUICK TaskServiceClient::retry_subtask(RetrySubtaskRequest) -> RetrySubtaskResponse;
     QUICK TaskServiceClient::skip_subtask(SkipSubtaskRequest) -> SkipSubtaskResponse;
     QUICK TaskServiceClient::cancel_subtask(CancelSubtaskRequest) -> CancelSubtaskResponse;
@@ -255,4 +272,26 @@ fn new_trace() -> Result<Trace, Failure> {
     getrandom::fill(&mut bytes)
         .map_err(|error| Failure::caused("the system gives no random bytes", &error))?;
     Ok(Trace::from_random(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fake;
+
+    /// The largest batch is above what a gRPC client takes by default.
+    #[tokio::test]
+    async fn the_largest_batch_arrives() {
+        let error = SubtaskError { reason: "LEFTOVERS".to_owned(), message: "x".repeat(500) };
+        let step = Subtask { error: Some(error), ..Subtask::default() };
+        let task = Some(Task { subtasks: vec![step; 10_004], ..Task::default() });
+        let fake = Fake::default();
+        fake.answer("GetTask", &GetTaskResponse { task: task.clone() });
+        fake.answer("WatchTask", &WatchTaskResponse { task });
+        let client = fake.client().await;
+        let read = client.get_task(GetTaskRequest { task_id: 7 }).await.expect("an answer").task;
+        assert_eq!(read.expect("a task").subtasks.len(), 10_004);
+        let watched = client.watch_task(7).await.expect("a watch").next().await.expect("an answer");
+        assert_eq!(watched.expect("a task").subtasks.len(), 10_004);
+    }
 }

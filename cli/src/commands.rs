@@ -16,6 +16,7 @@ use crate::{
 
 pub(crate) mod agent;
 pub(crate) mod audit;
+pub(crate) mod batch;
 pub(crate) mod demo;
 pub(crate) mod demo_worker;
 pub(crate) mod host;
@@ -40,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Host(command) => host::run(command, &context).await,
         Command::Process(command) => process::run(command, &context).await,
         Command::Log(args) => log::run(args, &context).await,
+        Command::Batch(command) => batch::run(*command, &context).await,
         Command::Task(command) => task::run(command, &context).await,
         Command::User(command) => user::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,

@@ -21,10 +21,34 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is tried meanwhile.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What a person who follows a task sees and is told.
+pub(crate) struct Manner<'a> {
+    /// What is seen until the next change.
+    pub(crate) meanwhile: &'a dyn Fn(Option<&Task>) -> Vec<String>,
+    /// What is told to one who stops waiting.
+    pub(crate) left: Failure,
+}
+
 /// Follows a task, and hands over each change with the task as it was before. Answers with the task as it ended.
 pub(crate) async fn follow(
     client: &Client,
     task_id: i64,
+    progress: &mut Progress,
+    changed: impl FnMut(&mut Progress, Option<&Task>, &Task) -> Result<(), Failure>,
+) -> Result<Task, Failure> {
+    let manner = Manner {
+        meanwhile: &|_| vec![format!("task {task_id}")],
+        left: Failure::unknown(format!("stopped waiting; task {task_id} goes on"))
+            .hint(format!("see how it ends with `belay task watch {task_id}`")),
+    };
+    follow_as(client, task_id, &manner, progress, changed).await
+}
+
+/// The same in a manner of one's own.
+pub(crate) async fn follow_as(
+    client: &Client,
+    task_id: i64,
+    manner: &Manner<'_>,
     progress: &mut Progress,
     mut changed: impl FnMut(&mut Progress, Option<&Task>, &Task) -> Result<(), Failure>,
 ) -> Result<Task, Failure> {
@@ -35,11 +59,10 @@ pub(crate) async fn follow(
         let next = async {
             tokio::select! {
                 next = follower.next() => next,
-                _ = signals.next() => Err(Failure::unknown(format!("stopped waiting; task {task_id} goes on"))
-                    .hint(format!("see how it ends with `belay task watch {task_id}`"))),
+                _ = signals.next() => Err(manner.left.clone()),
             }
         };
-        let task = progress.during(&format!("task {task_id}"), next).await?;
+        let task = progress.during_lines(&(manner.meanwhile)(last.as_ref()), next).await?;
         changed(progress, last.as_ref(), &task)?;
         if is_over(&task) {
             return Ok(task);

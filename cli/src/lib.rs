@@ -27,6 +27,9 @@ mod progress; // what a person sees while a command waits
 mod signals; // Ctrl-C and SIGTERM
 mod words; // how values of the wire read to a person
 
+#[cfg(test)]
+mod testing; // a server that answers what a test says
+
 use std::process::ExitCode;
 
 use belay_proto::Exit;

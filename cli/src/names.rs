@@ -5,9 +5,17 @@ use belay_proto::v1::{AgentProcess, Host};
 
 use crate::{client::Client, failure::Failure};
 
+/// How many of the known hosts are named to one who named none of them.
+const MOST_KNOWN: usize = 20;
+
 /// The host that is meant: by id, by name, or the only one there is.
 pub(crate) async fn host(client: &Client, named: Option<&str>) -> Result<Host, Failure> {
     find_host(client.hosts().await?, named)
+}
+
+/// The hosts that are meant, by ids or names, in the order in which they were named and each once.
+pub(crate) async fn hosts(client: &Client, named: &[String]) -> Result<Vec<i64>, Failure> {
+    find_hosts(&client.hosts().await?, named)
 }
 
 /// The processes of a host that are meant, in the order in which they were named and each once.
@@ -25,35 +33,59 @@ pub(crate) fn host_words(host: &Host) -> String {
 }
 
 fn find_host(hosts: Vec<Host>, named: Option<&str>) -> Result<Host, Failure> {
-    let known = hosts.iter().map(host_words).collect::<Vec<_>>().join(", ");
-    let is_meant = |host: &Host| match named {
-        None => true,
-        Some(named) => match id(named) {
-            Some(id) => host.id == id,
-            None => host.name == named,
-        },
-    };
+    let known = known(&hosts);
+    let is_meant = |host: &Host| named.is_none_or(|named| is_called(host, named));
     let mut meant = hosts.into_iter().filter(is_meant);
     match (meant.next(), meant.next(), named) {
         (Some(host), None, _) => Ok(host),
         (None, _, None) => {
             Err(Failure::not_found("no host has joined yet").hint("start an agent: `belay agent --help`"))
         }
-        (None, _, Some(named)) => {
-            let hint = if known.is_empty() {
-                "no host has joined yet".to_owned()
-            } else {
-                format!("known: {known}")
-            };
-            Err(Failure::not_found(format!("no host `{named}`")).hint(hint))
-        }
+        (None, _, Some(named)) => Err(no_host(named, &known)),
         (Some(_), Some(_), None) => {
             Err(Failure::usage("which host?").hint(format!("add `--host ID`; known: {known}")))
         }
-        (Some(_), Some(_), Some(named)) => {
-            Err(Failure::usage(format!("more than one host is called `{named}`"))
-                .hint(format!("name it by its id; known: {known}")))
+        (Some(_), Some(_), Some(named)) => Err(many_hosts(named, &known)),
+    }
+}
+
+fn find_hosts(all: &[Host], named: &[String]) -> Result<Vec<i64>, Failure> {
+    let mut found = Vec::new();
+    for name in named {
+        let mut meant = all.iter().filter(|host| is_called(host, name));
+        match (meant.next(), meant.next()) {
+            (Some(host), None) if found.contains(&host.id) => {}
+            (Some(host), None) => found.push(host.id),
+            (None, _) => return Err(no_host(name, &known(all))),
+            (Some(_), Some(_)) => return Err(many_hosts(name, &known(all))),
         }
+    }
+    Ok(found)
+}
+
+fn is_called(host: &Host, name: &str) -> bool {
+    match id(name) {
+        Some(id) => host.id == id,
+        None => host.name == name,
+    }
+}
+
+fn no_host(name: &str, known: &str) -> Failure {
+    let hint = if known.is_empty() { "no host has joined yet".to_owned() } else { format!("known: {known}") };
+    Failure::not_found(format!("no host `{name}`")).hint(hint)
+}
+
+fn many_hosts(name: &str, known: &str) -> Failure {
+    Failure::usage(format!("more than one host is called `{name}`"))
+        .hint(format!("name it by its id; known: {known}"))
+}
+
+/// So many hosts as a person reads. Empty where there is none.
+fn known(hosts: &[Host]) -> String {
+    let shown = hosts.iter().take(MOST_KNOWN).map(host_words).collect::<Vec<_>>().join(", ");
+    match hosts.len().saturating_sub(MOST_KNOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more: see `belay host list`"),
     }
 }
 
@@ -142,6 +174,26 @@ mod tests {
         check_host(&[(1, "web"), (2, "web")], Some("web"), "2: more than one host is called `web`");
         // Digits are an id even where a host is called so.
         check_host(&[(1, "2"), (2, "db")], Some("2"), "2");
+    }
+
+    #[test]
+    fn hosts_are_ids_and_names_each_once() {
+        let known = [(1, "web"), (2, "db"), (3, "db")];
+        let found = |named: &[&str]| {
+            let named: Vec<_> = named.iter().map(|name| (*name).to_owned()).collect();
+            find_hosts(&hosts(&known), &named).map_err(|failure| failure.message)
+        };
+        assert_eq!(found(&["3", "web", "1", "2"]), Ok(vec![3, 1, 2]));
+        assert_eq!(found(&["web", "x"]), Err("no host `x`".to_owned()));
+        assert_eq!(found(&["1", ""]), Err("no host ``".to_owned()));
+        assert_eq!(found(&["db"]), Err("more than one host is called `db`".to_owned()));
+    }
+
+    #[test]
+    fn not_all_of_a_large_fleet_is_told() {
+        let names: Vec<_> = (1..=2000).map(|id| (id, "web")).collect();
+        let told = find_hosts(&hosts(&names), &["x".to_owned()]).expect_err("no such host").hint;
+        assert!(told.ends_with("`web` (20) and 1980 more: see `belay host list`"), "{told}");
     }
 
     #[track_caller]

@@ -1,8 +1,9 @@
 //! How values of the wire read to a person.
 
 use belay_proto::v1::{
-    AgentProcess, AgentProcessPhase, AgentProcessStatus, AuditDecision, ExitReport, HostAgent,
-    HostAgentStatus, HostStatus, Role, Rung, SubtaskStatus, Task, TaskState, TaskStatus,
+    AgentProcess, AgentProcessPhase, AgentProcessStatus, AuditDecision, BatchCounts, BatchHostState,
+    ExitReport, HostAgent, HostAgentStatus, HostStatus, Role, Rung, SubtaskStatus, Task, TaskState,
+    TaskStatus,
 };
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -25,6 +26,7 @@ names! {
     phase(AgentProcessPhase, "AGENT_PROCESS_PHASE_");
     task_status(TaskStatus, "TASK_STATUS_");
     subtask_status(SubtaskStatus, "SUBTASK_STATUS_");
+    batch_host_state(BatchHostState, "BATCH_HOST_STATE_");
     role(Role, "ROLE_");
     decision(AuditDecision, "AUDIT_DECISION_");
 }
@@ -36,6 +38,22 @@ pub(crate) fn task_state(task: &Task) -> String {
         TaskState::Unspecified => task_status(task.status),
         known => known.as_str_name().trim_start_matches("TASK_STATE_").to_owned(),
     }
+}
+
+/// How many hosts of a batch stand in which way, such as `40 successful, 10 running, 70 waiting`.
+pub(crate) fn batch_counts(counts: &BatchCounts) -> String {
+    let BatchCounts { waiting, running, successful, failed, skipped, cancelled, undone } = *counts;
+    let all = [
+        (successful, "successful"),
+        (running, "running"),
+        (waiting, "waiting"),
+        (failed, "failed"),
+        (skipped, "skipped"),
+        (cancelled, "cancelled"),
+        (undone, "undone"),
+    ];
+    let some = all.into_iter().filter(|(count, _)| *count > 0);
+    some.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A time in the zone of the reader, to the second. Empty for none.
@@ -314,6 +332,14 @@ mod tests {
         assert_eq!(until(at(100, 0).as_ref(), now), "now");
         assert_eq!(until(at(7, 0).as_ref(), now), "now");
         assert_eq!(until(None, now), "");
+    }
+
+    #[test]
+    fn only_states_in_which_hosts_are_count() {
+        let counts = BatchCounts { successful: 40, waiting: 70, failed: 1, ..BatchCounts::default() };
+        assert_eq!(batch_counts(&counts), "40 successful, 70 waiting, 1 failed");
+        assert_eq!(batch_counts(&BatchCounts::default()), "");
+        assert_eq!(batch_host_state(5), "SKIPPED");
     }
 
     #[test]

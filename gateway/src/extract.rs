@@ -1,12 +1,15 @@
 //! Reads a request. Each extractor refuses inside the envelope, names the field that is wrong by its documented name,
 //! and never passes on what it did not understand.
 
+mod batch;
 mod body;
 mod path;
 mod query;
 
+pub(crate) use batch::{BatchBody, PlanBody};
 pub(crate) use body::{
-    CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody, OrderBody, PasswordBody, StopBody,
+    ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody, OrderBody, PasswordBody,
+    StopBody,
 };
 pub(crate) use path::{HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
 pub(crate) use query::Query;

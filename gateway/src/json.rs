@@ -2,11 +2,12 @@
 //!
 //! Keys are in alphabetical order. Process, agent and host objects print `null` for what is not there; task and subtask
 //! objects leave it out. Times carry the offset of the zone that is passed in. Nothing of ours is added to a documented
-//! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`User`] and [`AuditRecord`], which are our
-//! own.
+//! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`Batch`], [`BatchPlan`], [`User`] and
+//! [`AuditRecord`], which are our own.
 
 mod agent;
 mod audit;
+mod batch;
 mod detail;
 mod host;
 mod host_detail;
@@ -20,6 +21,7 @@ mod user;
 
 pub use agent::HostAgent;
 pub use audit::AuditRecord;
+pub use batch::{Batch, BatchCounts, BatchHost, BatchHostError, BatchPlan, LeftOutHost, PlannedHost};
 pub use detail::{AgentProcessDetail, ExitReport, Leftover, Rung};
 pub use host::{Host, HostService};
 pub use host_detail::{HostDetail, HostMaintenance};

@@ -3,6 +3,7 @@
 
 mod agent;
 mod audit;
+mod batches;
 mod hosts;
 mod processes;
 mod tasks;
@@ -63,6 +64,10 @@ fn table() -> Vec<Route> {
         get("/compute/hosts/{hostId}", hosts::get),
         post("/compute/hosts/{hostId}/labels", hosts::update_labels),
         post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance),
+        post("/compute/hosts/batchStopAgents", batches::stop),
+        post("/compute/hosts/batchRestartAgents", batches::restart),
+        post("/compute/hosts/batchStartAgents", batches::start),
+        post("/compute/hosts/planBatch", batches::plan),
         get("/compute/hosts/{hostId}/agent", agent::get),
         post("/compute/hosts/{hostId}/agent/stop", agent::stop),
         post("/compute/hosts/{hostId}/agent/start", agent::start),
@@ -77,6 +82,10 @@ fn table() -> Vec<Route> {
         post("/tasks/instances/{taskInstanceId}/retry", tasks::retry),
         post("/tasks/instances/{taskInstanceId}/rollback", tasks::rollback),
         post("/tasks/instances/{taskInstanceId}/cancel", tasks::cancel),
+        post("/tasks/instances/{taskInstanceId}/pause", tasks::pause),
+        post("/tasks/instances/{taskInstanceId}/resume", tasks::resume),
+        post("/tasks/instances/{taskInstanceId}/approve", tasks::approve),
+        get("/tasks/instances/{taskInstanceId}/batch", batches::get),
         get("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log", tasks::log),
         post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/retry", tasks::retry_subtask),
         post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/skip", tasks::skip_subtask),

@@ -6,6 +6,7 @@ use belay_proto::{Problem, Reason, v1};
 
 use crate::testing::Running;
 
+mod batches; // orders to many hosts
 mod ends; // a server or a gateway that goes away, and a route that panics
 mod lists; // filters, pages and the way from one to the next
 mod refusals; // requests that never reach the server

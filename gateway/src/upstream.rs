@@ -7,8 +7,9 @@ use belay_proto::{
     Problem, Reason, Trace,
     v1::{
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
-        task_service_client::TaskServiceClient, user_service_client::UserServiceClient,
+        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
+        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        user_service_client::UserServiceClient,
     },
 };
 use http::{Uri, header, request::Parts};
@@ -45,7 +46,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A server that vanished without a word is noticed within the sum of these two.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Above a page of 2000 rows; the default of 4 MiB could be reached by long command lines.
+/// Above a page of 2000 rows, and above a batch of 2000 hosts with its 10,004 subtasks: each could pass the default of
+/// 4 MiB.
 const LARGEST_REPLY: usize = 32 << 20;
 
 impl Upstream {
@@ -80,6 +82,8 @@ clients! {
     hosts: HostServiceClient;
     /// Calls on the agent of a host.
     agents: HostAgentServiceClient;
+    /// Calls on the agents of many hosts.
+    batches: BatchServiceClient;
     /// Calls on single processes.
     processes: AgentProcessServiceClient;
     /// Calls on tasks.

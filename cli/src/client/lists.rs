@@ -2,7 +2,7 @@
 
 use belay_proto::v1::{
     AgentProcess, AuditRecord, Host, ListAgentProcessesRequest, ListAuditRecordsRequest, ListHostsRequest,
-    ListTasksRequest, Page, Task,
+    ListTasksRequest, Page, Task, TaskStatus,
 };
 
 use super::Client;
@@ -12,6 +12,9 @@ use crate::failure::Failure;
 const PAGE: i32 = 2000;
 /// Tasks in a page: each comes with up to 50 subtasks, and all of them in one message.
 const TASKS: i32 = 200;
+
+/// What the names of batches have in common.
+const BATCH: &str = "Batch ";
 
 impl Client {
     /// Every host, by rising id.
@@ -61,6 +64,16 @@ impl Client {
         }
         tasks.truncate(limit);
         Ok(tasks)
+    }
+
+    /// The newest batches, newest first, in some states or (empty) in any. Those of many hosts come without them.
+    pub(crate) async fn batches(&self, statuses: &[TaskStatus], limit: usize) -> Result<Vec<Task>, Failure> {
+        let statuses = statuses.iter().map(|status| *status as i32).collect();
+        let mut batches = self
+            .tasks(ListTasksRequest { statuses, name: BATCH.into(), ..Default::default() }, limit)
+            .await?;
+        batches.retain(|task| task.batch.is_some());
+        Ok(batches)
     }
 
     /// The newest audit records below an id (0: from the newest), newest first.

@@ -2,8 +2,9 @@
 
 use belay_gateway::json;
 use belay_proto::v1::{
-    CancelSubtaskRequest, CancelTaskRequest, GetTaskRequest, ListTasksRequest, RetrySubtaskRequest,
-    RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest, Task, TaskOperation, TaskState, TaskStatus,
+    CancelSubtaskRequest, CancelTaskRequest, GetTaskRequest, ListTasksRequest, PauseTaskRequest,
+    ResumeTaskRequest, RetrySubtaskRequest, RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest, Task,
+    TaskOperation, TaskState, TaskStatus,
 };
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
@@ -86,6 +87,23 @@ pub(crate) enum Command {
         #[command(flatten)]
         args: OrderArgs,
     },
+    /// Let no further step begin until somebody resumes the task. What runs goes on to its end.
+    #[command(after_help = "Example:\n  belay task pause 30443 --reason \"let me look\"")]
+    Pause {
+        /// The task's id.
+        id: i64,
+        /// Why, for the audit trail.
+        #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+        reason: String,
+    },
+    /// Go on with a task that was paused.
+    #[command(after_help = "Example:\n  belay task resume 30443")]
+    Resume {
+        /// The task's id.
+        id: i64,
+        #[command(flatten)]
+        args: OrderArgs,
+    },
     /// Take a failed step for done, and go on.
     #[command(after_help = "Example:\n  belay task skip 30443 32072 --reason \"checked by hand\"")]
     Skip {
@@ -138,6 +156,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::Retry { id, subtask, args } => order(Verb::Retry(subtask), id, args, context).await,
         Command::Rollback { id, args } => order(Verb::Rollback, id, args, context).await,
         Command::Cancel { id, subtask, args } => order(Verb::Cancel(subtask), id, args, context).await,
+        Command::Pause { id, reason } => {
+            order(Verb::Pause, id, OrderArgs { reason, no_wait: true }, context).await
+        }
+        Command::Resume { id, args } => order(Verb::Resume, id, args, context).await,
         Command::Skip { id, subtask, args } => order(Verb::Skip(subtask), id, args, context).await,
     }
 }
@@ -149,6 +171,8 @@ enum Verb {
     Rollback,
     Cancel(Option<i64>),
     Skip(i64),
+    Pause,
+    Resume,
 }
 
 impl Verb {
@@ -163,6 +187,8 @@ impl Verb {
             Self::Cancel(Some(subtask_id)) => {
                 client.cancel_subtask(CancelSubtaskRequest { task_id, subtask_id, reason }).await?.task
             }
+            Self::Pause => client.pause_task(PauseTaskRequest { task_id, reason }).await?.task,
+            Self::Resume => client.resume_task(ResumeTaskRequest { task_id, reason }).await?.task,
             Self::Skip(subtask_id) => {
                 client.skip_subtask(SkipSubtaskRequest { task_id, subtask_id, reason }).await?.task
             }
@@ -184,7 +210,9 @@ impl Verb {
                 task.id,
                 words::task_state(task)
             ))),
-            Self::Retry(_) | Self::Rollback | Self::Skip(_) => follow::outcome(task),
+            Self::Retry(_) | Self::Rollback | Self::Skip(_) | Self::Pause | Self::Resume => {
+                follow::outcome(task)
+            }
         }
     }
 }

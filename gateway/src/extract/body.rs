@@ -33,6 +33,32 @@ impl OrderBody {
     }
 }
 
+/// The optional body of an approval.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApproveBody {
+    /// Which wave; the one that waits where nothing is said.
+    wave: Option<i32>,
+    /// Why, for the audit trail.
+    reason: Option<String>,
+}
+
+impl ApproveBody {
+    /// Which wave; 0, which stands for the one that waits on the wire, where it is not said.
+    pub(crate) fn wave(&self) -> Result<i32, Problem> {
+        match self.wave {
+            // Said in so many words, wave 0 is none.
+            Some(0) => Err(invalid("wave", "it must be at least 2: the first needs no approval")),
+            said => Ok(said.unwrap_or_default()),
+        }
+    }
+
+    /// Why; empty where it is not said.
+    pub(crate) fn reason(self) -> String {
+        self.reason.unwrap_or_default()
+    }
+}
+
 /// The optional body of a stop of one process.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,7 +182,7 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Pr
     parse(bytes)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -248,6 +274,14 @@ mod tests {
         for body in [&br#"{"force": "true"}"#[..], br#"{"force": 1}"#, br#"{"Force": true}"#] {
             assert!(parse::<StopBody>(body).is_err());
         }
+    }
+
+    #[test]
+    fn an_approval_is_for_the_wave_that_waits_or_for_the_one_that_is_named() {
+        let wave = |body: &[u8]| parse::<ApproveBody>(body).and_then(|body| body.wave());
+        assert_eq!(wave(b"{}"), Ok(0));
+        assert_eq!(wave(br#"{"wave": 3, "reason": "a"}"#), Ok(3));
+        assert_eq!(wave(br#"{"wave": 0}"#).expect_err("refused").fields[0].0, "wave");
     }
 
     /// Hazard I16.

@@ -39,8 +39,8 @@ impl Query {
         self.one(name)?.map_or(Ok(0), |text| decimal(name, text, i64::MAX))
     }
 
-    /// A text; `None` where it is not given.
-    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Problem> {
+    /// A text as it is, also an empty one; `None` where it is not given.
+    pub(crate) fn maybe_text(&self, name: &str) -> Result<Option<String>, Problem> {
         Ok(self.one(name)?.map(str::to_owned))
     }
 

@@ -1,5 +1,7 @@
 //! A task as an order answers with it, and as it is read afterwards. The documents show it in two shapes.
 
+use std::collections::BTreeMap;
+
 use belay_proto::v1;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -123,7 +125,7 @@ pub struct Creator {
 #[allow(missing_docs)] // the documented names
 pub struct Context {
     /// Empty but in batches.
-    pub list_map: std::collections::BTreeMap<String, Vec<String>>,
+    pub list_map: BTreeMap<String, Vec<String>>,
     pub parallel: bool,
     pub parallel_idx: i32,
     pub string_map: StringMap,
@@ -141,7 +143,7 @@ pub struct StringMap {
 
 /// No definition: every task is made for its order.
 const AD_HOC: i64 = -1;
-/// Not one of several copies for several hosts.
+/// A task is not one of several copies for several hosts; a subtask says what it is.
 const NOT_PARALLEL: i32 = -1;
 const MANUAL: &str = "MANUAL";
 const NODE_TYPE: &str = "JAVA_TASK";
@@ -154,7 +156,7 @@ impl TaskInstance {
             status: status(&wire),
             operation: operation(wire.operation()),
             context: Context {
-                list_map: std::collections::BTreeMap::new(),
+                list_map: wire.batch.as_ref().map(list_map).unwrap_or_default(),
                 parallel: false,
                 parallel_idx: NOT_PARALLEL,
                 string_map: StringMap {
@@ -207,7 +209,7 @@ impl Subtask {
             id: wire.id,
             name: wire.name,
             node_type: NODE_TYPE.to_owned(),
-            parallel_idx: NOT_PARALLEL,
+            parallel_idx: wire.parallel_idx,
             prohibit_rollback: wire.prohibit_rollback,
             run_time: wire.run_time,
             series_id: wire.series_id,
@@ -231,7 +233,7 @@ impl WrappedSubtask {
             id: wire.id,
             name: wire.name,
             node_type: NODE_TYPE.to_owned(),
-            parallel_idx: NOT_PARALLEL,
+            parallel_idx: wire.parallel_idx,
             prohibit_rollback: wire.prohibit_rollback,
             run_time: wire.run_time,
             series_id: wire.series_id,
@@ -240,6 +242,12 @@ impl WrappedSubtask {
             upstreams: wire.upstreams,
         }
     }
+}
+
+/// The hosts of a batch, as texts, in the order of `parallelIdx`.
+fn list_map(batch: &v1::Batch) -> BTreeMap<String, Vec<String>> {
+    let ids = batch.hosts.iter().map(|host| host.host_id.to_string()).collect();
+    BTreeMap::from([("host_ids".to_owned(), ids)])
 }
 
 pub(super) fn status(wire: &v1::Task) -> String {

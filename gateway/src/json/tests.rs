@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::*;
 
+mod batches;
 mod tasks;
 
 use tasks::stop_agent;
@@ -314,6 +315,8 @@ fn keys_are_in_alphabetical_order() {
         pretty(&HostAgent::new(v1::HostAgent::default(), &zone)),
         pretty(&WrappedTaskInstance::new(stop_agent(), &zone)),
         pretty(&BasicTaskInstance::new(stop_agent(), &zone)),
+        pretty(&Batch::of(batches::stop_two()).expect("a batch")),
+        pretty(&BatchPlan::new(batches::plan(), &zone)),
         pretty(&User::new(v1::User::default(), &zone)),
         pretty(&AuditRecord::new(v1::AuditRecord::default(), &zone)),
         pretty(&Page::default()),

@@ -15,7 +15,7 @@ pub(super) async fn list(call: Call, query: Query) -> Answer {
     let request = call.request(ListHostsRequest {
         page: query.page()?,
         size: query.size()?,
-        selector: query.text("selector")?,
+        selector: query.maybe_text("selector")?,
     });
     let reply = call.hosts().list_hosts(request).await?.into_inner();
     Done::with(&Paged {

@@ -1,13 +1,14 @@
 //! Tasks.
 
 use belay_proto::v1::{
-    CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest, GetTaskRequest, ListTasksRequest,
-    RetrySubtaskRequest, RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest,
+    ApproveWaveRequest, CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest, GetTaskRequest,
+    ListTasksRequest, PauseTaskRequest, ResumeTaskRequest, RetrySubtaskRequest, RetryTaskRequest,
+    RollbackTaskRequest, SkipSubtaskRequest,
 };
 
 use crate::{
     envelope::{Answer, Done},
-    extract::{Json, OrderBody, Path, Query, SubtaskPath, TaskPath},
+    extract::{ApproveBody, Json, OrderBody, Path, Query, SubtaskPath, TaskPath},
     json::{BasicTaskInstance, Paged, SubtaskLog, WrappedSubtask, WrappedTaskInstance},
     upstream::{Call, told},
 };
@@ -73,6 +74,28 @@ pub(super) async fn rollback(call: Call, Path(path): Path<TaskPath>, Json(body):
 pub(super) async fn cancel(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
     let request = call.request(CancelTaskRequest { task_id: path.task.get(), reason: body.reason() });
     let reply = call.tasks().cancel_task(request).await?.into_inner();
+    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/pause`
+pub(super) async fn pause(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
+    let request = call.request(PauseTaskRequest { task_id: path.task.get(), reason: body.reason() });
+    let reply = call.tasks().pause_task(request).await?.into_inner();
+    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/resume`
+pub(super) async fn resume(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
+    let request = call.request(ResumeTaskRequest { task_id: path.task.get(), reason: body.reason() });
+    let reply = call.tasks().resume_task(request).await?.into_inner();
+    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+}
+
+/// `POST /tasks/instances/{taskInstanceId}/approve`
+pub(super) async fn approve(call: Call, Path(path): Path<TaskPath>, Json(body): Json<ApproveBody>) -> Answer {
+    let (wave, reason) = (body.wave()?, body.reason());
+    let request = call.request(ApproveWaveRequest { task_id: path.task.get(), reason, wave });
+    let reply = call.tasks().approve_wave(request).await?.into_inner();
     Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
 }
 

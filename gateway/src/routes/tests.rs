@@ -7,6 +7,9 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 use super::*;
 use crate::testing::Running;
 
+/// The one route that shows another part of what an RPC answers than the route of that RPC.
+const OURS: (&str, &str, &str) = ("GET", "/api/v2/tasks/instances/{task_id}/batch", "get_task");
+
 #[test]
 fn the_table_is_that_of_the_wire_contract() {
     let contract: BTreeSet<_> = contract().into_iter().map(|(_, verb, path)| (verb, normal(&path))).collect();
@@ -16,14 +19,16 @@ fn the_table_is_that_of_the_wire_contract() {
         .collect();
     let unique: BTreeSet<_> = table.iter().cloned().collect();
     assert_eq!(unique.len(), table.len(), "no route is there twice");
-    assert_eq!(unique, contract);
+    let ours = (OURS.0.to_owned(), normal(OURS.1));
+    assert_eq!(unique, contract.into_iter().chain([ours]).collect());
 }
 
 /// The route of an RPC leads to that RPC, with the prefix and without, and its ids arrive where they belong.
 #[tokio::test]
 async fn each_route_leads_to_its_rpc() {
     let gateway = Running::start().await;
-    for (rpc, verb, path) in contract() {
+    let ours = (OURS.2.to_owned(), OURS.0.to_owned(), OURS.1.to_owned());
+    for (rpc, verb, path) in contract().into_iter().chain([ours]) {
         let path = path
             .replace("{host_id}", "20")
             .replace("{agent_process_id}", "185")
@@ -32,6 +37,10 @@ async fn each_route_leads_to_its_rpc() {
             .replace("{name}", "kim");
         let body = match rpc.as_str() {
             "create_user" => r#"{"name": "kim", "password": "a password", "roles": ["ADMIN"]}"#,
+            "batch_stop_host_agents" | "batch_restart_host_agents" | "batch_start_host_agents" => {
+                r#"{"hostIds": [2, 3]}"#
+            }
+            "plan_batch" => r#"{"verb": "STOP", "order": {"hostIds": [2, 3]}}"#,
             "set_password" => r#"{"password": "a password"}"#,
             _ => "",
         };

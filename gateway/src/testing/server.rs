@@ -8,8 +8,8 @@ use std::{
 
 use belay_proto::v1::{
     self, agent_process_service_server as processes, audit_service_server as audit,
-    host_agent_service_server as agents, host_service_server as hosts, task_service_server as tasks,
-    user_service_server as users,
+    batch_service_server as batches, host_agent_service_server as agents, host_service_server as hosts,
+    task_service_server as tasks, user_service_server as users,
 };
 use tokio::{net::TcpListener, sync::Notify};
 use tonic::{
@@ -116,6 +116,12 @@ service! { agents::HostAgentService {
     start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;
     restart_host_agent(RestartHostAgentRequest) -> RestartHostAgentResponse;
 } }
+service! { batches::BatchService {
+    batch_stop_host_agents(BatchStopHostAgentsRequest) -> BatchStopHostAgentsResponse;
+    batch_restart_host_agents(BatchRestartHostAgentsRequest) -> BatchRestartHostAgentsResponse;
+    batch_start_host_agents(BatchStartHostAgentsRequest) -> BatchStartHostAgentsResponse;
+    plan_batch(PlanBatchRequest) -> PlanBatchResponse;
+} }
 service! { processes::AgentProcessService {
     list_agent_processes(ListAgentProcessesRequest) -> ListAgentProcessesResponse;
     get_agent_process(GetAgentProcessRequest) -> GetAgentProcessResponse;
@@ -149,6 +155,9 @@ service! { tasks::TaskService {
     retry_task(RetryTaskRequest) -> RetryTaskResponse;
     rollback_task(RollbackTaskRequest) -> RollbackTaskResponse;
     cancel_task(CancelTaskRequest) -> CancelTaskResponse;
+    pause_task(PauseTaskRequest) -> PauseTaskResponse;
+    resume_task(ResumeTaskRequest) -> ResumeTaskResponse;
+    approve_wave(ApproveWaveRequest) -> ApproveWaveResponse;
     retry_subtask(RetrySubtaskRequest) -> RetrySubtaskResponse;
     skip_subtask(SkipSubtaskRequest) -> SkipSubtaskResponse;
     cancel_subtask(CancelSubtaskRequest) -> CancelSubtaskResponse;
@@ -177,6 +186,7 @@ pub(super) async fn spawn(fake: Arc<Fake>) -> SocketAddr {
     let served = Server::builder()
         .add_service(hosts::HostServiceServer::new(shared.clone()))
         .add_service(agents::HostAgentServiceServer::new(shared.clone()))
+        .add_service(batches::BatchServiceServer::new(shared.clone()))
         .add_service(processes::AgentProcessServiceServer::new(shared.clone()))
         .add_service(users::UserServiceServer::new(shared.clone()))
         .add_service(audit::AuditServiceServer::new(shared.clone()))

@@ -218,15 +218,23 @@ pub(super) fn batch_to_wire(task: &Task, batch: &Batch, waits_for: Vec<String>) 
     };
     let hosts = (0..lanes.len()).map(host).collect();
     v1::Batch {
-        verb: verb_to_wire(batch.verb).into(),
         hosts,
-        waves: batch.waves.iter().copied().map(number).collect(),
         wave: number(task.state.current_wave(batch, &lanes).map_or(batch.waves.len(), |wave| wave + 1)),
-        parallel: number(batch.parallel),
         counts: Some(counts),
         waits_for,
-        stop_after: number(batch.stop_after.unwrap_or_default()),
         halted: task.state.is_halted(batch, &lanes),
+        ..batch_definition_to_wire(batch)
+    }
+}
+
+/// What a batch was made with, without how its hosts stand.
+pub(super) fn batch_definition_to_wire(batch: &Batch) -> v1::Batch {
+    v1::Batch {
+        verb: verb_to_wire(batch.verb).into(),
+        waves: batch.waves.iter().copied().map(number).collect(),
+        parallel: number(batch.parallel),
+        stop_after: number(batch.stop_after.unwrap_or_default()),
+        ..v1::Batch::default()
     }
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    batch::batch_definition_to_wire,
     inward::{Page, host_id, page},
     outward::{page_to_wire, status_to_wire, task_to_wire, time},
 };
@@ -139,6 +140,7 @@ fn row_to_wire(row: TaskRow) -> v1::Task {
         create_time,
         finish_time,
         prohibit_rollback,
+        batch,
     } = row;
     v1::Task {
         id: id.get(),
@@ -154,6 +156,7 @@ fn row_to_wire(row: TaskRow) -> v1::Task {
         prohibit_rollback,
         trace_id: trace.to_string(),
         reason,
+        batch: batch.map(|batch| batch_definition_to_wire(&batch)),
         ..v1::Task::default()
     }
 }

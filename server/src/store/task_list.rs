@@ -19,10 +19,10 @@ use super::{
     Result, Store,
     entity::{edge, event, subtask, task, task_count, task_host},
     id, micros,
-    tasks::{OF_MANY, assemble, take_in},
+    tasks::{OF_MANY, assemble, damaged, take_in},
     time, word,
 };
-use crate::task::{Task, TaskStatus};
+use crate::task::{Batch, Task, TaskStatus};
 
 /// A task with more steps than this is listed without them, so that the largest page still fits into one message.
 const MOST_STEPS: u64 = 50;
@@ -113,6 +113,8 @@ pub(crate) struct TaskRow {
     pub(crate) create_time: Timestamp,
     pub(crate) finish_time: Option<Timestamp>,
     pub(crate) prohibit_rollback: bool,
+    /// How it goes, where it is for many hosts.
+    pub(crate) batch: Option<Batch>,
 }
 
 impl Store {
@@ -380,6 +382,7 @@ fn read_row(row: task::Model) -> Result<TaskRow> {
         create_time: time(row.create_time)?,
         finish_time: row.finish_time.map(time).transpose()?,
         prohibit_rollback: row.prohibit_rollback,
+        batch: row.batch.as_deref().map(serde_json::from_str).transpose().map_err(damaged)?,
     })
 }
 

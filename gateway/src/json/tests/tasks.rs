@@ -12,6 +12,7 @@ fn subtask(id: i64, series_id: i32, name: &str, class: &str, edges: [&[i64]; 2])
         status: v1::SubtaskStatus::Pending.into(),
         operation: v1::TaskOperation::Execute.into(),
         run_time: 1,
+        parallel_idx: -1,
         series_id,
         timeout: 60,
         upstreams: edges[0].to_vec(),
