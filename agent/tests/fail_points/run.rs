@@ -76,7 +76,10 @@ impl Run {
         let declarations: Vec<_> = victims
             .iter()
             .map(|victim| {
-                let grace = if story == Story::Rest { LONG_GRACE } else { GRACE };
+                let grace = match story {
+                    Story::Rest | Story::Cancel => LONG_GRACE,
+                    _ => GRACE,
+                };
                 let text = victim.declaration(grace, story == Story::Hook);
                 // One comes after the other.
                 let base = story == Story::Cancel && victim.alias == "b";
@@ -275,6 +278,7 @@ impl Run {
     /// A reload that takes one away, gives another one another setting, and brings a new one.
     async fn reload(&mut self) {
         let new = Victim::new("d", Kind::Polite, self.victims[0].ledger.parent().unwrap());
+        self.host.also_has(new.alias);
         let declaration = new.declaration(GRACE, false);
         let b = self.victims[1].declaration(GRACE, false);
         self.host.edit(|text| {

@@ -208,6 +208,11 @@ impl Host {
         fs::write(&path, text).unwrap();
     }
 
+    /// Takes note of a process that is declared later, which ends with the host too.
+    pub(crate) fn also_has(&mut self, alias: &str) {
+        self.aliases.push(alias.to_owned());
+    }
+
     /// Runs `belay-agent ctl` with these arguments.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> impl Future<Output = Ctl> + Send + 'static {
         let mut program = Command::new(env!("CARGO_BIN_EXE_belay-agent"));
