@@ -50,6 +50,8 @@ pub(crate) struct Run {
     done: Done,
     /// Whether it is to fail at the first time; otherwise at the second, where there is one.
     first_time: bool,
+    /// Whether it comes by for sure.
+    is_sure: bool,
     /// The epoch of the server that ordered last.
     epoch: u64,
     _folder: TempDir,
@@ -100,7 +102,9 @@ impl Run {
         }
         let first_time = seed == 0 || dice.roll(3) > 0;
         let done = Done::default();
-        Self { place, what, story, dice, host, victims, done, first_time, epoch: 1, _folder: folder }
+        // What an order under way comes to before the agent is killed is left to chance.
+        let is_sure = first_time && (story != Story::Begin || seed == 0 || dice.roll(2) == 0);
+        Self { place, what, story, dice, host, victims, done, first_time, is_sure, epoch: 1, _folder: folder }
     }
 
     /// Plays it to its end.
@@ -122,6 +126,8 @@ impl Run {
         let stops = [Ask::Stop("a"), Ask::Restart("a"), Ask::StopAll];
         let ask = match self.story {
             Story::Start => starts[self.dice.roll(3)].clone(),
+            // Somebody has to be there to be taken back.
+            Story::Begin if self.is_sure => stops[self.dice.roll(3)].clone(),
             Story::Stop | Story::Kill | Story::Rest | Story::Hook | Story::Gone => {
                 stops[self.dice.roll(3)].clone()
             }
@@ -136,11 +142,15 @@ impl Run {
         let id = id();
         match self.story {
             Story::Begin => {
-                // The order is under way, or has not even arrived, when the agent is killed.
-                let call = tokio::spawn(self.host.ask(ask.clone(), &id, 1));
-                sleep(Duration::from_millis(self.dice.roll(30) as u64)).await;
-                self.host.crash().await;
-                let _ = call.await.unwrap();
+                // The order is under way when the agent is killed, or has not even arrived.
+                if self.is_sure {
+                    self.host.crash().await;
+                } else {
+                    let call = tokio::spawn(self.host.ask(ask.clone(), &id, 1));
+                    sleep(Duration::from_millis(self.dice.roll(30) as u64)).await;
+                    self.host.crash().await;
+                    let _ = call.await.unwrap();
+                }
                 self.arm();
                 self.host.run();
             }
@@ -388,7 +398,7 @@ impl Run {
         if self.what == "error" {
             self.done.hit |= self.host.log().contains(&format!("fail point `{}`", self.place));
         } else if !self.done.hit {
-            let patience = if self.first_time { PATIENCE } else { SECOND_TIME };
+            let patience = if self.is_sure { PATIENCE } else { SECOND_TIME };
             if !self.host.stays(patience).await {
                 self.rise().await;
             }
