@@ -217,7 +217,7 @@ impl Fleet {
         for host in hosts {
             match all.get(host) {
                 Some(entry) if entry.is_online(self.patience) => {}
-                Some(entry) if entry.left.unwrap_or(self.began).elapsed() <= self.silence => {
+                Some(entry) if entry.last_heard().unwrap_or(self.began).elapsed() <= self.silence => {
                     missing.insert(*host);
                 }
                 _ => {
@@ -554,6 +554,11 @@ impl Entry {
     fn is_down(&self, patience: Duration) -> bool {
         let is_well = self.is_online(patience) && self.host.agent_state == AgentState::Available;
         !(is_well && self.processes.values().all(Process::is_as_meant))
+    }
+
+    /// When its agent last said something, in the life of this server, or its last stream ended.
+    fn last_heard(&self) -> Option<Instant> {
+        self.link.as_ref().map(|link| link.last_report).or(self.left)
     }
 
     fn is_online(&self, patience: Duration) -> bool {

@@ -162,8 +162,9 @@ impl Runner {
             let lines = sleep(LINES);
             tokio::pin!(lines);
             loop {
+                let mut ended = Vec::new();
                 tokio::select! {
-                    Some(ended) = self.running.join_next() => self.end_step(ended),
+                    Some(step) = self.running.join_next() => ended.push(step),
                     Some(entry) = self.entries.recv() => self.pending.take(entry),
                     () = wake.notified() => break,
                     _ = renewal.tick() => self.renew().await?,
@@ -177,13 +178,12 @@ impl Runner {
                         break;
                     }
                 }
-                // What a step has to say was said before it ended.
-                while let Some(ended) = self.running.try_join_next() {
-                    self.end_step(ended);
-                }
+                ended.extend(std::iter::from_fn(|| self.running.try_join_next()));
+                // What a step had to say was said before it ended.
                 while let Ok(entry) = self.entries.try_recv() {
                     self.pending.take(entry);
                 }
+                ended.into_iter().for_each(|step| self.end_step(step));
                 if self.pending.is_urgent() {
                     break;
                 }
