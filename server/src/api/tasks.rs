@@ -1,6 +1,6 @@
 //! Durable tasks.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use belay_proto::{
     TaskId,
@@ -14,7 +14,10 @@ use belay_proto::{
         WatchTaskResponse, task_service_server::TaskService,
     },
 };
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::sleep,
+};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
@@ -35,6 +38,8 @@ use crate::{
 
 /// States under way to a watcher: one that does not read holds up nobody but itself.
 const WATCHED_STATES: usize = 4;
+/// How long a watcher of a batch waits at least for the next state.
+const BATCH_PAUSE: Duration = Duration::from_millis(200);
 
 #[tonic::async_trait]
 impl TaskService for Api {
@@ -180,6 +185,10 @@ impl TaskService for Api {
                 let state = WatchTaskResponse { task: Some(task_to_wire(&task, waits(&app, &task))) };
                 if send.send(Ok(state)).await.is_err() || ended {
                     return;
+                }
+                // A task for many hosts changes all the time, and is large.
+                if task.graph.batch.is_some() {
+                    sleep(BATCH_PAUSE).await;
                 }
                 loop {
                     tokio::select! {
