@@ -17,6 +17,7 @@ use belay_proto::{
     },
 };
 use belay_tests::{Fleet, Kind, Script, SimulatedFleet, Simulation, wait_for};
+use http::Method;
 use tonic::Status;
 
 /// A server, and so many hosts: `zone` is `z0`, `z1` and `z2` in turn, `cluster` is `obtest` for every second one.
@@ -568,4 +569,92 @@ async fn a_batch_outlives_the_server() {
     assert_eq!(counts(&task), [0, 0, 30, 0, 0, 0, 0], "{}", told(&task));
     let once: BTreeMap<_, _> = (0..30).map(|agent| ((agent, "obstat2".to_owned()), 1)).collect();
     assert_eq!(setup.agents.orders().effects(false), once);
+}
+
+/// The documented bodies, and what is ours in them.
+#[tokio::test]
+async fn rest_callers_order_batches() {
+    let setup = Setup::start(3).await;
+    let client = setup.fleet.admin();
+    let ids: Vec<String> = setup.ids.iter().map(i64::to_string).collect();
+    let post = async |path: &str, body: String| client.call(Method::POST, path, body.into_bytes()).await;
+    let restart = "/api/v2/compute/hosts/batchRestartAgents";
+    let stop = "/compute/hosts/batchStopAgents";
+
+    let answer = post(restart, format!("{{\"hostids\":[{},{}]}}", ids[0], ids[1])).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let task = answer.data();
+    assert_eq!(task["name"], "Batch restart OCP agent");
+    assert!(task.get("hostId").is_none(), "{task:#}");
+    let mut hosts = vec![ids[0].clone(), ids[1].clone()];
+    hosts.sort();
+    assert_eq!(task["context"]["listMap"]["host_ids"], serde_json::json!(hosts));
+    // Five subtasks for each host, and four barriers.
+    assert_eq!(task["subtasks"].as_array().map(Vec::len), Some(14));
+    let id = task["id"].as_i64().expect("an id");
+    setup.fleet.wait_for_task(id, |task| task["status"] == "SUCCESSFUL").await;
+    let standing = client.get(&format!("/api/v2/tasks/instances/{id}/batch")).await;
+    assert_eq!(standing.data()["counts"]["successful"], 2, "{}", standing.text);
+
+    let body = format!(
+        "{{\"hostIds\":[{}],\"parallel\":\"1\",\"waves\":[1,\"50%\",\"rest\"],\"approveWaves\":true,\"reason\":\"ticket 7\"}}",
+        ids.join(",")
+    );
+    let answer = post(stop, body).await;
+    let id = answer.data()["id"].as_i64().expect("an id");
+    let approve = format!("/api/v2/tasks/instances/{id}/approve");
+    for wave in [2, 3] {
+        setup
+            .until(id, "a wave waits", |task| {
+                task.state() == TaskState::Paused && counts(task)[2] == wave - 1
+            })
+            .await;
+        let approved = client.post(&approve).await;
+        assert_eq!(approved.status, 200, "{}", approved.text);
+    }
+    setup.fleet.wait_for_task(id, |task| task["status"] == "SUCCESSFUL").await;
+    assert_eq!(client.post(&approve).await.status, 409, "nothing waits any more");
+
+    for (body, says) in [
+        ("{}", "host"),
+        ("{\"hostIds\":[]}", "hostIds"),
+        ("{\"hostIds\":[1],\"hostIdList\":[1]}", "hostIdList"),
+        ("{\"hostIds\":[\"x\"]}", "hostIds"),
+        ("{\"hostIds\":[1],\"parallel\":\"0%\"}", "parallel"),
+        ("{\"hostIds\":[1],\"budgets\":[{\"selector\":\"zone=\",\"maxDown\":1}]}", "budgets"),
+    ] {
+        let refused = post(stop, body.to_owned()).await;
+        assert_eq!(refused.status, 400, "{body}: {}", refused.text);
+        assert!(refused.text.contains(says), "{body}: {}", refused.text);
+    }
+    assert_eq!(post(stop, "{\"hostIds\":[4711]}".into()).await.status, 404);
+}
+
+/// The same at a terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_order_batches() {
+    let setup = Setup::start(4).await;
+    setup.agents.agent(3).play(Script::Fails(Reason::Leftovers, "`obstat2` is still alive".into()));
+    let belay = |arguments: &[&str]| crate::cli::belay(&setup.fleet, arguments);
+    let (code, out, err) = belay(&["batch", "stop", "--select", "zone in (z0,z1,z2)", "--dry-run"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("obstat2") && !err.contains("accepted"), "{out}{err}");
+    assert_eq!(setup.begun(), Vec::<usize>::new());
+
+    let hosts = setup.ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    let stop = ["batch", "stop", "--host", &hosts, "--waves", "1,rest", "--reason", "ticket 7"];
+    let (code, out, err) = belay(&[&stop[..], &["--confirm", "4"]].concat());
+    assert_eq!(code, 1, "one host failed: {out}{err}");
+    assert!(format!("{out}{err}").contains("LEFTOVERS"), "{out}{err}");
+    let (code, out, err) = belay(&["batch", "get", "1"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("FAILED") && out.contains("SUCCESSFUL"), "{out}{err}");
+    let (_, out, err) = belay(&["batch", "list"]);
+    assert!(out.contains("Batch stop OCP agent"), "{out}{err}");
+
+    setup.agents.play(&Script::AtOnce);
+    let (code, out, err) = belay(&["batch", "rerun", "1", "--confirm", "1"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = belay(&["batch", "start", "--host", &hosts, "--confirm", "3"]);
+    assert_ne!(code, 0, "another number: {out}{err}");
 }
