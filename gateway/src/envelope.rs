@@ -194,8 +194,9 @@ impl<'a> ErrorObject<'a> {
             "" => problem.message.clone(),
             hint => format!("{} (hint: {hint})", problem.message),
         };
-        let sub_error =
-            |(field, message): &'a (String, String)| SubError { field: camel_case(field), message };
+        // What gRPC has in a message of its own is flat in a body.
+        let name = |field: &str| camel_case(field.strip_prefix("policy.").unwrap_or(field));
+        let sub_error = |(field, message): &'a (String, String)| SubError { field: name(field), message };
         Self {
             code: row.code,
             error_code: row.error_code,

@@ -18,6 +18,7 @@ use super::{
     vigil::{Remains, Vigil},
 };
 use crate::{
+    config::Kill,
     error::Chain,
     journal::Record,
     life::{self, Effect, Fault, Stopped},
@@ -398,8 +399,11 @@ fn explain(slot: &Slot, fault: Fault) -> (Reason, String) {
         Fault::Leftovers => {
             let told = |left: &Leftover| format!("{} ({})", left.pid, left.command);
             let left: Vec<_> = slot.leftovers.iter().map(told).collect();
-            let mut message =
-                format!("cannot stop `{alias}`: still alive after SIGKILL: {}", left.join(", "));
+            let how = match slot.config.stop.kill {
+                Kill::Never => "still alive, and its settings say that only a person kills it",
+                Kill::AfterGrace => "still alive after SIGKILL",
+            };
+            let mut message = format!("cannot stop `{alias}`: {how}: {}", left.join(", "));
             if slot.unnamed > 0 {
                 message.push_str(&format!(", and {} more", slot.unnamed));
             }
