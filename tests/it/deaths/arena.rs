@@ -43,6 +43,8 @@ pub(super) struct Arena {
     pub(super) died_of: Vec<String>,
     /// Where each next life of it is to die.
     pub(super) lives: VecDeque<String>,
+    /// Who calls the server.
+    wire: Wire,
     set: String,
     fails: PathBuf,
     database: DatabaseConnection,
@@ -70,8 +72,10 @@ impl Arena {
         }
         let path = fleet.folder().join("server/belay.db");
         let database = Database::connect(format!("sqlite://{}?mode=rw", path.display())).await;
+        let wire = fleet.wire();
         let (deaths, died_of, lives, set) = (0, Vec::new(), VecDeque::new(), String::new());
-        Self { fleet, agents, ids, deaths, died_of, lives, set, fails, database: database.expect("opened") }
+        let database = database.expect("opened");
+        Self { fleet, agents, ids, deaths, died_of, lives, wire, set, fails, database }
     }
 
     /// From now on the server fails there, and nowhere else.
@@ -111,7 +115,7 @@ impl Arena {
         &mut self,
         call: impl AsyncFn(Wire) -> Result<tonic::Response<T>, Status>,
     ) -> Heard<T> {
-        let answer = timeout(PATIENCE, call(self.fleet.wire())).await.expect("an answer, or a death");
+        let answer = timeout(PATIENCE, call(self.wire.clone())).await.expect("an answer, or a death");
         let status = match answer {
             Ok(answer) => return Heard::Answer(answer.into_inner()),
             Err(status) => status,
@@ -167,7 +171,7 @@ impl Arena {
         let began = Instant::now();
         while self.fleet.server.is_running() {
             let nobody = GetTaskRequest { task_id: i64::MAX };
-            match self.fleet.wire().tasks().get_task(nobody).await {
+            match self.wire.tasks().get_task(nobody).await {
                 Ok(_) => return true,
                 Err(status) if Problem::from_status(&status).is_some() => return true,
                 Err(status) => assert!(began.elapsed() < PATIENCE, "it does not answer: {status:?}"),

@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     arena::{ALIASES, Heard},
-    round::{Round, Verb, under_key},
+    asks::{Verb, under_key},
+    round::Round,
 };
 
 impl Round<'_> {
@@ -40,7 +41,10 @@ impl Round<'_> {
         let questions = [
             ("hosts held", "SELECT COUNT(*) FROM host_locks"),
             ("tasks open", "SELECT COUNT(*) FROM tasks WHERE finish_time IS NULL"),
-            ("orders without an outcome", "SELECT COUNT(*) FROM operations WHERE state IN ('PENDING', 'UNKNOWN')"),
+            (
+                "orders without an outcome",
+                "SELECT COUNT(*) FROM operations WHERE state IN ('PENDING', 'UNKNOWN')",
+            ),
         ];
         for (what, question) in questions {
             match self.arena.number(question.to_owned()).await {
@@ -61,7 +65,11 @@ impl Round<'_> {
                 let runs = self.arena.agents.agent(host).runs(&process.alias);
                 let wanted = if runs { AgentProcessPhase::Running } else { AgentProcessPhase::Stopped };
                 if process.phase() != wanted {
-                    open.push(format!("`{}` of host {host_id} is shown {:?}", process.alias, process.phase()));
+                    open.push(format!(
+                        "`{}` of host {host_id} is shown {:?}",
+                        process.alias,
+                        process.phase()
+                    ));
                 }
             }
         }
@@ -110,11 +118,7 @@ impl Round<'_> {
         let records = self.arena.number(format!("SELECT COUNT(*) FROM audit WHERE task_id = {task}")).await;
         assert_eq!(records, 1, "{}: records of the order", self.told());
         for (action, (calls, acknowledged)) in &self.asked {
-            let question = format!(
-                "SELECT COUNT(*) FROM audit WHERE action = '{action}' AND outcome = 'ACCEPTED' \
-                 AND (target = 'tasks/{task}' OR target LIKE 'tasks/{task}/%')"
-            );
-            let accepted = self.arena.number(question).await;
+            let accepted = self.accepted(task, action).await;
             assert!((*acknowledged..=*calls).contains(&accepted), "{}: {action} {accepted}", self.told());
         }
     }
@@ -146,9 +150,12 @@ impl Round<'_> {
         assert!(known.keys().all(|id| all.contains(id)), "{}: {known:?} of {all:?}", self.told());
         let ordering = self
             .arena
-            .rows(format!("SELECT id FROM subtasks WHERE task_id = {task} AND node IN ('stop_all', 'start_all')"))
+            .rows(format!(
+                "SELECT id FROM subtasks WHERE task_id = {task} AND node IN ('stop_all', 'start_all')"
+            ))
             .await;
-        let ordering: BTreeSet<i64> = ordering.iter().filter_map(|row| row.try_get_by_index(0).ok()).collect();
+        let ordering: BTreeSet<i64> =
+            ordering.iter().filter_map(|row| row.try_get_by_index(0).ok()).collect();
         for event in events.iter().filter(|event| event["kind"] == "succeeded" && event["undo"] != true) {
             if !event["subtask"].as_i64().is_some_and(|step| ordering.contains(&step)) {
                 continue;
@@ -197,7 +204,8 @@ impl Round<'_> {
         let (alias, host) = (ALIASES[0], self.hosts[0]);
         let host_id = self.arena.ids[host];
         let request = ListAgentProcessesRequest { host_id, ..Default::default() };
-        let list = self.arena.fleet.wire().processes().list_agent_processes(request).await.expect("processes");
+        let list =
+            self.arena.fleet.wire().processes().list_agent_processes(request).await.expect("processes");
         let process = list.into_inner().processes.into_iter().find(|process| process.alias == alias);
         let agent_process_id = process.expect("a process").id;
         let first = self.arena.number("SELECT COUNT(*) FROM operations".into()).await;
@@ -255,7 +263,8 @@ impl Round<'_> {
     /// The order to one process was carried out once, and concerned no other one.
     pub(super) async fn check_one(&mut self) {
         let rows = self.arena.rows("SELECT id, state FROM operations WHERE task_id IS NULL".into()).await;
-        let pair = |row: &sea_orm::QueryResult| Some((row.try_get_by_index(0).ok()?, row.try_get_by_index(1).ok()?));
+        let pair =
+            |row: &sea_orm::QueryResult| Some((row.try_get_by_index(0).ok()?, row.try_get_by_index(1).ok()?));
         let known: BTreeMap<String, String> = rows.iter().filter_map(pair).collect();
         let begun = self.arena.agents.orders().all();
         let begun: BTreeSet<_> = begun.iter().map(|entry| entry.operation.as_str()).collect();

@@ -157,11 +157,13 @@ pub(super) const AGAIN: &[&str] = &[
     "append.committed",
     "append.end.written",
     "append.end.committed",
+    "claim.written",
+    "runner.ended",
+    "resume.task.taken_up",
+    "retention.begins",
     "retention.removed",
-    "step.stop_all.done",
-    "step.start_all.recorded",
-    "order.StopAllProcesses.answered",
-    "order.StartAllProcesses.committed",
+    "step.finish_stop.done",
+    "step.finish_start.started",
 ];
 
 /// A name in the source: what is before anything that is filled in, and what is after it.

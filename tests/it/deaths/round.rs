@@ -7,65 +7,16 @@ use std::{
 
 use belay_proto::{
     Reason,
-    v1::{
-        AbsentHosts, ApproveWaveRequest, BatchOrder, BatchPolicy, BatchRestartHostAgentsRequest,
-        BatchStartHostAgentsRequest, BatchStopHostAgentsRequest, CancelTaskRequest, PauseTaskRequest,
-        RestartHostAgentRequest, ResumeTaskRequest, RetryTaskRequest, RollbackTaskRequest,
-        SkipSubtaskRequest, StartHostAgentRequest, StopHostAgentRequest, SubtaskStatus, Task, TaskState,
-    },
+    v1::{BatchPolicy, Task, TaskState},
 };
 use belay_tests::{Kind, PATIENCE, Script};
 use tokio::time::sleep;
-use tonic::Request;
 
 use super::{
     arena::{ALIASES, Arena, HOSTS, Heard},
+    asks::{Ask, Ordered, Verb, is_over, policy},
     places::{AGAIN, Story},
 };
-
-/// What is ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
-    Stop,
-    Start,
-    Restart,
-}
-
-/// What an operator does with a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    Retry,
-    Rollback,
-    Skip,
-    Cancel,
-    Pause,
-    Resume,
-    Approve,
-}
-
-impl Ask {
-    /// The RPC's name.
-    pub(super) fn action(self) -> &'static str {
-        match self {
-            Self::Retry => "RetryTask",
-            Self::Rollback => "RollbackTask",
-            Self::Skip => "SkipSubtask",
-            Self::Cancel => "CancelTask",
-            Self::Pause => "PauseTask",
-            Self::Resume => "ResumeTask",
-            Self::Approve => "ApproveWave",
-        }
-    }
-
-    /// Whether it is done with a task that stands so.
-    fn is_for(self, state: TaskState) -> bool {
-        match self {
-            Self::Retry | Self::Rollback | Self::Skip => is_over(state),
-            Self::Cancel | Self::Pause => state == TaskState::Running,
-            Self::Resume | Self::Approve => state == TaskState::Paused,
-        }
-    }
-}
 
 /// One round.
 pub(super) struct Round<'a> {
@@ -219,9 +170,8 @@ impl<'a> Round<'a> {
             self.arena.agents.agent(host).wait_for_host().await;
         }
         let rows = self.arena.rows("SELECT id, agent_state FROM hosts".into()).await;
-        let meant = |row: &sea_orm::QueryResult| {
-            Some((row.try_get_by_index(0).ok()?, row.try_get_by_index(1).ok()?))
-        };
+        let meant =
+            |row: &sea_orm::QueryResult| Some((row.try_get_by_index(0).ok()?, row.try_get_by_index(1).ok()?));
         self.meant = rows.iter().filter_map(meant).collect();
         self.arena.agents.orders().take();
         self.script();
@@ -244,7 +194,7 @@ impl<'a> Round<'a> {
         };
         self.arena.lives = next.iter().map(|life| (*life).to_owned()).collect();
         // Others may die once more, somewhere.
-        if next.is_empty() && self.seed > 0 && self.dice.roll(3) == 0 {
+        if next.is_empty() && self.seed > 0 && self.dice.roll(2) == 0 {
             let again = AGAIN[self.dice.roll(AGAIN.len())];
             self.arena.lives.push_back(format!("{again}=kill@{}", 1 + self.dice.roll(2)));
         }
@@ -254,9 +204,9 @@ impl<'a> Round<'a> {
     /// What agents make of orders: at once, slowly, or one of them fails.
     fn script(&mut self) {
         let slowly = Duration::from_millis(match self.story {
-            Story::CancelStop | Story::CancelStart | Story::Pause | Story::Resume | Story::Begin => {
-                100 + self.dice.roll(50) as u64
-            }
+            // So long that they hear of the cancel meanwhile.
+            Story::CancelStop | Story::CancelStart => 300,
+            Story::Pause | Story::Resume | Story::Begin => 80 + self.dice.roll(50) as u64,
             _ if self.loses => 60,
             _ if self.seed > 0 => self.dice.roll(40) as u64,
             _ => 0,
@@ -265,7 +215,11 @@ impl<'a> Round<'a> {
         agents.play(&if slowly.is_zero() { Script::AtOnce } else { Script::After(slowly) });
         // The answer would not be an answer then.
         let is_one = matches!(self.story, Story::StopOne | Story::StartOne | Story::RestartOne);
-        if self.seed > 0 && !is_one && !matches!(self.story, Story::Unsettled | Story::Skip) && self.dice.roll(4) == 0 {
+        if self.seed > 0
+            && !is_one
+            && !matches!(self.story, Story::Unsettled | Story::Skip)
+            && self.dice.roll(4) == 0
+        {
             let failing = self.hosts[self.dice.roll(self.hosts.len())];
             let why = (Reason::Leftovers, "`obstat2` is still alive".to_owned());
             agents.agent(failing).play(Script::Fails(why.0, why.1));
@@ -295,7 +249,8 @@ impl<'a> Round<'a> {
         let is_keyed = matches!(self.story, Story::Key | Story::BatchKey) || self.dice.roll(2) == 0;
         let key = is_keyed.then(|| format!("{}-{}-{last}", self.place, self.seed));
         let id = loop {
-            let this = Ordered { verb: self.verb, ids: self.ids(), policy: self.policy.clone(), key: key.clone() };
+            let this =
+                Ordered { verb: self.verb, ids: self.ids(), policy: self.policy.clone(), key: key.clone() };
             match self.arena.call(async |wire| this.send(&wire).await).await {
                 Heard::Answer(task) => break task.id,
                 Heard::Refused(problem) => {
@@ -349,21 +304,22 @@ impl<'a> Round<'a> {
                 Heard::Died => continue,
             };
             let state = task.state();
-            assert!(self.began.elapsed() < PATIENCE * 2, "{}: it does not end: {task:#?}", self.told());
+            assert!(self.began.elapsed() < PATIENCE * 2, "{}: it does not end: {state:?}", self.told());
             if matches!(state, TaskState::Successful | TaskState::RolledBack) {
                 return task;
             }
-            if let Some(&(ask, arms)) = self.asks.front() {
-                if ask.is_for(state) && (state != TaskState::Running || self.has_begun()) {
-                    if arms && !self.is_hit() {
-                        let armed = self.armed();
-                        self.arena.set(&armed);
-                    }
-                    if self.ask(&task, ask).await {
-                        self.asks.pop_front();
-                    }
-                    continue;
+            if let Some(&(ask, arms)) = self.asks.front()
+                && ask.is_for(state)
+                && (state != TaskState::Running || self.has_begun())
+            {
+                if arms && !self.is_hit() {
+                    let armed = self.armed();
+                    self.arena.set(&armed);
                 }
+                if self.ask(&task, ask).await {
+                    self.asks.pop_front();
+                }
+                continue;
             }
             match state {
                 TaskState::Paused => {
@@ -375,7 +331,10 @@ impl<'a> Round<'a> {
                     self.meddles = false;
                     self.ask(&task, Ask::Cancel).await;
                 }
-                TaskState::RollbackStuck => drop(self.ask(&task, Ask::Retry).await),
+                TaskState::RollbackStuck => {
+                    self.arena.agents.play(&Script::AtOnce);
+                    self.ask(&task, Ask::Retry).await;
+                }
                 state if is_over(state) => {
                     self.arena.agents.play(&Script::AtOnce);
                     let goes_on = !self.is_hit() || self.dice.roll(2) == 0;
@@ -398,80 +357,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    async fn pause(&self) {
-        sleep(Duration::from_millis(8)).await;
-    }
-
-    /// Asks for something. Says whether it was let in, which the trail tells where nothing was answered.
-    async fn ask(&mut self, task: &Task, ask: Ask) -> bool {
-        let (task_id, reason) = (task.id, String::new());
-        let failed = task.subtasks.iter().find(|step| step.status() == SubtaskStatus::Failed);
-        let subtask_id = failed.map_or(0, |step| step.id);
-        let before = self.accepted(task_id, ask).await;
-        let answer = self
-            .arena
-            .call(async |wire| {
-                let (mut tasks, reason) = (wire.tasks(), reason.clone());
-                match ask {
-                    Ask::Retry => {
-                        let request = RetryTaskRequest { task_id, reason };
-                        tasks.retry_task(request).await.map(|answer| answer.map(drop))
-                    }
-                    Ask::Rollback => {
-                        let request = RollbackTaskRequest { task_id, reason };
-                        tasks.rollback_task(request).await.map(|answer| answer.map(drop))
-                    }
-                    Ask::Skip => {
-                        let request = SkipSubtaskRequest { task_id, subtask_id, reason };
-                        tasks.skip_subtask(request).await.map(|answer| answer.map(drop))
-                    }
-                    Ask::Cancel => {
-                        let request = CancelTaskRequest { task_id, reason };
-                        tasks.cancel_task(request).await.map(|answer| answer.map(drop))
-                    }
-                    Ask::Pause => {
-                        let request = PauseTaskRequest { task_id, reason };
-                        tasks.pause_task(request).await.map(|answer| answer.map(drop))
-                    }
-                    Ask::Resume => {
-                        let request = ResumeTaskRequest { task_id, reason };
-                        tasks.resume_task(request).await.map(|answer| answer.map(drop))
-                    }
-                    Ask::Approve => {
-                        let request = ApproveWaveRequest { task_id, reason, wave: 0 };
-                        tasks.approve_wave(request).await.map(|answer| answer.map(drop))
-                    }
-                }
-            })
-            .await;
-        let after = self.accepted(task_id, ask).await;
-        let told = self.told();
-        let (calls, acknowledged) = self.asked.entry(ask.action()).or_default();
-        *calls += 1;
-        match answer {
-            Heard::Answer(()) => {
-                *acknowledged += 1;
-                assert_eq!(after, before + 1, "{told}: {ask:?} was acknowledged");
-            }
-            Heard::Refused(problem) => {
-                let too_late = [Reason::TaskWrongState, Reason::SkipRefused, Reason::SubtaskWrongState];
-                assert!(too_late.contains(&problem.reason), "{told}: {ask:?}: {problem:?}");
-                assert_eq!(after, before, "{told}: {ask:?} was refused");
-                self.pause().await;
-            }
-            Heard::Died => assert!(after <= before + 1, "{told}: {ask:?} was let in twice"),
-        }
-        after > before
-    }
-
-    /// How often the trail has it that this was let in.
-    async fn accepted(&self, task: i64, ask: Ask) -> i64 {
-        let action = ask.action();
-        let question = format!(
-            "SELECT COUNT(*) FROM audit WHERE action = '{action}' AND outcome = 'ACCEPTED' \
-             AND (target = 'tasks/{task}' OR target LIKE 'tasks/{task}/%')"
-        );
-        self.arena.number(question).await
+    /// Lets the server go on for a moment.
+    pub(super) async fn pause(&self) {
+        sleep(Duration::from_millis(15)).await;
     }
 
     /// What a failure shows, and what to run again.
@@ -480,89 +368,6 @@ impl<'a> Round<'a> {
         let died_of = &self.arena.died_of;
         format!("BELAY_PLACE={place} ({}) seed {seed}: {verb:?} of {hosts:?}, died of {died_of:?}", self.what)
     }
-}
-
-/// Whether a task goes on only when somebody asks for it.
-fn is_over(state: TaskState) -> bool {
-    matches!(state, TaskState::Failed | TaskState::Cancelled | TaskState::Stuck)
-}
-
-fn policy(dice: &mut Dice, story: Story) -> BatchPolicy {
-    let one_by_one = matches!(story, Story::Pause | Story::Resume);
-    let waves: &[&str] = match dice.roll(3) {
-        _ if story == Story::Approve => &["1"],
-        0 => &[],
-        1 => &["1", "rest"],
-        _ => &["50%", "rest"],
-    };
-    BatchPolicy {
-        parallel: if one_by_one { "1".into() } else { ["1", "2", "100"][dice.roll(3)].into() },
-        waves: waves.iter().map(|&wave| wave.to_owned()).collect(),
-        approve_waves: story == Story::Approve,
-        // Agents come back a moment after a server has begun.
-        absent: AbsentHosts::Wait.into(),
-        absent_wait: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
-        ..Default::default()
-    }
-}
-
-/// An order as it is sent.
-struct Ordered {
-    verb: Verb,
-    ids: Vec<i64>,
-    policy: Option<BatchPolicy>,
-    key: Option<String>,
-}
-
-impl Ordered {
-    async fn send(&self, wire: &belay_tests::Wire) -> Result<tonic::Response<Task>, tonic::Status> {
-        let (host_id, reason) = (self.ids[0], String::new());
-        let order = self.policy.as_ref().map(|policy| BatchOrder {
-            host_ids: self.ids.clone(),
-            policy: Some(policy.clone()),
-            ..Default::default()
-        });
-        let task = match (self.verb, order) {
-            (Verb::Stop, None) => {
-                let request = self.under_key(StopHostAgentRequest { host_id, reason });
-                wire.agents().stop_host_agent(request).await?.into_inner().task
-            }
-            (Verb::Start, None) => {
-                let request = self.under_key(StartHostAgentRequest { host_id, reason });
-                wire.agents().start_host_agent(request).await?.into_inner().task
-            }
-            (Verb::Restart, None) => {
-                let request = self.under_key(RestartHostAgentRequest { host_id, reason });
-                wire.agents().restart_host_agent(request).await?.into_inner().task
-            }
-            (Verb::Stop, order) => {
-                let request = self.under_key(BatchStopHostAgentsRequest { order });
-                wire.batches().batch_stop_host_agents(request).await?.into_inner().task
-            }
-            (Verb::Start, order) => {
-                let request = self.under_key(BatchStartHostAgentsRequest { order });
-                wire.batches().batch_start_host_agents(request).await?.into_inner().task
-            }
-            (Verb::Restart, order) => {
-                let request = self.under_key(BatchRestartHostAgentsRequest { order });
-                wire.batches().batch_restart_host_agents(request).await?.into_inner().task
-            }
-        };
-        Ok(tonic::Response::new(task.expect("a task")))
-    }
-
-    fn under_key<T>(&self, message: T) -> Request<T> {
-        under_key(self.key.as_deref(), message)
-    }
-}
-
-/// A request, under a key where there is one.
-pub(super) fn under_key<T>(key: Option<&str>, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    if let Some(key) = key {
-        request.metadata_mut().insert("idempotency-key", key.parse().expect("a key"));
-    }
-    request
 }
 
 /// Chance that a seed repeats.
