@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{HostId, Problem, Reason, TaskId};
+use belay_proto::{HostId, Problem, Reason, TaskId, fail_point};
 use jiff::Timestamp;
 use tracing::info;
 use uuid::Uuid;
@@ -182,6 +182,7 @@ async fn accept(app: &Arc<App>, caller: &Caller, verb: BatchVerb, order: BatchOr
     };
     let all = plan.ids();
     info!(verb = verb.as_str(), hosts = all.len(), waves = plan.batch.waves.len(), "Batch laid out.");
+    fail_point(|| "batch.laid_out");
     let audit = AuditEntry { target: hosts_target(&all), reason: order.reason, ..audit };
     take(app, caller, Hosts { all, batch: Some(plan.batch) }, dag(verb), audit).await
 }

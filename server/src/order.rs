@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use belay_proto::{HostId, Problem, ProcessId, Reason};
+use belay_proto::{HostId, Problem, ProcessId, Reason, fail_point};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
@@ -98,6 +98,7 @@ async fn accept(
     // Where the whole agent was stopped, it no longer is.
     let agent_state = (order.verb.starts() && app.fleet.host(host)?.host.agent_state == AgentState::Stopped)
         .then_some(AgentState::Available);
+    fail_point(|| format!("process.{action}.checked"));
     match app.store.accept(intent, agent_state, audit.clone()).await {
         Ok(()) => {}
         Err(StoreError::Held { host, task }) => {
@@ -106,6 +107,7 @@ async fn accept(
         }
         Err(error) => return Err(Error::Store(error)),
     }
+    fail_point(|| format!("process.{action}.committed"));
     info!(%host, %process, operation = %order.id, action, "Order accepted.");
     if let Some(state) = agent_state {
         app.fleet.set_agent_state(host, state, audit.time);
@@ -154,7 +156,9 @@ async fn send(
 ) -> Result<Process, Error> {
     // Longer than the caller waits: who comes late still learns what became of the order.
     let deadline = Instant::now() + budget + 10 * MARGIN;
-    match app.agents.carry_out(&app.fleet, host, &order, PATIENCE, deadline).await {
+    let answer = app.agents.carry_out(&app.fleet, host, &order, PATIENCE, deadline).await;
+    fail_point(|| format!("process.{}.answered", order.verb.name()));
+    match answer {
         Ok(operation) => {
             let failure = operation.failure();
             settle(&app, host, operation);
@@ -207,6 +211,7 @@ fn write_down(app: &Arc<App>, operation: Uuid, outcome: OperationOutcome) {
         if let Err(error) = app.store.settle(operation, outcome, Timestamp::now()).await {
             error!(%operation, error = %Chain(&error), "The outcome could not be written down; it will be read back.");
         }
+        fail_point(|| "process.settled");
     });
 }
 
@@ -245,6 +250,7 @@ async fn settle_what_ended(app: &Arc<App>, host: HostId) -> bool {
         sleep(doubt).await;
         return false;
     }
+    fail_point(|| "unsettled.found");
     let mut all = true;
     for Unsettled { id, process, stops } in unsettled {
         let known = process.and_then(|process| app.fleet.process(host, process).ok());

@@ -171,6 +171,7 @@ impl Repeats {
         let answer = Answer::read(response).await?;
         fail_point(|| format!("key.{}.carried_out", rule.action()));
         self.keep(key, &answer).await;
+        fail_point(|| format!("key.{}.kept", rule.action()));
         Ok(answer)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use belay_proto::fail_point;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info};
@@ -60,12 +61,14 @@ pub(crate) async fn forget(store: &Store, retention: &Retention, now: Timestamp)
     let (tasks, audit) = (before(tasks), before(audit));
     let mut forgotten = Forgotten::default();
     loop {
+        fail_point(|| "retention.begins");
         let some = Forgotten {
             tasks: store.remove_tasks(tasks, most_tasks).await?,
             rows: store.remove_what_is_left_of_tasks().await?,
             operations: store.remove_operations(tasks).await?,
             audit_records: store.remove_audit_records(audit, most_audit_records).await?,
         };
+        fail_point(|| "retention.removed");
         if some == Forgotten::default() {
             return Ok(forgotten);
         }

@@ -4,6 +4,7 @@ mod access;
 mod batches;
 mod cli;
 mod clones;
+mod deaths;
 mod force;
 mod grpcurl;
 mod hazards;

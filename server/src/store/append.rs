@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use belay_proto::{HostId, SubtaskId, TaskId};
+use belay_proto::{HostId, SubtaskId, TaskId, fail_point};
 use jiff::Timestamp;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, Set};
 use uuid::Uuid;
@@ -124,7 +124,9 @@ impl Store {
         })
         .exec(&change)
         .await?;
+        fail_point(|| "claim.written");
         change.commit().await?;
+        fail_point(|| "claim.committed");
         Ok(Some(Claim { holder }))
     }
 
@@ -203,7 +205,9 @@ impl Store {
         if let Some(audit) = audit {
             audit::append(&change, audit, None, None).await?;
         }
+        fail_point(|| if ended { "append.end.written" } else { "append.written" });
         change.commit().await?;
+        fail_point(|| if ended { "append.end.committed" } else { "append.committed" });
         self.tell_of_lines(logged);
         (task.state, task.seen) = (state, seen);
         Ok(Ok(Some(Appended { opened, ended, agent_states })))

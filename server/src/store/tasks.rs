@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use belay_proto::{HostId, TaskId, Trace, UserId};
+use belay_proto::{HostId, TaskId, Trace, UserId, fail_point};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     Set,
@@ -93,6 +93,7 @@ impl Store {
         insert_steps(&change, row.id, &dag, hosts.len()).await?;
         audit::append(&change, audit, None, Some(task)).await?;
         let task = read_whole(&change, row).await?;
+        fail_point(|| "take.written");
         change.commit().await?;
         Ok((task, Claim { holder }))
     }

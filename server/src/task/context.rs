@@ -259,6 +259,7 @@ impl Context {
                 Err(_) => sleep(PAUSE).await,
             }
         }
+        fail_point(|| format!("order.{}.cancelled", order.verb.name()));
         let left = deadline.saturating_duration_since(Instant::now());
         app.agents.carry_out(&app.fleet, host, order, left, deadline).await
     }
@@ -275,6 +276,7 @@ impl Context {
                 () = self.cancel.cancelled() => return Err(cancelled()),
                 outcome = self.read_back(unsettled.id, unsettled.stops, deadline) => outcome?,
             };
+            fail_point(|| "earlier.read_back");
             self.info(format!("operation {}: {}", unsettled.id, told(&outcome))).await;
             self.settle(unsettled.id, outcome).await;
         }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{HostId, TaskId};
+use belay_proto::{HostId, TaskId, fail_point};
 use jiff::Timestamp;
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 use tracing::{Instrument, error, info, info_span, warn};
@@ -109,6 +109,7 @@ pub(crate) async fn take(
         trace: caller.trace,
         reason: audit.reason.clone(),
     };
+    fail_point(|| "take.begins");
     let (task, claim) = match app.store.add_task(new, LEASE, audit.clone()).await {
         Ok(taken) => taken,
         Err(StoreError::Held { host, task }) => {
@@ -116,11 +117,13 @@ pub(crate) async fn take(
         }
         Err(error) => return Err(Error::Store(error)),
     };
+    fail_point(|| "take.committed");
     info!(hosts = task.hosts().len(), task = %task.id, name = task.name, "Task accepted.");
     for &host in task.hosts() {
         app.fleet.set_task(host, Some(task.id));
     }
     app.enlist(task.clone(), Some(claim));
+    fail_point(|| "take.enlisted");
     Ok(task)
 }
 
@@ -149,6 +152,7 @@ fn needs_of(app: &App, host: HostId) -> Needs {
 pub(crate) async fn resume(app: &Arc<App>) -> Result<(), Error> {
     let mut suspects = Vec::new();
     for (id, task) in app.store.open_tasks().await? {
+        fail_point(|| "resume.task.begins");
         let task = match task {
             Ok(task) => task,
             Err(error) => {
@@ -165,12 +169,15 @@ pub(crate) async fn resume(app: &Arc<App>) -> Result<(), Error> {
             info!(task = %task.id, name = task.name, "Task taken up again.");
             app.run(&task);
         }
+        fail_point(|| "resume.task.taken_up");
     }
+    fail_point(|| "resume.done");
     let (this, shutdown) = (app.clone(), app.shutdown.clone());
     let one_by_one = async move {
         for task in suspects {
             warn!(task = %task.id, crashes = task.state.crashes(), "Task taken up alone.");
             this.run(&task);
+            fail_point(|| "resume.suspect.taken_up");
             sleep(STEADY * 2).await;
         }
     };
@@ -226,6 +233,7 @@ impl App {
                     sleep(STORE_PAUSE).await;
                     continue;
                 }
+                fail_point(|| "runner.ended");
                 app.runners.remove(id);
                 // Whoever woke it in its last moment found it still enlisted.
                 if pin!(wake.notified()).enable()

@@ -68,6 +68,18 @@ impl SimulatedAgent {
         lock(&self.inner.memory).script = script;
     }
 
+    /// Whether a process of it runs.
+    pub fn runs(&self, alias: &str) -> bool {
+        lock(&self.inner.memory).runs(alias)
+    }
+
+    /// A process starts or ends by itself: nobody ordered it, so the ledger has nothing of it.
+    pub fn happens(&self, alias: &str, running: bool) {
+        let mut memory = lock(&self.inner.memory);
+        memory.change(alias, running);
+        self.inner.changes.send_replace(memory.revision());
+    }
+
     /// The id of its host, while the server has it welcomed.
     pub fn host(&self) -> Option<i64> {
         *self.inner.host.borrow()

@@ -237,14 +237,26 @@ impl Memory {
     }
 
     fn set(&mut self, id: &str, alias: &str, running: bool, orders: &Orders) {
+        if self.change(alias, running) {
+            orders.note(self.number, id, Kind::Effect { alias: alias.to_owned(), running });
+        }
+    }
+
+    /// Whether a process runs.
+    pub(super) fn runs(&self, alias: &str) -> bool {
+        self.processes.get(alias).is_some_and(|process| process.running)
+    }
+
+    /// Starts or stops a process, where it is not so.
+    pub(super) fn change(&mut self, alias: &str, running: bool) -> bool {
         let Some(process) = self.processes.get_mut(alias).filter(|process| process.running != running) else {
-            return;
+            return false;
         };
         self.revision += 1;
         process.running = running;
         process.revision = self.revision;
         process.generation += u64::from(running);
-        orders.note(self.number, id, Kind::Effect { alias: alias.to_owned(), running });
+        true
     }
 
     fn observe_these(&self, aliases: &[String]) -> Vec<pb::ObservedProcess> {

@@ -52,6 +52,11 @@ impl Orders {
         lock(&self.0).push(entry);
     }
 
+    /// All of it since this was last called; it forgets that.
+    pub fn take(&self) -> Vec<Entry> {
+        std::mem::take(&mut lock(&self.0))
+    }
+
     /// All of it.
     pub fn all(&self) -> Vec<Entry> {
         lock(&self.0).clone()
