@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{HostId, Problem, Reason, TaskId, fail_point};
+use belay_proto::{HostId, Problem, Reason, TaskId, fail_point, planted};
 use jiff::Timestamp;
 use tracing::info;
 use uuid::Uuid;
@@ -206,6 +206,7 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
         let now = plan::lay_out(app, verb, &again.policy, found)?;
         return match kept.plan.difference(&now) {
             None => Ok((now, again)),
+            Some(_) if planted("plan-not-compared") => Ok((now, again)),
             Some(what) => Err(Error::Refused(
                 Problem::new(Reason::PlanOutdated, format!("since plan `{id}` was made, {what}"))
                     .hint("plan again, look at it, and order that"),
@@ -231,7 +232,7 @@ async fn find(app: &App, which: &Which) -> Result<Found, Error> {
         Which::Planned(_) => Vec::new(),
     };
     let (left_out, hosts): (Vec<_>, Vec<_>) =
-        meant.into_iter().partition(|host| host.maintenance().is_some());
+        meant.into_iter().partition(|host| host.maintenance().is_some() && !planted("maintenance-ignored"));
     let left_out: Vec<_> = left_out.iter().map(LeftOut::in_maintenance).collect();
     if hosts.is_empty() {
         let what = match left_out.first() {
@@ -272,10 +273,10 @@ async fn not_done(app: &App, id: TaskId) -> Result<Vec<HostView>, Error> {
 fn check_number(plan: &Plan, confirmed: Option<usize>) -> Result<(), Error> {
     let (verb, hosts) = (plan.batch.verb.as_str(), plan.hosts.len());
     let message = match (confirmed, plan.confirm) {
-        (Some(said), _) if said != hosts => {
+        (Some(said), _) if said != hosts && !planted("number-not-compared") => {
             format!("it is {hosts} hosts that this would {verb}, and {said} are confirmed")
         }
-        (None, Some(_)) => {
+        (None, Some(_)) if !planted("number-not-asked") => {
             format!("this would {verb} {hosts} hosts, which is more than may be without their number")
         }
         _ => return Ok(()),
@@ -289,7 +290,7 @@ fn check_number(plan: &Plan, confirmed: Option<usize>) -> Result<(), Error> {
 /// No other task may hold one of the hosts. The transaction that takes the task looks again; this one names them all.
 fn check_free(plan: &Plan) -> Result<(), Error> {
     let held: Vec<_> = plan.hosts.iter().filter_map(|host| Some((host.id, host.task?))).collect();
-    let Some((host, task)) = held.first() else {
+    let Some((host, task)) = held.first().filter(|_| !planted("held-hosts-not-named")) else {
         return Ok(());
     };
     let message = match held.len() {

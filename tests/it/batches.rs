@@ -528,7 +528,10 @@ async fn wrong_orders_are_refused() {
     let stop = StopHostAgentRequest { host_id: setup.ids[1], reason: String::new() };
     let held = setup.fleet.wire().agents().stop_host_agent(stop).await.expect("accepted").into_inner();
     let refused = setup.stop(order(&setup.ids)).await.expect_err("refused");
-    assert_eq!(reason(&refused), Reason::AgentBusy);
+    let problem = Problem::from_status(&refused).expect("a problem of ours");
+    assert_eq!(problem.reason, Reason::AgentBusy);
+    let fields = format!("{:?}", problem.fields);
+    assert!(fields.contains(&format!("host {} is held", setup.ids[1])), "it is named: {fields}");
     setup.until_task_ended(held.task.expect("a task").id).await;
 }
 

@@ -1,5 +1,7 @@
 //! Every part is killed at the worst moment, and nothing is lost or done twice.
 
+use std::collections::BTreeSet;
+
 use belay_tests::{Fleet, HostSetup, NOBODY, is_gone, wait_for};
 use http::StatusCode;
 use serde_json::Value;
@@ -48,6 +50,11 @@ async fn check_server_crash(step: In) {
         assert_eq!(ledger.alive(), NOBODY, "{alias}");
         assert_eq!(ledger.terminations(), ledger.pids(), "{alias}: one SIGTERM for each process");
     }
+    let log = format!("/api/v2/tasks/instances/{id}/subtasks/{}/log", task["subtasks"][1]["id"]);
+    let log = fleet.admin().get(&log).await.data()["log"].as_str().expect("a log").to_owned();
+    let sent = log.lines().filter_map(|line| line.strip_suffix(": StopAllProcesses sent to the agent"));
+    let sent: BTreeSet<_> = sent.filter_map(|line| line.split_once("operation ")).map(|(_, id)| id).collect();
+    assert_eq!(sent.len(), 1, "the same operation, however often it is sent: {log}");
     let again = fleet.admin().post(&format!("{agent}/start")).await;
     assert_eq!(again.status, StatusCode::OK, "the host is free again: {}", again.text);
 }

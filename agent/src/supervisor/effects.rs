@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{Reason, fail_point};
+use belay_proto::{Reason, fail_point, planted};
 use jiff::SignedDuration;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span, error, info, warn};
@@ -229,7 +229,7 @@ impl Owner {
     }
 
     fn ask(&mut self, alias: &Alias, signal: Signal, scope: Scope) {
-        if scope == Scope::Group {
+        if scope == Scope::Group && !planted("ask-not-journalled") {
             self.write_down_stop(alias);
         }
         let alive = self.slots.get(alias).and_then(|slot| slot.alive.as_ref());
@@ -238,6 +238,9 @@ impl Owner {
         self.signal(alias, move |tree| {
             fail_point(|| format!("ask.{scope:?}.begins").to_lowercase());
             tree.ask(signal, scope)?;
+            if planted("asked-twice") {
+                tree.ask(signal, scope)?;
+            }
             fail_point(|| format!("ask.{scope:?}.sent").to_lowercase());
             info!(alias = %told, pid, %signal, ?scope, "Stop signal sent.");
             Ok(())

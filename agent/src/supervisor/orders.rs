@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{Problem, Reason, fail_point};
+use belay_proto::{Problem, Reason, fail_point, planted};
 use tokio::sync::watch;
 use tracing::{Span, info, info_span, warn};
 use uuid::Uuid;
@@ -34,7 +34,7 @@ impl Owner {
     pub(super) fn accept(&mut self, order: Order) -> Result<Uuid, Problem> {
         fail_point(|| "order.arrived");
         self.take_epoch(&order)?;
-        if self.journal.state().operation(order.id).is_some() {
+        if self.journal.state().operation(order.id).is_some() && !planted("known-order-not-joined") {
             fail_point(|| "order.joined");
             return Ok(order.id);
         }
@@ -89,7 +89,9 @@ impl Owner {
         operation.span.in_scope(|| info!(?left_alone, "Order cancelled."));
         let wanted = operation.accepted.wanted.clone();
         // Another life of the agent goes on with it, and leaves the same alone.
-        self.journal.append(Record::Accepted { order: operation.accepted.clone() });
+        if !planted("cancel-not-journalled") {
+            self.journal.append(Record::Accepted { order: operation.accepted.clone() });
+        }
         fail_point(|| "cancel.accepted");
         if operation.is_over() {
             self.work.push_back(Work::Conclude(id));
@@ -109,7 +111,7 @@ impl Owner {
     fn take_epoch(&mut self, order: &Order) -> Result<(), Problem> {
         let highest = self.journal.state().epoch;
         let epoch = order.epoch.unwrap_or(highest);
-        if epoch < highest {
+        if epoch < highest && !planted("lower-epoch-accepted") {
             return Err(stale_epoch(epoch, highest));
         }
         if epoch > highest {
@@ -173,6 +175,7 @@ impl Owner {
             });
         let overruled: BTreeSet<_> = newer.flat_map(|accepted| accepted.queue.aliases()).collect();
         match queue.aliases().find(|alias| overruled.contains(alias)) {
+            Some(_) if planted("late-order-accepted") => Ok(()),
             None => Ok(()),
             Some(alias) => Err(Problem::new(
                 Reason::Superseded,

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use belay_proto::planted;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::owner::Event;
@@ -78,7 +79,7 @@ impl Vigil {
         let ending = self.tree.main_ended().await;
         // Mostly the main process is the last to go, and the end is one event.
         let main_was_last = self.is_empty().await;
-        if !main_was_last {
+        if !main_was_last && !planted("main-process-is-enough") {
             self.tell(life::Event::MainExited { exit: ending.exit }).await;
             self.tree.emptied().await;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use belay_proto::{HostId, TaskId};
+use belay_proto::{HostId, TaskId, planted};
 use jiff::Timestamp;
 
 use super::{AbsentHosts, Found, PLAN_LASTS, Policy, plan_id, watch};
@@ -171,9 +171,9 @@ fn waves(amounts: &[Amount], domains: &[usize]) -> Vec<usize> {
     for &domain in domains {
         let mut left = domain;
         while left > 0 {
-            let wave = size.clamp(1, left);
+            let wave = size.clamp(1, if planted("wave-over-two-domains") { all } else { left });
             waves.push(wave);
-            left -= wave;
+            left = left.saturating_sub(wave);
             size = sizes.next().unwrap_or(size);
         }
     }

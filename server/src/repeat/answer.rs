@@ -1,6 +1,6 @@
 //! The answer to an order, taken out of HTTP and put back.
 
-use belay_proto::{Problem, Reason};
+use belay_proto::{Problem, Reason, planted};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body_util::{BodyExt, Full};
 use tonic::{Code, Status, body::Body, codegen::Bytes};
@@ -78,7 +78,7 @@ impl Answer {
                     | Reason::ServerUnreachable
                     | Reason::ShuttingDown
                     | Reason::TimedOut,
-                ) => false,
+                ) => planted("unknown-is-kept"),
                 Some(_) => true,
             },
         }

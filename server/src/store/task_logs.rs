@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use belay_proto::{SubtaskId, TaskId};
+use belay_proto::{SubtaskId, TaskId, planted};
 use sea_orm::{
     ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Set,
 };
@@ -185,8 +185,10 @@ async fn drop_middle(change: &DatabaseTransaction, subtask: SubtaskId, newest: i
             .into_tuple()
             .all(change)
             .await?;
-        let is_over =
-            |&&(number, before): &&(i64, i64)| number <= newest - NEWEST_LINES || before < end - NEWEST_BYTES;
+        let is_over = |&&(number, before): &&(i64, i64)| {
+            number <= newest - NEWEST_LINES - i64::from(planted("log-keeps-one-more"))
+                || before < end - NEWEST_BYTES
+        };
         let over = middle.iter().take_while(is_over).count();
         let Some((last, _)) = over.checked_sub(1).and_then(|last| middle.get(last)) else {
             return Ok(());

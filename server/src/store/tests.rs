@@ -390,6 +390,8 @@ async fn a_task_that_goes_on_again_needs_its_host() {
 
     append(&store, &mut second, ordered(Verb::Cancel)).await;
     assert!(append(&store, &mut first, ordered(Verb::Retry)).await.opened);
+    let open = store.open_tasks().await.expect("read");
+    assert_eq!(open.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [first.id], "the next server takes it up");
     let third = take(&store, host.id).await;
     assert!(matches!(third, Err(StoreError::Held { task: holder, .. }) if holder == first.id));
 }

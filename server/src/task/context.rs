@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, Trace, fail_point};
+use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, Trace, fail_point, planted};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -190,9 +190,15 @@ impl Context {
         {
             return Err(Problem::from(&cloned));
         }
-        self.settle_earlier().await?;
+        if !planted("earlier-orders-not-asked") {
+            self.settle_earlier().await?;
+        }
         let order = Order {
-            id: self.attempt.operation,
+            id: if self.resumed && planted("resume-orders-anew") {
+                Uuid::now_v7()
+            } else {
+                self.attempt.operation
+            },
             verb,
             principal: self.creator.clone(),
             trace,
@@ -328,11 +334,15 @@ impl Context {
 
     /// What is left of the step's timeout, counted from when the attempt began, whichever server that was.
     pub(super) fn time_left(&self) -> Duration {
-        let spent = self.started.map(|started| Timestamp::now().duration_since(started));
-        let spent = spent.and_then(|spent| Duration::try_from(spent).ok()).unwrap_or_default();
-        let left = self.step.timeout.saturating_sub(spent);
-        if self.resumed { left.max(READ_BACK) } else { left }
+        time_left(self.step.timeout, self.started, Timestamp::now(), self.resumed)
     }
+}
+
+fn time_left(timeout: Duration, started: Option<Timestamp>, now: Timestamp, resumed: bool) -> Duration {
+    let spent = started.map(|started| now.duration_since(started));
+    let spent = spent.and_then(|spent| Duration::try_from(spent).ok()).unwrap_or_default();
+    let left = timeout.saturating_sub(if planted("crash-gives-time") { Duration::ZERO } else { spent });
+    if resumed { left.max(READ_BACK) } else { left }
 }
 
 /// Aliases, for a line of a log.
@@ -349,5 +359,28 @@ fn told(outcome: &OperationOutcome) -> String {
         OperationOutcome::Done => "it was done".into(),
         OperationOutcome::Failed { reason, message } => format!("it failed: {message} ({reason})"),
         OperationOutcome::Unknown => "it is not known".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crash gives a step no more time than it had, but enough to read back what became of it.
+    #[test]
+    fn a_step_keeps_its_deadline_over_a_crash() {
+        let check = |started: Option<i64>, resumed, expected| {
+            let at = |second| Timestamp::from_second(second).expect("a time");
+            let left = time_left(Duration::from_secs(600), started.map(at), at(1_000), resumed);
+            assert_eq!(left, Duration::from_secs(expected), "{started:?} {resumed}");
+        };
+        check(None, false, 600);
+        check(Some(1_000), false, 600);
+        check(Some(900), false, 500);
+        check(Some(900), true, 500);
+        check(Some(300), false, 0);
+        check(Some(300), true, READ_BACK.as_secs());
+        // The clock was set back.
+        check(Some(2_000), true, 600);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use belay_proto::{HostId, SubtaskId};
+use belay_proto::{HostId, SubtaskId, planted};
 
 use super::{
     Attempt, Batch, Graph, Node, Operation, State, Step, TaskState, World,
@@ -104,7 +104,12 @@ impl State {
                 let again = known.is_some_and(|step| step.operation == Operation::Retry);
                 let (attempt, undo) = match known.and_then(|step| step.status.attempt()) {
                     Some(attempt) => (Some(attempt), attempt.undo),
-                    None if begins && self.is_ready(step) && (!failed || again) => (None, false),
+                    None if begins
+                        && self.is_ready(step)
+                        && (!failed || again || planted("failure-holds-nothing")) =>
+                    {
+                        (None, false)
+                    }
                     None if begins && kind == Kind::ToUndo && !stuck && self.nothing_stands_on(step) => {
                         (None, true)
                     }
@@ -128,6 +133,9 @@ impl State {
     ) -> BTreeSet<usize> {
         let under_way: Vec<_> = (0..lanes.len()).filter(|&lane| lanes[lane] == Lane::UnderWay).collect();
         let mut room = batch.parallel.saturating_sub(under_way.len());
+        if planted("waiting-takes-room") {
+            room = room.saturating_sub(lanes.iter().filter(|&&lane| lane == Lane::Waiting).count());
+        }
         let Some(wave) = self.current_wave(batch, lanes) else {
             return BTreeSet::new();
         };
@@ -144,7 +152,7 @@ impl State {
         }
         let range = batch.ranges().nth(wave).unwrap_or_default();
         // A host of another wave that runs again, say: two waves are never under way at once.
-        if under_way.iter().any(|lane| !range.contains(lane)) {
+        if under_way.iter().any(|lane| !range.contains(lane)) && !planted("waves-overlap") {
             return BTreeSet::new();
         }
         let mut begins = BTreeSet::new();
@@ -155,7 +163,7 @@ impl State {
                 outlook.waits.push(Wait::Absent(host));
                 continue;
             }
-            if world.absent.contains(&host) {
+            if world.absent.contains(&host) && !planted("absent-begins") {
                 match batch.absent {
                     Absent::WaitUntil(time) if world.now < time => outlook.waits.push(Wait::Absent(host)),
                     Absent::WaitUntil(_) | Absent::Fail | Absent::Skip => outlook.absent.push(lane),
@@ -186,13 +194,18 @@ impl State {
 
     /// The first wave with a host that has not ended.
     pub(crate) fn current_wave(&self, batch: &Batch, lanes: &[Lane]) -> Option<usize> {
-        let goes_on = |lane: usize| matches!(lanes[lane], Lane::Waiting | Lane::UnderWay);
+        let goes_on = |lane: usize| match lanes[lane] {
+            Lane::UnderWay => !planted("wave-over-too-early"),
+            state => state == Lane::Waiting,
+        };
         batch.ranges().position(|mut range| range.any(goes_on))
     }
 
     /// What holds up all hosts of a wave that have not begun.
     fn gate(&self, batch: &Batch, lanes: &[Lane], wave: usize) -> Option<Wait> {
-        if let Some(why) = &self.paused {
+        if let Some(why) = &self.paused
+            && !planted("pause-ignored")
+        {
             return Some(Wait::Paused(why.clone()));
         }
         if self.is_halted(batch, lanes) {
@@ -206,7 +219,7 @@ impl State {
 
     /// Whether a wave begins only when somebody approves it, which nobody has done.
     pub(crate) fn needs_approval(&self, batch: &Batch, wave: usize) -> bool {
-        batch.approve_waves && self.approved < wave
+        batch.approve_waves && self.approved < wave && !planted("approval-not-needed")
     }
 
     /// Whether somebody, or the task itself, paused it.
@@ -216,11 +229,17 @@ impl State {
 
     /// Whether so many hosts have failed, in all or in one wave, that no further one begins.
     pub(crate) fn is_halted(&self, batch: &Batch, lanes: &[Lane]) -> bool {
-        let failed =
-            |range: std::ops::Range<usize>| range.filter(|&lane| lanes[lane] == Lane::Failed).count();
-        let in_all = batch.stop_after.is_some_and(|most| failed(0..lanes.len()) >= most);
-        let in_a_wave =
-            || batch.ranges().zip(&batch.stop_after_in_wave).any(|(wave, &most)| failed(wave) >= most);
+        let has_failed =
+            |lane| lane == Lane::Failed || lane == Lane::Skipped && planted("skipped-counts-as-failed");
+        let failed = |range: std::ops::Range<usize>| range.filter(|&lane| has_failed(lanes[lane])).count();
+        let in_all = batch
+            .stop_after
+            .is_some_and(|most| failed(0..lanes.len()) >= most + usize::from(planted("one-failure-more")));
+        let in_a_wave = || {
+            batch.ranges().zip(&batch.stop_after_in_wave).any(|(wave, &most)| {
+                failed(wave) >= most + usize::from(planted("one-failure-more-in-a-wave"))
+            })
+        };
         in_all || in_a_wave()
     }
 
@@ -321,16 +340,18 @@ impl State {
 
     /// Whether a step could run now, though it does not yet.
     pub(crate) fn is_ready(&self, step: &Step) -> bool {
-        self.may_begin() && self.is_free(step)
+        (self.may_begin() || planted("cancel-lets-begin")) && self.is_free(step)
     }
 
     fn is_free(&self, step: &Step) -> bool {
         self.kind(step.id) == Kind::Waiting
-            && step.needs.iter().all(|&needed| self.kind(needed) == Kind::Successful)
+            && (planted("upstream-not-awaited")
+                || step.needs.iter().all(|&needed| self.kind(needed) == Kind::Successful))
     }
 
     fn nothing_stands_on(&self, step: &Step) -> bool {
-        step.carries.iter().all(|&id| matches!(self.kind(id), Kind::Waiting | Kind::Undone))
+        planted("undone-in-wrong-order")
+            || step.carries.iter().all(|&id| matches!(self.kind(id), Kind::Waiting | Kind::Undone))
     }
 
     /// Whether a step has begun that orders something from the agent of this host.
@@ -372,7 +393,8 @@ fn down(graph: &Graph, batch: &Batch, lanes: &[Lane], world: &World) -> Vec<BTre
     };
     let of = |spent: &Spent| {
         let by_us = (0..lanes.len()).filter(|&lane| is_down(lane)).map(|lane| graph.hosts[lane]);
-        by_us.filter(|host| spent.members.contains(host)).chain(spent.down.iter().copied()).collect()
+        let others = spent.down.iter().copied().filter(|_| !planted("budget-forgets-others"));
+        by_us.filter(|host| spent.members.contains(host)).chain(others).collect()
     };
     world.budgets.iter().map(of).collect()
 }

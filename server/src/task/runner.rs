@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, fail_point};
+use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, fail_point, planted};
 use jiff::Timestamp;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -227,7 +227,7 @@ impl Runner {
             fail_point(|| format!("step.{}.recorded", node.as_str()));
         }
         for work in outlook.work.iter().filter(|work| work.cancelled) {
-            if let Some(cancel) = self.cancels.get(&work.step) {
+            if let Some(cancel) = self.cancels.get(&work.step).filter(|_| !planted("cancel-not-heard")) {
                 cancel.cancel();
             }
         }
@@ -413,7 +413,9 @@ fn begin(
             let subtask = work.step.get();
             let known = draft.state().step(work.step);
             match work.attempt {
-                Some(Attempt { number, undo, .. }) if known.resumed >= MOST_CRASHES => {
+                Some(Attempt { number, undo, .. })
+                    if known.resumed >= MOST_CRASHES && !planted("never-stuck") =>
+                {
                     error!(%subtask, "A step is stuck: its attempt kept crashing the server.");
                     let message = format!(
                         "the attempt crashed the server {MOST_CRASHES} times in a row and was given up"
@@ -424,7 +426,9 @@ fn begin(
                     continue;
                 }
                 Some(Attempt { number, undo, .. }) => {
-                    draft.add(Event::Resumed { subtask, attempt: number, epoch, undo });
+                    if !planted("resume-not-written") {
+                        draft.add(Event::Resumed { subtask, attempt: number, epoch, undo });
+                    }
                 }
                 None => draft.add(started(work, if work.undo { known.undo } else { known.attempt })),
             }
@@ -505,7 +509,7 @@ impl Context {
 
 /// What each step does.
 async fn run_node(context: &mut Context) -> Result<(), Problem> {
-    if context.attempt.undo && context.step.undo.is_none() {
+    if context.attempt.undo && (context.step.undo.is_none() || planted("undo-skipped")) {
         context.info("there is nothing to undo".into()).await;
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use belay_proto::{HostId, Reason, SubtaskId};
+use belay_proto::{HostId, Reason, SubtaskId, planted};
 use jiff::Timestamp;
 
 use super::{Attempt, Before, Event, Operation, TaskStatus, Verb};
@@ -133,11 +133,14 @@ impl State {
     pub(crate) fn apply(&mut self, time: Timestamp, event: &Event) {
         match event {
             Event::Started { subtask, attempt, operation, undo } => {
-                let begins = if *undo { self.mode == Mode::Rollback } else { self.may_begin() };
+                let may_begin = if *undo { self.mode == Mode::Rollback } else { self.may_begin() };
+                let begins = may_begin || planted("begun-after-cancel");
                 let step = self.steps.entry(*subtask).or_insert_with(StepState::fresh);
                 let attempt = Attempt { number: *attempt, operation: *operation, undo: *undo };
                 step.status = match (&step.status, undo) {
-                    (StepStatus::Waiting, false) if begins && attempt.number == step.attempt => {
+                    (StepStatus::Waiting, false)
+                        if begins && (attempt.number == step.attempt || planted("stray-begin-counts")) =>
+                    {
                         StepStatus::Running(attempt)
                     }
                     (StepStatus::ToUndo, true) if begins && attempt.number == step.undo => {
@@ -152,7 +155,7 @@ impl State {
             }
             Event::Resumed { subtask, attempt, undo, epoch: _ } => {
                 if let Some(step) = self.under_way(*subtask, *attempt, *undo) {
-                    step.resumed += 1;
+                    step.resumed += u32::from(!planted("crash-not-counted"));
                 }
                 return;
             }
@@ -180,11 +183,13 @@ impl State {
                     StepStatus::Undoing(_) => StepStatus::Undone,
                     // Of a cancelled task what is done is done, and nothing begins after it. A step that was cancelled
                     // alone must not let the next one begin.
-                    StepStatus::Canceling(_) if !cancelled => StepStatus::Failed {
-                        reason: Reason::Cancelled.as_str().into(),
-                        message: "the step was cancelled when it was done already".into(),
-                        stuck: false,
-                    },
+                    StepStatus::Canceling(_) if !cancelled && !planted("cancelled-step-leads-on") => {
+                        StepStatus::Failed {
+                            reason: Reason::Cancelled.as_str().into(),
+                            message: "the step was cancelled when it was done already".into(),
+                            stuck: false,
+                        }
+                    }
                     _ => StepStatus::Successful,
                 };
                 step.finish_time = Some(time);
@@ -216,19 +221,27 @@ impl State {
                 self.paused = None;
                 self.healthy = self.healthy.max(wave);
             }
-            Verb::Approve(wave) => self.approved = self.approved.max(wave),
+            Verb::Approve(wave) => {
+                let wave = wave + usize::from(planted("approved-twice"));
+                self.approved = self.approved.max(wave);
+            }
             Verb::Retry => {
                 if self.mode != Mode::Rollback {
                     self.mode = Mode::Retry;
                 }
                 // They may be back.
-                self.skipped.clear();
+                if !planted("retry-leaves-alone") {
+                    self.skipped.clear();
+                }
                 self.steps.values_mut().for_each(StepState::again);
             }
             Verb::Rollback => {
                 self.mode = Mode::Rollback;
                 self.paused = None;
                 for step in self.steps.values_mut() {
+                    if planted("failed-not-undone") && step.status.kind() == Kind::Failed {
+                        continue;
+                    }
                     if let StepStatus::Successful | StepStatus::Failed { .. } = step.status {
                         step.operation = Operation::Rollback;
                         step.status = StepStatus::ToUndo;
@@ -270,7 +283,8 @@ impl State {
     fn under_way(&mut self, subtask: i64, attempt: i32, undo: bool) -> Option<&mut StepState> {
         let step = self.steps.get_mut(&subtask)?;
         let running = step.status.attempt()?;
-        (running.number == attempt && running.undo == undo).then_some(step)
+        let is_its = running.number == attempt && running.undo == undo;
+        (is_its || planted("late-result-counts")).then_some(step)
     }
 
     /// Where a step stands.
@@ -326,7 +340,7 @@ impl StepState {
     fn again(&mut self) {
         match self.status {
             StepStatus::Failed { .. } => {
-                self.attempt += 1;
+                self.attempt += i32::from(!planted("retry-is-no-attempt"));
                 self.operation = Operation::Retry;
                 self.status = StepStatus::Waiting;
             }
