@@ -30,7 +30,15 @@ async fn check_server_crash(step: In) {
     let running = |place: usize| move |task: &Value| task["subtasks"][place]["status"] == "RUNNING";
     match step {
         In::Prepare => drop(fleet.wait_for_task(id, running(0)).await),
-        In::Stop => fleet.ledger(0, "obstat2").wait_for_terminations(1).await,
+        In::Stop => {
+            fleet.ledger(0, "obstat2").wait_for_terminations(1).await;
+            // Lines of logs are written a moment later than orders.
+            wait_for("the order is in the log", async || {
+                let log = log_of_stop(&fleet, id).await;
+                if log.contains(SENT) { Ok(()) } else { Err(log) }
+            })
+            .await;
+        }
         In::Finish => {
             // The order has arrived; the question whether anything is left will not.
             fleet.ledger(0, "obstat2").wait_for_terminations(1).await;
@@ -50,13 +58,21 @@ async fn check_server_crash(step: In) {
         assert_eq!(ledger.alive(), NOBODY, "{alias}");
         assert_eq!(ledger.terminations(), ledger.pids(), "{alias}: one SIGTERM for each process");
     }
-    let log = format!("/api/v2/tasks/instances/{id}/subtasks/{}/log", task["subtasks"][1]["id"]);
-    let log = fleet.admin().get(&log).await.data()["log"].as_str().expect("a log").to_owned();
-    let sent = log.lines().filter_map(|line| line.strip_suffix(": StopAllProcesses sent to the agent"));
+    let log = log_of_stop(&fleet, id).await;
+    let sent = log.lines().filter_map(|line| line.strip_suffix(SENT));
     let sent: BTreeSet<_> = sent.filter_map(|line| line.split_once("operation ")).map(|(_, id)| id).collect();
     assert_eq!(sent.len(), 1, "the same operation, however often it is sent: {log}");
     let again = fleet.admin().post(&format!("{agent}/start")).await;
     assert_eq!(again.status, StatusCode::OK, "the host is free again: {}", again.text);
+}
+
+const SENT: &str = ": StopAllProcesses sent to the agent";
+
+/// The log of the step that gives the order.
+async fn log_of_stop(fleet: &Fleet, task: i64) -> String {
+    let step = fleet.wait_for_task(task, |_| true).await["subtasks"][1]["id"].clone();
+    let log = fleet.admin().get(&format!("/api/v2/tasks/instances/{task}/subtasks/{step}/log")).await;
+    log.data()["log"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
