@@ -10,6 +10,7 @@ pub(crate) mod graph;
 #[cfg(test)]
 mod model;
 pub(crate) mod next;
+mod nodes;
 pub(crate) mod runner;
 pub(crate) mod state;
 pub(crate) mod verb;

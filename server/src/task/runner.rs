@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, warn};
@@ -26,13 +26,13 @@ use super::{
     context::{Context, Entry},
     executor::{agent_state_after, follow_up},
     next::{Outlook, Wait, Work},
+    nodes::run_step,
 };
 use crate::{
     app::App,
     batch,
     error::Chain,
     host::AgentState,
-    restart, start, stop,
     store::{Claim, Draft, NewOperation, OperationOutcome, StoreError},
 };
 
@@ -467,69 +467,4 @@ fn started(work: &Work, attempt: i32) -> Event {
 fn failed(subtask: SubtaskId, attempt: i32, undo: bool, reason: Reason, message: String) -> Event {
     let (subtask, reason) = (subtask.get(), reason.as_str().into());
     Event::Failed { subtask, attempt, reason, message, undo, stuck: false }
-}
-
-async fn run_step(context: Context) -> (Context, Result<(), Problem>) {
-    let limit = context.time_left();
-    let mut work = context.clone();
-    let node = tokio::spawn(async move { timeout(limit, run_node(&mut work)).await }.in_current_span());
-    // Ended with the runner, so that a shutdown leaves nothing behind.
-    let _guard = AbortOnDrop(node.abort_handle());
-    let result = match node.await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Problem::new(
-            Reason::TimedOut,
-            format!("the step was not done within its timeout of {} s", context.step.timeout.as_secs()),
-        )),
-        Err(panic) => {
-            error!(subtask = %context.step.id, %panic, "A step panicked.");
-            Err(Problem::new(
-                Reason::Internal,
-                "the step failed unexpectedly; the server's log has the cause",
-            ))
-        }
-    };
-    (context, result)
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Context {
-    /// What this attempt does.
-    fn node(&self) -> Node {
-        if self.attempt.undo { self.step.undo.unwrap_or(self.step.node) } else { self.step.node }
-    }
-}
-
-/// What each step does.
-async fn run_node(context: &mut Context) -> Result<(), Problem> {
-    if context.attempt.undo && (context.step.undo.is_none() || planted("undo-skipped")) {
-        context.info("there is nothing to undo".into()).await;
-        return Ok(());
-    }
-    let node = context.node();
-    fail_point(|| format!("step.{}.runs", node.as_str()));
-    match node {
-        Node::PrepareStop => stop::prepare_stop(context).await,
-        Node::StopAll => stop::send_stop(context).await,
-        Node::FinishStop => stop::finish_stop(context).await,
-        Node::StartWhatRan => stop::undo_stop(context).await,
-        Node::PrepareStart | Node::PrepareRestart => start::prepare_start(context).await,
-        Node::StartAll => start::send_start(context).await,
-        Node::FinishStart => start::finish_start(context).await,
-        Node::StopWhatDidNotRun => start::undo_start(context).await,
-        Node::RenewChannel => restart::renew_channel(context).await,
-        // It is drawn only.
-        Node::Wait => Ok(()),
-        Node::Unknown => {
-            Err(Problem::new(Reason::Internal, "this version of the server does not know what the step does")
-                .hint("run the version that made the task, then retry; or skip the step"))
-        }
-    }
 }
