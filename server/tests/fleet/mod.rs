@@ -168,7 +168,8 @@ pub(crate) fn operation(verb: &str, aliases: &[&str]) -> LocalOperation {
         principal: "local:root".to_owned(),
         verb: verb.to_owned(),
         aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
-        accept_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        // Not so long ago that it would be forgotten.
+        accept_time: Some(prost_types::Timestamp { nanos: 0, ..std::time::SystemTime::now().into() }),
         reason: String::new(),
         message: String::new(),
     }
