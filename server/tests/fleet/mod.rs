@@ -169,7 +169,7 @@ pub(crate) fn operation(verb: &str, aliases: &[&str]) -> LocalOperation {
         verb: verb.to_owned(),
         aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
         // Not so long ago that it would be forgotten.
-        accept_time: Some(prost_types::Timestamp { nanos: 0, ..std::time::SystemTime::now().into() }),
+        accept_time: Some(prost_types::Timestamp { seconds: jiff::Timestamp::now().as_second(), nanos: 0 }),
         reason: String::new(),
         message: String::new(),
     }
