@@ -1,11 +1,11 @@
 //! Tasks: the definition and the log of each, and which one holds which host.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use belay_proto::{HostId, TaskId, Trace, UserId, fail_point, planted};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    Set,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, Set,
 };
 use uuid::Uuid;
 
@@ -87,15 +87,16 @@ impl Store {
         let row = row.insert(&change).await?;
         let task = id(row.id)?;
         hold(&change, &hosts, task).await?;
-        if only == OF_MANY {
-            insert_hosts(&change, row.id, &hosts).await?;
-        }
-        insert_steps(&change, row.id, &dag, hosts.len()).await?;
+        let of_many = match only {
+            OF_MANY => insert_hosts(&change, row.id, &hosts).await?,
+            _ => Vec::new(),
+        };
+        let (steps, edges) = insert_steps(&change, row.id, &dag, hosts.len()).await?;
         audit::append(&change, audit, None, Some(task)).await?;
-        let task = read_whole(&change, row).await?;
+        let task = assemble(row, steps, edges, of_many)?;
         fail_point(|| "take.written");
         change.commit().await?;
-        Ok((task, Claim { holder }))
+        Ok((task, Claim::new(holder)))
     }
 
     /// The task of an id.
@@ -104,6 +105,11 @@ impl Store {
             Some(row) => Ok(Some(read_whole(&self.read, row).await?)),
             None => Ok(None),
         }
+    }
+
+    /// Takes in what was added to a task's log since it was read.
+    pub(crate) async fn catch_up(&self, task: &mut Task) -> Result<()> {
+        catch_up(&self.read, task).await
     }
 
     /// Every task that has not ended, oldest first, and each for itself: one that can not be read hides no other.
@@ -122,8 +128,13 @@ impl Store {
 }
 
 /// The last step gets the lowest id and series, as in the documented examples. In a batch every step but a barrier is there
-/// once for each host.
-async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag, hosts: usize) -> Result<()> {
+/// once for each host. Gives the rows of all steps, in their order, and of all edges.
+async fn insert_steps(
+    change: &DatabaseTransaction,
+    task: i64,
+    dag: &Dag,
+    hosts: usize,
+) -> Result<(Vec<subtask::Model>, Vec<edge::Model>)> {
     let lanes = |step: &Definition| match (dag.is_batch, step.node) {
         (false, _) | (true, Node::Wait) => vec![NO_LANE],
         (true, _) => (0..hosts).map(|lane| i64::try_from(lane).unwrap_or(NO_LANE)).collect(),
@@ -149,18 +160,11 @@ async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag, hosts:
         })
     };
     let rows = copies.iter().rev().enumerate().map(row).collect::<Result<Vec<_>>>()?;
-    insert_all::<subtask::Entity, _>(change, rows).await?;
-    let mut ids: Vec<i64> = subtask::Entity::find()
-        .select_only()
-        .column(subtask::Column::Id)
-        .filter(subtask::Column::TaskId.eq(task))
-        .order_by_desc(subtask::Column::SeriesId)
-        .into_tuple()
-        .all(change)
-        .await?;
+    let mut steps: Vec<subtask::Model> = insert_returning(change, rows).await?;
+    steps.sort_unstable_by_key(|step| Reverse(step.series_id));
     let mut of_node = vec![Vec::new(); dag.nodes.len()];
-    for ((node, lane), id) in copies.into_iter().zip(ids.drain(..)) {
-        of_node[node].push((lane, id));
+    for ((node, lane), step) in copies.into_iter().zip(&steps) {
+        of_node[node].push((lane, step.id));
     }
     let mut edges = Vec::new();
     for &(upstream, downstream) in &dag.edges {
@@ -177,7 +181,26 @@ async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag, hosts:
             }));
         }
     }
-    insert_all::<edge::Entity, _>(change, edges).await
+    Ok((steps, insert_returning(change, edges).await?))
+}
+
+/// Inserts rows, many with each statement, and gives them as they are then, in no certain order.
+pub(super) async fn insert_returning<E, A>(
+    change: &DatabaseTransaction,
+    rows: Vec<A>,
+) -> Result<Vec<E::Model>>
+where
+    E: EntityTrait,
+    E::Model: IntoActiveModel<A>,
+    A: ActiveModelTrait<Entity = E> + Send,
+{
+    let mut inserted = Vec::with_capacity(rows.len());
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let some = E::insert_many(rows.by_ref().take(ROWS));
+        inserted.extend(some.exec_with_returning(change).await?);
+    }
+    Ok(inserted)
 }
 
 /// Inserts rows, many with each statement.
@@ -193,12 +216,19 @@ where
     Ok(())
 }
 
-async fn insert_hosts(change: &DatabaseTransaction, task: i64, hosts: &[HostId]) -> Result<()> {
+/// Gives the rows, in the order of the hosts.
+async fn insert_hosts(
+    change: &DatabaseTransaction,
+    task: i64,
+    hosts: &[HostId],
+) -> Result<Vec<task_host::Model>> {
     let row = |(place, host): (usize, &HostId)| {
         Ok(task_host::ActiveModel { task_id: Set(task), place: Set(small(place)?), host_id: Set(host.get()) })
     };
     let rows = hosts.iter().enumerate().map(row).collect::<Result<Vec<_>>>()?;
-    insert_all::<task_host::Entity, _>(change, rows).await
+    let mut rows: Vec<task_host::Model> = insert_returning(change, rows).await?;
+    rows.sort_unstable_by_key(|row| row.place);
+    Ok(rows)
 }
 
 async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {

@@ -415,7 +415,7 @@ async fn a_task_has_one_runner() {
     assert!(!claim(other, now).await);
     assert!(claim(other, later).await);
     let begin = adds(ordered(Verb::Cancel));
-    let lost = store.append(&mut task, Some(&Claim { holder: one }), now, begin).await.map(drop);
+    let lost = store.append(&mut task, Some(&mut Claim::new(one)), now, begin).await.map(drop);
     assert!(matches!(lost, Err(StoreError::ClaimLost)), "{lost:?}");
     drop(store);
 

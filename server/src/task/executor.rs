@@ -221,7 +221,7 @@ impl App {
         let span = info_span!(parent: None, "task", task = %task.id, trace_id = %task.trace);
         let (app, shutdown, id) = (self.clone(), self.shutdown.clone(), task.id);
         let guarded = async move {
-            let holder = claim.map_or_else(Uuid::new_v4, |claim| claim.holder);
+            let holder = claim.as_ref().map_or_else(Uuid::new_v4, |claim| claim.holder);
             let mut taken = claim.map(|claim| (task, claim));
             loop {
                 let mut runner = JoinSet::new();

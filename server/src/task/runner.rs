@@ -205,7 +205,7 @@ impl Runner {
                 decided = Some(begin(task, draft, &world, cancels, epoch));
                 Ok::<_, Infallible>(())
             };
-            match self.app.store.append(&mut self.task, Some(&self.claim), now, decide).await {
+            match self.app.store.append(&mut self.task, Some(&mut self.claim), now, decide).await {
                 Ok(Ok(appended)) => {
                     if let Some(appended) = appended {
                         follow_up(&self.app, &self.task, &appended, now);
