@@ -34,7 +34,7 @@ pub(crate) use {
     operations::{NewOperation, OperationOutcome, Unsettled},
     task_list::{Listed, PageStart, Position, SortBy, TaskFilter, TaskPage, TaskRow, TaskSort, TaskStretch},
     task_logs::{FIRST_LINES, KeptLine, NEWEST_LINES},
-    tasks::NewTask,
+    tasks::{NewTask, TakenTask},
 };
 
 /// The database.

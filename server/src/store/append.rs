@@ -44,7 +44,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    fn new(state: State, now: Timestamp) -> Self {
+    pub(super) fn new(state: State, now: Timestamp) -> Self {
         Self {
             state,
             now,
@@ -95,7 +95,7 @@ pub(crate) struct Appended {
 pub(crate) struct Claim {
     pub(crate) holder: Uuid,
     /// Where the logs end that were written under it: nobody else writes them.
-    log_ends: LogEnds,
+    pub(super) log_ends: LogEnds,
 }
 
 impl Claim {
@@ -174,54 +174,12 @@ impl Store {
         if draft.is_empty() {
             return Ok(Ok(None));
         }
-        let Draft { state, events, mut agent_states, lines, operations, settled, audit, now: _ } = draft;
-        let seen = insert_events(&change, task, &events, now).await?.unwrap_or(task.seen);
-        let (before, after) = match events.is_empty() {
-            true => (TaskState::Running, TaskState::Running),
-            false => (task.standing(), state.standing(&task.graph)),
-        };
-        let opened = !before.is_open() && after.is_open();
-        let ended = before.is_open() && !after.is_open();
-        let has_ended = before != after && !after.is_open();
-        let may_end_a_host =
-            |event: &Event| matches!(event, Event::Failed { .. } | Event::Succeeded { undo: true, .. });
-        if has_ended || events.iter().any(may_end_a_host) {
-            agent_states.extend(agent_states_at_end(&task.graph, &task.state, &state, has_ended));
-        }
-        if opened && !planted("host-not-held-again") {
-            hold(&change, task.hosts(), task.id).await?;
-        }
-        if opened || has_ended {
-            task::Entity::update(task::ActiveModel {
-                id: Set(task.id.get()),
-                status: Set(after.status().as_str().into()),
-                finish_time: Set((!after.is_open() || planted("reopened-stays-ended")).then_some(micros(now))),
-                claim_holder: Set(String::new()),
-                ..Default::default()
-            })
-            .exec(&change)
-            .await?;
-        }
-        if ended && !planted("host-not-freed") {
-            let own = host_lock::Entity::delete_many().filter(host_lock::Column::TaskId.eq(task.id.get()));
-            own.exec(&change).await?;
-        }
-        for (host, state) in &agent_states {
-            set_agent_state(&change, *host, *state, now).await?;
-        }
-        for operation in operations {
-            operations::insert_once(&change, operation, self.epoch()).await?;
-        }
-        for (operation, outcome) in settled {
-            operations::settle(&change, operation, outcome, now).await?;
-        }
         // Not kept where this fails: then it is not known what was written.
         let mut log_ends =
             claim.as_mut().map(|claim| std::mem::take(&mut claim.log_ends)).unwrap_or_default();
-        let logged = insert_lines(&change, lines, &mut log_ends).await?;
-        if let Some(audit) = audit.filter(|_| !planted("order-not-audited")) {
-            audit::append(&change, audit, None, None).await?;
-        }
+        let Added { state, seen, appended, logged } =
+            add(&change, task, draft, &mut log_ends, self.epoch()).await?;
+        let ended = appended.ended;
         fail_point(|| if ended { "append.end.written" } else { "append.written" });
         change.commit().await?;
         fail_point(|| if ended { "append.end.committed" } else { "append.committed" });
@@ -230,8 +188,76 @@ impl Store {
         }
         self.tell_of_lines(logged);
         (task.state, task.seen) = (state, seen);
-        Ok(Ok(Some(Appended { opened, ended, agent_states })))
+        Ok(Ok(Some(appended)))
     }
+}
+
+/// What was added to a task's log.
+pub(super) struct Added {
+    /// How the task stands with it.
+    pub(super) state: State,
+    /// The last event of the log.
+    pub(super) seen: i64,
+    pub(super) appended: Appended,
+    /// Logs of steps that have new lines.
+    pub(super) logged: Vec<SubtaskId>,
+}
+
+/// Adds a draft to the log of a task, with all that follows from it.
+pub(super) async fn add(
+    change: &DatabaseTransaction,
+    task: &Task,
+    draft: Draft,
+    log_ends: &mut LogEnds,
+    epoch: u64,
+) -> Result<Added> {
+    let Draft { state, events, mut agent_states, lines, operations, settled, audit, now } = draft;
+    let seen = insert_events(change, task, &events, now).await?.unwrap_or(task.seen);
+    let (before, after) = match events.is_empty() {
+        true => (TaskState::Running, TaskState::Running),
+        false => (task.standing(), state.standing(&task.graph)),
+    };
+    let opened = !before.is_open() && after.is_open();
+    let ended = before.is_open() && !after.is_open();
+    let has_ended = before != after && !after.is_open();
+    let may_end_a_host =
+        |event: &Event| matches!(event, Event::Failed { .. } | Event::Succeeded { undo: true, .. });
+    if has_ended || events.iter().any(may_end_a_host) {
+        agent_states.extend(agent_states_at_end(&task.graph, &task.state, &state, has_ended));
+    }
+    if opened && !planted("host-not-held-again") {
+        hold(change, task.hosts(), task.id).await?;
+    }
+    if opened || has_ended {
+        task::Entity::update(task::ActiveModel {
+            id: Set(task.id.get()),
+            status: Set(after.status().as_str().into()),
+            finish_time: Set((!after.is_open() || planted("reopened-stays-ended")).then_some(micros(now))),
+            claim_holder: Set(String::new()),
+            ..Default::default()
+        })
+        .exec(change)
+        .await?;
+    }
+    if ended && !planted("host-not-freed") {
+        let own = host_lock::Entity::delete_many().filter(host_lock::Column::TaskId.eq(task.id.get()));
+        own.exec(change).await?;
+    }
+    for (host, state) in &agent_states {
+        set_agent_state(change, *host, *state, now).await?;
+    }
+    for operation in operations {
+        operations::insert_once(change, operation, epoch).await?;
+    }
+    for (operation, outcome) in settled {
+        operations::settle(change, operation, outcome, now).await?;
+    }
+    let logged = insert_lines(change, lines, log_ends).await?;
+    if let Some(audit) = audit.filter(|_| !planted("order-not-audited")) {
+        audit::append(change, audit, None, None).await?;
+    }
+    let appended = Appended { opened, ended, agent_states };
+    Ok(Added { state, seen, appended, logged })
 }
 
 /// Until when a claim holds that is made now.

@@ -10,8 +10,8 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    AuditEntry, Claim, Result, Store, StoreError,
-    append::until,
+    AuditEntry, Claim, Draft, Result, Store, StoreError,
+    append::{add, until},
     audit,
     entity::{edge, event, host_lock, subtask, task, task_host},
     id, micros,
@@ -47,8 +47,19 @@ pub(crate) struct NewTask {
     pub(crate) reason: String,
 }
 
+/// A task that was taken.
+#[derive(Debug, Clone)]
+pub(crate) struct TakenTask {
+    /// As it was accepted.
+    pub(crate) accepted: Task,
+    /// As it is now that it has begun.
+    pub(crate) task: Task,
+    /// The claim of who runs it.
+    pub(crate) claim: Claim,
+}
+
 impl Store {
-    /// Takes a task, claimed by who runs it, with the hosts that it holds and its audit record.
+    /// Takes a task, claimed by who runs it, with the hosts that it holds, its audit record, and what `begin` adds to its log.
     ///
     /// # Errors
     /// [`StoreError::Held`] where another task holds one of the hosts.
@@ -57,7 +68,8 @@ impl Store {
         new: NewTask,
         lease: Duration,
         audit: AuditEntry,
-    ) -> Result<(Task, Claim)> {
+        begin: impl FnOnce(&Task, &mut Draft),
+    ) -> Result<TakenTask> {
         let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
         let now = audit.time;
         let change = self.change().await?;
@@ -93,10 +105,15 @@ impl Store {
         };
         let (steps, edges) = insert_steps(&change, row.id, &dag, hosts.len()).await?;
         audit::append(&change, audit, None, Some(task)).await?;
-        let task = assemble(row, steps, edges, of_many)?;
+        let accepted = assemble(row, steps, edges, of_many)?;
+        let mut claim = Claim::new(holder);
+        let mut draft = Draft::new(State::default(), now);
+        begin(&accepted, &mut draft);
+        let added = add(&change, &accepted, draft, &mut claim.log_ends, self.epoch()).await?;
         fail_point(|| "take.written");
         change.commit().await?;
-        Ok((task, Claim::new(holder)))
+        let task = Task { state: added.state, seen: added.seen, ..accepted.clone() };
+        Ok(TakenTask { accepted, task, claim })
     }
 
     /// The task of an id.

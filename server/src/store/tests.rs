@@ -119,8 +119,7 @@ const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Takes a task, claimed by nobody in particular.
 async fn take(store: &Store, host: HostId) -> super::Result<Task> {
-    let (task, _) = store.add_task(task(host), LEASE, audit("StopHostAgent")).await?;
-    Ok(task)
+    Ok(store.add_task(task(host), LEASE, audit("StopHostAgent"), |_, _| ()).await?.task)
 }
 
 fn operation(host: HostId) -> NewOperation {

@@ -36,7 +36,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Entry {
     Line(SubtaskId, LogLine),
-    Event(Event),
+    /// What is known from now on. It is committed with whatever is said next, at the latest.
+    Note(Event),
     /// An order that is about to be given. The sender hears when it is committed.
     Ordered(NewOperation, oneshot::Sender<()>),
     Settled(Uuid, OperationOutcome),
@@ -169,7 +170,7 @@ impl Context {
             agent: view.host.agent_state,
         };
         // Written in order: whatever is ordered later is committed with it or after it.
-        self.post(Entry::Event(Event::Noted { before: before.clone(), host: self.host.get() })).await;
+        self.post(Entry::Note(Event::Noted { before: before.clone(), host: self.host.get() })).await;
         self.before = Some(before);
         Ok(())
     }
