@@ -11,54 +11,69 @@ use belay_proto::{
 };
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de};
+use utoipa::ToSchema;
 
 use super::invalid;
+use crate::openapi::forms;
 
 /// The body of an order to many hosts.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct BatchBody {
     /// As the documents spell it for a stop.
+    #[schema(schema_with = forms::maybe_ids)]
     host_ids: Option<Vec<i64>>,
     /// As their example spells it for a restart.
     #[serde(rename = "hostids")]
+    #[schema(schema_with = forms::maybe_ids)]
     hostids: Option<Vec<i64>>,
     /// As they spell it where hosts are deleted.
+    #[schema(schema_with = forms::maybe_ids)]
     host_id_list: Option<Vec<i64>>,
+    #[schema(schema_with = forms::maybe_selector)]
     selector: Option<String>,
+    #[schema(minimum = 1)]
     rerun_of: Option<i64>,
+    #[schema(min_length = 1)]
     plan_id: Option<String>,
     parallel: Option<Amount>,
+    #[schema(min_items = 1, max_items = 100)]
     waves: Option<Vec<Amount>>,
     stop_after: Option<Amount>,
     stop_after_in_wave: Option<Amount>,
     approve_waves: Option<bool>,
+    #[schema(schema_with = forms::day)]
     healthy_for: Option<Period>,
     absent: Option<Absent>,
+    #[schema(schema_with = forms::week)]
     absent_wait: Option<Period>,
+    #[schema(schema_with = forms::maybe_label_key)]
     one_at_a_time: Option<String>,
+    #[schema(max_items = 16)]
     budgets: Option<Vec<BudgetBody>>,
+    #[schema(minimum = 1)]
     confirm_hosts: Option<i32>,
     reason: Option<String>,
     dry_run: Option<bool>,
 }
 
 /// The body of the question what an order would do.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanBody {
     verb: Option<Verb>,
     order: Option<BatchBody>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct BudgetBody {
+    #[schema(schema_with = forms::selector)]
     selector: String,
     max_down: Amount,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Verb {
     Stop,
@@ -66,7 +81,7 @@ enum Verb {
     Start,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Absent {
     Fail,
@@ -189,7 +204,7 @@ fn said<T: PartialEq>(name: &str, value: Option<T>, silent: T) -> Result<T, Prob
 
 /// A count or a share: `3`, `"3"`, `"10%"`. What it may be is the server's to say, but it is never empty.
 #[derive(Debug, Clone, PartialEq)]
-struct Amount(String);
+pub(crate) struct Amount(String);
 
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
