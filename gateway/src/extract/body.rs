@@ -117,7 +117,7 @@ pub(crate) struct MaintenanceBody {
 pub(crate) struct CreateUserBody {
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub(crate) name: String,
-    #[schema(min_length = 8, max_length = 256)]
+    #[schema(schema_with = forms::password)]
     pub(crate) password: String,
     #[schema(schema_with = forms::roles)]
     roles: Vec<String>,
@@ -142,7 +142,7 @@ impl CreateUserBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordBody {
-    #[schema(min_length = 8, max_length = 256)]
+    #[schema(schema_with = forms::password)]
     pub(crate) password: String,
 }
 

@@ -6,7 +6,8 @@ use utoipa::{
     openapi::{
         RefOr,
         schema::{
-            ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, SchemaType, Type,
+            AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat,
+            SchemaType, Type,
         },
     },
 };
@@ -88,6 +89,14 @@ pub(crate) fn maybe_ids() -> RefOr<Schema> {
         .max_items(Some(2000))
         .build()
         .into()
+}
+
+/// A password: from 8 to 256 bytes, which a schema can not count.
+pub(crate) fn password() -> RefOr<Schema> {
+    let bytes = text().min_length(Some(8)).max_length(Some(256)).pattern(Some(r"^[\x00-\x7f]*$"));
+    let letters = text().min_length(Some(8)).max_length(Some(64));
+    let both = AnyOfBuilder::new().item(bytes).item(letters);
+    RefOr::T(Schema::AnyOf(both.description(Some("From 8 to 256 bytes.")).build()))
 }
 
 /// Roles of a user.
