@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::{error, json::time};
+use crate::{error, json::time, openapi::forms};
 
 /// What a route's function answers with.
 pub(crate) type Answer = Result<Done, Refusal>;
@@ -182,6 +182,8 @@ struct ErrorObject<'a> {
     code: i32,
     error_code: &'static str,
     message: String,
+    /// What a program acts on.
+    #[schema(schema_with = forms::reason)]
     reason: &'static str,
     sub_errors: Vec<SubError<'a>>,
     target: Option<&'a str>,

@@ -12,6 +12,7 @@ mod operation; // what one entry of the table says
 mod operations; // the table
 mod parameters; // paths, queries and headers
 mod schemas; // bodies and data
+mod words; // which words a field of an answer may have
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,7 @@ pub fn document() -> Value {
         let described = describe(operation, tag, &reads, &all);
         paths.entry(path).or_default().insert(method.to_lowercase(), described);
     }
-    answers.values_mut().for_each(schemas::refine_answer);
+    answers.iter_mut().for_each(|(name, answer)| schemas::refine_answer(name, answer));
     bodies.iter_mut().for_each(|(name, body)| schemas::refine_body(name, body));
     json!({
         "openapi": "3.1.0",
@@ -111,7 +112,9 @@ fn info() -> Value {
         "description": format!(
             "Stops, starts and restarts the agent processes of a fleet of hosts, and proves it.\n\n\
              Every route exists under `{PREFIX}` and without it. What the documents of OCP do not have is marked \
-             `{EXTENSION}`. Every answer is in the same envelope, refusals included; a program acts on `error.reason`."
+             `{EXTENSION}`. Every answer is in the same envelope, refusals included; a program acts on `error.reason`. A path that \
+             is no route is answered with 404 and `ROUTE_UNKNOWN`, a method that a route does not have with 405 and \
+             `METHOD_NOT_ALLOWED`."
         ),
     })
 }

@@ -1,5 +1,6 @@
 //! The forms of values that bodies and queries have, as schemas. What the server refuses beyond them, no schema can say.
 
+use belay_proto::Reason;
 use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -44,6 +45,12 @@ pub(crate) fn selector() -> RefOr<Schema> {
 pub(crate) fn maybe_selector() -> RefOr<Schema> {
     let nothing = ObjectBuilder::new().schema_type(SchemaType::new(Type::Null));
     one_of(OneOfBuilder::new().item(nothing).item(selector()))
+}
+
+/// The closed list of reasons for which Belay says no.
+pub(crate) fn reason() -> RefOr<Schema> {
+    let all = Reason::ALL.iter().map(|reason| reason.as_str());
+    text().enum_values(Some(all)).description(Some("What a program acts on.")).build().into()
 }
 
 /// Labels to set, by key.

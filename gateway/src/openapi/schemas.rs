@@ -8,7 +8,10 @@ use utoipa::{
     openapi::{RefOr, schema::Schema},
 };
 
-use super::forms::{ONE_LINE, conditions};
+use super::{
+    forms::{ONE_LINE, conditions},
+    words::words,
+};
 
 /// A schema, and by name those that it refers to.
 #[derive(Debug)]
@@ -49,17 +52,22 @@ impl Described {
     }
 }
 
-/// What a schema of an answer does not say by itself: whatever is there as `null` is there, and a time is one.
-pub(super) fn refine_answer(schema: &mut Value) {
+/// What a schema of an answer does not say by itself: whatever is there as `null` is there, a time is one,
+/// and some fields have few words.
+pub(super) fn refine_answer(name: &str, schema: &mut Value) {
     each_object(schema, &mut |properties, required| {
-        for (name, property) in properties {
-            let is_null_at_times = !required.contains(name) && may_be_null(property);
+        for (field, property) in properties {
+            let is_null_at_times = !required.contains(field) && may_be_null(property);
             if is_null_at_times {
-                required.push(name.clone());
+                required.push(field.clone());
             }
-            let is_time = name == "time" || name == "timestamp" || name.ends_with("Time");
+            let is_time = field == "time" || field == "timestamp" || field.ends_with("Time");
             if is_time && has_type(property, "string") {
                 property["format"] = json!("date-time");
+            }
+            if let Some(words) = words(name, field) {
+                let one = if has_type(property, "array") { &mut property["items"] } else { property };
+                one["enum"] = json!(words);
             }
         }
     });

@@ -137,6 +137,25 @@ fn nulls_are_where_the_documents_have_them() {
     assert_eq!(schema("WrappedTaskInstance")["properties"]["finishTime"]["type"], "string");
     assert_eq!(schema("WrappedTaskInstance")["properties"]["finishTime"]["format"], "date-time");
     assert!(is_required("ErrorObject", "target"));
+    let reasons = schema("ErrorObject")["properties"]["reason"]["enum"].as_array().map(Vec::len);
+    assert_eq!(reasons, Some(belay_proto::Reason::ALL.len()));
+}
+
+/// A word that the wire contract has is one that an answer may have.
+#[test]
+fn fields_with_few_words_name_them() {
+    let document = document();
+    let words = |name: &str, field: &str| {
+        let field = &document["components"]["schemas"][name]["properties"][field];
+        [&field["enum"], &field["items"]["enum"]].into_iter().find(|words| words.is_array()).cloned()
+    };
+    assert_eq!(words("WrappedTaskInstance", "status"), Some(json!(["RUNNING", "FAILED", "SUCCESSFUL"])));
+    assert_eq!(words("Host", "status"), Some(json!(["AVAILABLE", "OFFLINE"])));
+    let phases = words("AgentProcessDetail", "phase").expect("words");
+    assert!(phases.as_array().is_some_and(|words| words.contains(&json!("BACKOFF"))), "{phases}");
+    let roles = words("User", "roles").expect("words");
+    assert!(roles.as_array().is_some_and(|words| words.contains(&json!("HOST_MANAGER"))), "{roles}");
+    assert_eq!(words("Host", "name"), None);
 }
 
 fn visit(value: &Value, see: &mut dyn FnMut(&str, &Value)) {
