@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// See who did what.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Print the description of the REST API, as OpenAPI 3.1.
+    #[command(after_help = "Example:\n  belay openapi > belay.json")]
+    Openapi,
     /// A process for `belay up` and `belay demo` to look after.
     #[command(hide = true)]
     DemoWorker(demo_worker::Args),
@@ -82,6 +85,7 @@ impl Command {
             | Self::Task(_)
             | Self::User(_)
             | Self::Audit(_)
+            | Self::Openapi
             | Self::DemoWorker(_) => false,
         }
     }

@@ -34,6 +34,9 @@ pub struct Config {
     /// synchronous order.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// Whether to show the description of the REST API, at `/docs` and `/api/v2/openapi.json`, to whoever asks.
+    /// Default: true.
+    pub docs: bool,
 }
 
 impl Default for Config {
@@ -46,6 +49,7 @@ impl Default for Config {
             drain: Duration::from_secs(10),
             max_body: 1 << 20,
             request_timeout: Duration::from_secs(700),
+            docs: true,
         }
     }
 }
@@ -221,11 +225,12 @@ mod tests {
     fn every_key_is_read() {
         let config: Config = toml::from_str(
             "listen = '0.0.0.0:80'\nserver = 'http://10.0.0.1:9440'\ntimezone = 'Asia/Shanghai'\n\
-             allow_plaintext = true\ndrain = '1s'\nmax_body = 10\nrequest_timeout = '2m'",
+             allow_plaintext = true\ndrain = '1s'\nmax_body = 10\nrequest_timeout = '2m'\ndocs = false",
         )
         .expect("TOML");
         config.validate().expect("valid");
         assert_eq!(config.request_timeout, Duration::from_secs(120));
+        assert!(!config.docs);
     }
 
     #[test]

@@ -13,8 +13,9 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::error;
+use utoipa::ToSchema;
 
-use crate::{error, json::time};
+use crate::{error, json::time, openapi::forms};
 
 /// What a route's function answers with.
 pub(crate) type Answer = Result<Done, Refusal>;
@@ -79,6 +80,10 @@ impl IntoResponse for Refusal {
         response
     }
 }
+
+/// Marks a response that has no envelope; an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unwrapped;
 
 /// How a request ended; an extension of the response until it is wrapped.
 #[derive(Debug, Clone)]
@@ -154,10 +159,11 @@ pub(crate) struct About<'a> {
     pub(crate) trace: Trace,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     data: Option<&'a RawValue>,
     duration: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,19 +175,21 @@ struct Envelope<'a> {
     trace_id: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ErrorObject<'a> {
     /// The number of the old error table; 0 where it has none.
     code: i32,
     error_code: &'static str,
     message: String,
+    /// What a program acts on.
+    #[schema(schema_with = forms::reason)]
     reason: &'static str,
     sub_errors: Vec<SubError<'a>>,
     target: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct SubError<'a> {
     field: String,
     message: &'a str,

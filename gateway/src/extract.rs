@@ -6,7 +6,7 @@ mod body;
 mod path;
 mod query;
 
-pub(crate) use batch::{BatchBody, PlanBody};
+pub(crate) use batch::{Amount, BatchBody, PlanBody};
 pub(crate) use body::{
     ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody, OrderBody, PasswordBody,
     StopBody,

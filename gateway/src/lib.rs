@@ -8,11 +8,13 @@
 //! shape or `error` its documented refusal, and `envelope` wraps either.
 
 mod config; // typed settings, checked before anything binds
+mod docs; // the description of the REST API, and pages that show it
 mod envelope; // the one shape of every answer
 mod error; // the one table from a reason to an HTTP status and an error code
 mod extract; // path, query and body, each refused inside the envelope
 pub mod json; // the documented objects
 mod middleware; // what happens to every request, whatever its route
+mod openapi; // the description of all routes, made from the code
 mod routes; // one function for each route, and the table of all
 mod serve; // connections: accepted, bounded, drained
 mod trace; // the trace of a request
@@ -32,6 +34,7 @@ use tokio::{
 use tracing::info;
 
 pub use config::{Config, ConfigError};
+pub use openapi::document as openapi;
 
 /// Serves `listener` until `shutdown` ends; then takes no new connection, refuses new requests, lets the ones under way
 /// finish for at most [`Config::drain`], and drops the rest.

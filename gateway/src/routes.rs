@@ -20,7 +20,8 @@ use jiff::tz::TimeZone;
 
 use crate::{
     config::{Config, ConfigError},
-    middleware,
+    docs, middleware,
+    openapi::{Arguments, Reads},
     serve::Drain,
     upstream::Upstream,
 };
@@ -32,6 +33,7 @@ pub(crate) struct Gateway {
     pub(crate) zone: TimeZone,
     pub(crate) max_body: usize,
     pub(crate) drain: Drain,
+    pub(crate) docs: bool,
 }
 
 impl Gateway {
@@ -42,6 +44,7 @@ impl Gateway {
             zone: config.zone()?,
             max_body: config.max_body,
             drain: Drain::default(),
+            docs: config.docs,
         })
     }
 }
@@ -51,12 +54,14 @@ struct Route {
     method: MethodFilter,
     /// Without the prefix.
     path: &'static str,
+    /// Adds what the function reads of a request.
+    tell: fn(&mut Reads),
     /// Made for the method when the router is built, so that what the table says is what is served.
     function: Box<dyn FnOnce(MethodFilter) -> MethodRouter<Gateway>>,
 }
 
 /// The documented prefix. The two first pages of the documents leave it out, so every route exists without it too.
-const PREFIX: &str = "/api/v2";
+pub(crate) const PREFIX: &str = "/api/v2";
 
 fn table() -> Vec<Route> {
     vec![
@@ -99,14 +104,25 @@ fn table() -> Vec<Route> {
     ]
 }
 
+/// The table for its description: each method and path, and what the function reads of a request.
+pub(crate) fn described() -> Vec<(&'static str, &'static str, Reads)> {
+    let read = |route: Route| {
+        let mut reads = Reads::default();
+        (route.tell)(&mut reads);
+        (verb(route.method), route.path, reads)
+    };
+    table().into_iter().map(read).collect()
+}
+
 /// All routes, each with the prefix and without, and an answer in the envelope for everything else.
 pub(crate) fn router(gateway: Gateway) -> Router {
-    middleware::wrap(routes(), gateway)
+    let docs = if gateway.docs { docs::routes() } else { Router::new() };
+    middleware::wrap(routes().merge(docs), gateway)
 }
 
 fn routes() -> Router<Gateway> {
     let mut router = Router::new();
-    for Route { method, path, function } in table() {
+    for Route { method, path, function, .. } in table() {
         let function = function(method);
         router = router.route(path, function.clone()).route(&format!("{PREFIX}{path}"), function);
     }
@@ -120,20 +136,33 @@ fn bare(status: StatusCode) -> Response {
     status.into_response()
 }
 
-fn get<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+fn get<H: Handler<T, Gateway>, T: Arguments + 'static>(path: &'static str, function: H) -> Route {
     route(MethodFilter::GET, path, function)
 }
 
-fn post<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+fn post<H: Handler<T, Gateway>, T: Arguments + 'static>(path: &'static str, function: H) -> Route {
     route(MethodFilter::POST, path, function)
 }
 
-fn delete<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+fn delete<H: Handler<T, Gateway>, T: Arguments + 'static>(path: &'static str, function: H) -> Route {
     route(MethodFilter::DELETE, path, function)
 }
 
-fn route<H: Handler<T, Gateway>, T: 'static>(method: MethodFilter, path: &'static str, function: H) -> Route {
-    Route { method, path, function: Box::new(|method| on(method, function)) }
+fn route<H, T>(method: MethodFilter, path: &'static str, function: H) -> Route
+where
+    H: Handler<T, Gateway>,
+    T: Arguments + 'static,
+{
+    Route { method, path, tell: T::tell, function: Box::new(|method| on(method, function)) }
+}
+
+/// The name of a method that the table has.
+fn verb(method: MethodFilter) -> &'static str {
+    match method {
+        MethodFilter::POST => "POST",
+        MethodFilter::DELETE => "DELETE",
+        _ => "GET",
+    }
 }
 
 #[cfg(test)]

@@ -217,9 +217,46 @@ impl Problem {
     }
 }
 
+/// What travels of each text, in bytes. All of a problem is in headers, and a peer takes 16 KiB of them or none: the message
+/// takes up to three times its size there, and once more with everything else, in Base64.
+const LONGEST_MESSAGE: usize = 2000;
+const LONGEST_HINT: usize = 800;
+const LONGEST_TARGET: usize = 300;
+/// The same for all wrong fields together.
+const LONGEST_FIELDS: usize = 3000;
+
+impl Problem {
+    /// The same with texts that can travel.
+    fn shortened(mut self) -> Self {
+        self.message = shorten(self.message, LONGEST_MESSAGE);
+        self.hint = shorten(self.hint, LONGEST_HINT);
+        self.target = shorten(self.target, LONGEST_TARGET);
+        let mut left = LONGEST_FIELDS;
+        self.fields = std::mem::take(&mut self.fields)
+            .into_iter()
+            .map_while(|(name, what)| {
+                let (name, what) = (shorten(name, LONGEST_TARGET), shorten(what, LONGEST_HINT));
+                left = left.checked_sub(name.len() + what.len())?;
+                Some((name, what))
+            })
+            .collect();
+        self
+    }
+}
+
+/// The beginning of a text that is too long.
+fn shorten(mut text: String, most: usize) -> String {
+    const GONE: &str = "...";
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - GONE.len()));
+        text.push_str(GONE);
+    }
+    text
+}
+
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
-        let Problem { reason, message, hint, target, fields, retry_after } = problem;
+        let Problem { reason, message, hint, target, fields, retry_after } = problem.shortened();
         let metadata: HashMap<_, _> = [("hint", hint), ("target", target)]
             .into_iter()
             .filter(|(_, text)| !text.is_empty())
@@ -250,6 +287,28 @@ mod tests {
         let status = Status::from(problem.clone());
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert_eq!(Problem::from_status(&status), Some(problem));
+    }
+
+    /// What does not fit into the headers of an answer would be taken for a lost connection.
+    #[test]
+    fn a_long_problem_still_fits_into_headers() {
+        let long = "\u{1f6d1}".repeat(10_000);
+        let mut problem = Problem::new(Reason::InvalidArgument, &*long)
+            .hint(&*long)
+            .target(&*long)
+            .retry_after(Duration::MAX);
+        for number in 0..1000 {
+            problem = problem.field(format!("{number}"), &*long);
+        }
+        let status = Status::from(problem);
+        let headers = status.clone().into_http::<()>();
+        let size: usize =
+            headers.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!((8 << 10..16 << 10).contains(&size), "{size}");
+        let told = Problem::from_status(&status).expect("a problem");
+        assert!(told.message.ends_with("\u{1f6d1}...") && told.message.len() <= LONGEST_MESSAGE);
+        assert_eq!(told.fields[0].0, "0");
+        assert!(told.fields.len() > 2 && told.fields.len() < 10, "{}", told.fields.len());
     }
 
     #[test]

@@ -11,54 +11,87 @@ use belay_proto::{
 };
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de};
+use utoipa::ToSchema;
 
 use super::invalid;
+use crate::openapi::forms;
 
 /// The body of an order to many hosts.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct BatchBody {
     /// As the documents spell it for a stop.
+    #[schema(schema_with = forms::maybe_ids)]
     host_ids: Option<Vec<i64>>,
     /// As their example spells it for a restart.
     #[serde(rename = "hostids")]
+    #[schema(schema_with = forms::maybe_ids)]
     hostids: Option<Vec<i64>>,
     /// As they spell it where hosts are deleted.
+    #[schema(schema_with = forms::maybe_ids)]
     host_id_list: Option<Vec<i64>>,
+    /// Which hosts, by their labels.
+    #[schema(schema_with = forms::maybe_selector)]
     selector: Option<String>,
+    /// The hosts of this ended batch that failed, were skipped or were never begun.
+    #[schema(minimum = 1)]
     rerun_of: Option<i64>,
+    /// Exactly what this plan shows.
+    #[schema(min_length = 1)]
     plan_id: Option<String>,
+    /// At most so many hosts at once.
     parallel: Option<Amount>,
+    /// How many hosts each wave has; the last one again and again.
+    #[schema(min_items = 1, max_items = 100)]
     waves: Option<Vec<Amount>>,
+    /// Once so many hosts have failed, no further one begins.
     stop_after: Option<Amount>,
+    /// The same, within one wave.
     stop_after_in_wave: Option<Amount>,
+    /// Whether each wave but the first waits until it is approved.
     approve_waves: Option<bool>,
+    /// How long the hosts of a wave must have been healthy before the next one begins.
+    #[schema(schema_with = forms::day)]
     healthy_for: Option<Period>,
+    /// What becomes of hosts whose agent does not report.
     absent: Option<Absent>,
+    /// How long absent hosts are waited for.
+    #[schema(schema_with = forms::week)]
     absent_wait: Option<Period>,
+    /// A label: hosts with different values of it are never under way at once.
+    #[schema(schema_with = forms::maybe_label_key)]
     one_at_a_time: Option<String>,
+    /// How many of which hosts may be down at a time.
+    #[schema(max_items = 16)]
     budgets: Option<Vec<BudgetBody>>,
+    /// How many hosts the caller means; needed where they are many.
+    #[schema(minimum = 1)]
     confirm_hosts: Option<i32>,
+    /// Why, for the audit trail.
     reason: Option<String>,
+    /// Whether only the plan is wanted.
     dry_run: Option<bool>,
 }
 
 /// The body of the question what an order would do.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanBody {
     verb: Option<Verb>,
     order: Option<BatchBody>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct BudgetBody {
+    /// Which hosts.
+    #[schema(schema_with = forms::selector)]
     selector: String,
+    /// How many of them may be down.
     max_down: Amount,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Verb {
     Stop,
@@ -66,7 +99,7 @@ enum Verb {
     Start,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Absent {
     Fail,
@@ -189,7 +222,7 @@ fn said<T: PartialEq>(name: &str, value: Option<T>, silent: T) -> Result<T, Prob
 
 /// A count or a share: `3`, `"3"`, `"10%"`. What it may be is the server's to say, but it is never empty.
 #[derive(Debug, Clone, PartialEq)]
-struct Amount(String);
+pub(crate) struct Amount(String);
 
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -11,15 +11,16 @@ use belay_proto::{Problem, Reason, v1::Role};
 use http::{HeaderMap, header};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::error::Category;
+use utoipa::ToSchema;
 
 use super::invalid;
-use crate::envelope::Refusal;
+use crate::{envelope::Refusal, openapi::forms};
 
 /// The body, read as JSON.
 pub(crate) struct Json<T>(pub(crate) T);
 
 /// The optional body of an order.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrderBody {
     /// Why, for the audit trail.
@@ -34,10 +35,11 @@ impl OrderBody {
 }
 
 /// The optional body of an approval.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApproveBody {
     /// Which wave; the one that waits where nothing is said.
+    #[schema(minimum = 2)]
     wave: Option<i32>,
     /// Why, for the audit trail.
     reason: Option<String>,
@@ -60,7 +62,7 @@ impl ApproveBody {
 }
 
 /// The optional body of a stop of one process.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StopBody {
     /// Why, for the audit trail.
@@ -82,19 +84,21 @@ impl StopBody {
 }
 
 /// The labels of a host to set and to remove.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabelsBody {
     /// Those to set, by key.
+    #[schema(schema_with = forms::labels)]
     pub(crate) set: Option<HashMap<String, String>>,
     /// The keys of those to remove.
+    #[schema(schema_with = forms::label_keys)]
     pub(crate) remove: Option<Vec<String>>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
 }
 
 /// The maintenance of a host.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct MaintenanceBody {
     /// Whether it begins or ends. The server refuses that nothing is said.
@@ -102,15 +106,20 @@ pub(crate) struct MaintenanceBody {
     /// Why.
     pub(crate) reason: Option<String>,
     /// For how long; until it is ended where nothing is said.
+    #[schema(minimum = 1, maximum = 31622400)]
     pub(crate) duration_seconds: Option<i64>,
 }
 
-/// The user to add. No `Debug`: it holds a password.
-#[derive(Deserialize)]
+/// The user to add.
+// No `Debug`: it holds a password.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateUserBody {
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub(crate) name: String,
+    #[schema(schema_with = forms::password)]
     pub(crate) password: String,
+    #[schema(schema_with = forms::roles)]
     roles: Vec<String>,
 }
 
@@ -128,17 +137,20 @@ impl CreateUserBody {
     }
 }
 
-/// The password to set. No `Debug`.
-#[derive(Deserialize)]
+/// The password to set.
+// No `Debug`.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordBody {
+    #[schema(schema_with = forms::password)]
     pub(crate) password: String,
 }
 
 /// The token to make.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct CreateTokenBody {
+    #[schema(minimum = 60, maximum = 31536000)]
     lifetime_seconds: Option<i64>,
 }
 

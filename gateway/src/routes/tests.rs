@@ -95,15 +95,6 @@ fn normal(path: &str) -> String {
     path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-fn verb(method: MethodFilter) -> &'static str {
-    match method {
-        MethodFilter::GET => "GET",
-        MethodFilter::POST => "POST",
-        MethodFilter::DELETE => "DELETE",
-        other => panic!("no route has {other:?}"),
-    }
-}
-
 fn snake(name: &str) -> String {
     let mut snake = String::new();
     for c in name.chars() {
