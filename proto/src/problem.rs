@@ -3,11 +3,12 @@
 //! A program acts on the [`Reason`], never on prose. A person reads the message and the hint.
 
 mod facts; // what is the same for every problem with a reason
+mod phrases; // what is wrong with a field, in Chinese
 
 use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation, LocalizedMessage, StatusExt};
 
 pub use facts::Facts;
 
@@ -228,14 +229,19 @@ impl Problem {
         self
     }
 
-    /// What it says in Chinese. Where nobody said it, that is what the reason means, and the English message after it.
+    /// What it says in Chinese. Where nobody said it, that is each wrong field, or what the reason means with the English
+    /// message after it.
     pub fn in_chinese(&self) -> Chinese {
         self.chinese.clone().unwrap_or_else(|| {
             let Facts { chinese, chinese_advice, .. } = self.reason.facts();
-            Chinese {
-                message: format!("{chinese}：{}", shorten(&self.message)),
-                hint: chinese_advice.to_owned(),
-            }
+            let field = |(name, what): &(String, String)| format!("字段 `{name}` {}", field_in_chinese(what));
+            let message = match self.reason {
+                Reason::InvalidArgument if !self.fields.is_empty() => {
+                    self.fields.iter().map(field).collect::<Vec<_>>().join("；")
+                }
+                _ => format!("{chinese}：{}", shorten(&self.message)),
+            };
+            Chinese { message, hint: chinese_advice.to_owned() }
         })
     }
 
@@ -264,6 +270,11 @@ impl Problem {
         problem.chinese = chinese.filter(|chinese| *chinese != problem.in_chinese());
         Some(problem)
     }
+}
+
+/// What is wrong with a field, in Chinese, or in English where the catalogue does not have it.
+pub fn field_in_chinese(what: &str) -> String {
+    phrases::chinese(what)
 }
 
 /// Two problems of one request. What only names wrong fields is told as one; of others the first is enough.
@@ -302,8 +313,13 @@ impl From<Problem> for Status {
                 .map(|(key, text)| (key.to_owned(), text))
                 .collect();
         let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
-        for (name, what) in fields {
-            details.add_bad_request_violation(name, what);
+        let violations = fields.into_iter().map(|(name, what)| {
+            let message = Some(LocalizedMessage::new(CHINESE, phrases::chinese(&what)));
+            FieldViolation { localized_message: message, ..FieldViolation::new(name, what) }
+        });
+        let violations: Vec<_> = violations.collect();
+        if !violations.is_empty() {
+            details.set_bad_request(violations);
         }
         if reason.code() == Code::FailedPrecondition {
             details.add_precondition_failure_violation(reason.as_str(), target.clone(), shorten(&message));
@@ -396,6 +412,8 @@ mod tests {
 
     #[test]
     fn wrong_fields_are_told_together() {
+        let fields = Problem::new(Reason::InvalidArgument, "two").field("a", "it is empty").field("b", "odd");
+        assert_eq!(fields.in_chinese().message, "字段 `a` 不能为空；字段 `b` odd");
         let wrong = |name: &str| {
             Problem::new(Reason::InvalidArgument, format!("invalid `{name}`")).field(name, "wrong")
         };

@@ -27,7 +27,7 @@ impl Reason {
             Self::InvalidArgument => said(
                 "correct the fields that are named and send the request again",
                 "请求中有不合要求的内容",
-                "请按提示改正后重新发送请求",
+                "请改正后重新发送请求",
             ),
             Self::SortUnsupported => said(
                 "sort by one of the fields that the message names",
