@@ -165,7 +165,7 @@ pub struct Problem {
     /// When trying again may help.
     pub retry_after: Option<Duration>,
     /// The same in Chinese. `None` where there is only what [`Facts`] has for the reason.
-    pub chinese: Option<Chinese>,
+    pub chinese: Option<Box<Chinese>>,
 }
 
 /// What a person is told, in Chinese.
@@ -225,14 +225,14 @@ impl Problem {
     /// The same with what it says in Chinese: the message, and what to do next.
     #[must_use]
     pub fn chinese(mut self, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        self.chinese = Some(Chinese { message: message.into(), hint: hint.into() });
+        self.chinese = Some(Box::new(Chinese { message: message.into(), hint: hint.into() }));
         self
     }
 
     /// What it says in Chinese. Where nobody said it, that is each wrong field, or what the reason means with the English
     /// message after it.
     pub fn in_chinese(&self) -> Chinese {
-        self.chinese.clone().unwrap_or_else(|| {
+        self.chinese.as_deref().cloned().unwrap_or_else(|| {
             let Facts { chinese, chinese_advice, .. } = self.reason.facts();
             let field = |(name, what): &(String, String)| format!("字段 `{name}` {}", field_in_chinese(what));
             let message = match self.reason {
@@ -267,7 +267,7 @@ impl Problem {
         };
         let chinese = details.localized_message().filter(|told| told.locale == CHINESE);
         let chinese = chinese.map(|text| Chinese { message: text.message.clone(), hint: told(CHINESE_HINT) });
-        problem.chinese = chinese.filter(|chinese| *chinese != problem.in_chinese());
+        problem.chinese = chinese.filter(|chinese| *chinese != problem.in_chinese()).map(Box::new);
         Some(problem)
     }
 }
@@ -285,7 +285,7 @@ impl Join for Problem {
         }
         let chinese = (self.chinese.is_some() || other.chinese.is_some()).then(|| {
             let (Chinese { message, hint }, other) = (self.in_chinese(), other.in_chinese());
-            Chinese { message: format!("{message}；{}", other.message), hint }
+            Box::new(Chinese { message: format!("{message}；{}", other.message), hint })
         });
         self.message = format!("{}; {}", self.message, other.message);
         self.fields.extend(other.fields);

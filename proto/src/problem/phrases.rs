@@ -71,6 +71,43 @@ const PHRASES: &[(&str, &str)] = &[
     ),
     ("it must have {} to {} bytes", "长度应为 {} 到 {} 字节"),
     ("it must be of {}, joined by commas", "应为 {} 中的值，以逗号分隔"),
+    (
+        "it must be FIELD, or FIELD and `asc` or `desc` after a comma",
+        "应为字段名，其后可加逗号和 `asc` 或 `desc`",
+    ),
+    ("it must be STOP, RESTART or START", "应为 STOP、RESTART 或 START"),
+    (
+        "it must be MANUAL, SYS_ONECE, SCHEDULED or SYS_SCHEDULED",
+        "应为 MANUAL、SYS_ONECE、SCHEDULED 或 SYS_SCHEDULED",
+    ),
+    (
+        "say one of BATCH_VERB_STOP, BATCH_VERB_RESTART and BATCH_VERB_START",
+        "应为 BATCH_VERB_STOP、BATCH_VERB_RESTART 或 BATCH_VERB_START",
+    ),
+    (
+        "{} is no wave that is approved: they count from 2, and 0 is the next",
+        "{} 不是需要审批的批次：批次从 2 开始，0 表示下一批",
+    ),
+    ("it is none of stop, force, start and restart", "应为 stop、force、start 或 restart"),
+    ("it is not a UUID", "不是 UUID"),
+    ("at character {}: {}", "第 {} 个字符处：{}"),
+    (
+        "what stands before `/` in the key `{}` is not a name such as `example.com`",
+        "键 `{}` 中 `/` 之前的部分不是 `example.com` 这样的名称",
+    ),
+    (
+        "the key `{}` is not 1 to 63 of a-z A-Z 0-9 - _ . with a letter or digit at both ends",
+        "键 `{}` 应为 1 到 63 个字符，只能使用 `a-z A-Z 0-9 - _ .`，并以字母或数字开头和结尾",
+    ),
+    (
+        "the value `{}` is not 1 to 63 of a-z A-Z 0-9 - _ . with a letter or digit at both ends",
+        "值 `{}` 应为 1 到 63 个字符，只能使用 `a-z A-Z 0-9 - _ .`，并以字母或数字开头和结尾",
+    ),
+    ("{} labels are more than {}", "有 {} 个标签，最多 {} 个"),
+    (
+        "`{}` is neither a count of hosts from 1, as `3`, nor a share, as `10%`",
+        "`{}` 既不是主机数量（如 `3`），也不是比例（如 `10%`）",
+    ),
     ("they must be of {}", "应为 {} 中的值"),
     ("it must be at least 2: the first needs no approval", "至少为 2：第一批不需要审批"),
     ("it must be at least {}", "至少为 {}"),
