@@ -33,8 +33,7 @@ Act on the `reason`: it never changes its meaning and is never renamed. The rest
 
 `subErrors` tell all that is wrong with the path, or with the query, or with the body, or with what the server finds in what
 is well-formed, and not only the first of it. `object` is `path`, `query`, `header` or `body`. `rejectedValue` is what was
-said; it is `null` where nothing was said, where it is long or not a single value, and always where the request holds a
-secret.
+said; it is `null` where nothing was said, where it is long or not a single value, and wherever it could be a secret.
 
 ## Languages
 
@@ -46,6 +45,8 @@ routes, states such as `RUNNING`, names and descriptions of tasks, logs, and wha
 process: such a text follows the Chinese sentence for its reason.
 
 ## Reasons
+
+`Retry-After` is what is said where nothing better is known, and `no` where waiting changes nothing.
 
 | reason | gRPC | HTTP | errorCode | code | meaning | what to do | Retry-After |
 |---|---|---|---|---|---|---|---|
