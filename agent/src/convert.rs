@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{Problem, Reason, Trace, agent::v1 as pb, fleet::v1 as fleet};
+use belay_proto::{Problem, Reason, Trace, agent::v1 as pb, all, fleet::v1 as fleet};
 use jiff::Timestamp;
 use prost_types::{Duration as PbDuration, Timestamp as PbTimestamp};
 use uuid::Uuid;
@@ -57,25 +57,27 @@ impl What {
 
 /// Reads an order. An error names each field that is wrong.
 pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trace) -> Result<Order, Problem> {
-    let (verb, force) = what.read()?;
-    let pb::Order { operation_id, epoch, principal, budget } =
-        wire.ok_or_else(|| invalid("order", "it is missing"))?;
-    let id = operation_id_in("order.operation_id", &operation_id)?;
-    let budget = budget
-        .map(Duration::try_from)
-        .transpose()
-        .map_err(|_| invalid("order.budget", "it is negative or out of range"))?;
+    let said = wire.ok_or_else(|| invalid("order", "it is missing")).and_then(|order| {
+        let pb::Order { operation_id, epoch, principal, budget } = order;
+        let budget = budget
+            .map(Duration::try_from)
+            .transpose()
+            .map_err(|_| invalid("order.budget", "it is negative or out of range"));
+        let (id, budget) = all((operation_id_in("order.operation_id", &operation_id), budget))?;
+        Ok((id, epoch, principal, budget))
+    });
     let target = match whom {
-        Whom::All => Target::All,
-        Whom::One(alias) if alias.is_empty() => return Err(invalid("alias", "it is empty")),
+        Whom::All => Ok(Target::All),
+        Whom::One(alias) if alias.is_empty() => Err(invalid("alias", "it is empty")),
         // What can not be an alias is one that nobody declares.
-        Whom::One(alias) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
-        Whom::These(aliases) if aliases.is_empty() => return Err(invalid("aliases", "it is empty")),
+        Whom::One(alias) => Alias::try_from(alias).map(Target::One).map_err(|what| invalid("alias", what)),
+        Whom::These(aliases) if aliases.is_empty() => Err(invalid("aliases", "it is empty")),
         Whom::These(aliases) => {
             let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
-            Target::These(aliases.into_iter().map(read).collect::<Result<_, _>>()?)
+            aliases.into_iter().map(read).collect::<Result<_, _>>().map(Target::These)
         }
     };
+    let ((verb, force), (id, epoch, principal, budget), target) = all((what.read(), said, target))?;
     Ok(Order {
         id,
         epoch: Some(epoch),
@@ -374,6 +376,16 @@ mod tests {
         let problem = order(wire, What::Stop(0), whom, trace).unwrap_err();
         assert_eq!(problem.reason, Reason::InvalidArgument);
         assert_eq!(problem.fields.first().unwrap().0, field);
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_an_order_is_told_at_once() {
+        let budget = Some(PbDuration { seconds: -1, nanos: 0 });
+        let wire = wire("7").map(|order| pb::Order { budget, ..order });
+        let trace = Trace::from_random([7; 16]);
+        let problem = order(wire, What::Stop(99), Whom::One(String::new()), trace).unwrap_err();
+        let fields: Vec<_> = problem.fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(fields, ["mode", "order.operation_id", "order.budget", "alias"]);
     }
 
     /// Hazard I04, and design rule 9: empty never means all.

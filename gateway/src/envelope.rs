@@ -11,11 +11,17 @@ use belay_proto::{Problem, Trace};
 use http::{HeaderValue, StatusCode, header};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::{error, json::time, openapi::forms};
+use crate::{
+    error,
+    json::time,
+    language::Language,
+    openapi::forms,
+    rejected::{Asked, Rejected},
+};
 
 /// What a route's function answers with.
 pub(crate) type Answer = Result<Done, Refusal>;
@@ -122,15 +128,20 @@ impl Outcome {
                 headers.insert(header::LINK, link.clone());
             }
             Ok(_) => {}
-            Err(Refusal(problem)) => error::add_headers(problem, headers),
+            Err(Refusal(problem)) => {
+                headers.insert(header::CONTENT_LANGUAGE, about.language.tag());
+                error::add_headers(problem, headers);
+            }
         }
+        // Whether it is a refusal is not known beforehand either.
+        headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
         response
     }
 
     fn envelope<'a>(&'a self, about: &About<'_>) -> Envelope<'a> {
         let (data, error) = match &self.0 {
             Ok(Done { data, .. }) => (data.as_deref(), None),
-            Err(Refusal(problem)) => (None, Some(ErrorObject::new(problem))),
+            Err(Refusal(problem)) => (None, Some(ErrorObject::new(problem, about))),
         };
         Envelope {
             data,
@@ -157,6 +168,10 @@ pub(crate) struct About<'a> {
     pub(crate) zone: &'a TimeZone,
     /// Its trace.
     pub(crate) trace: Trace,
+    /// The language of what a person reads.
+    pub(crate) language: Language,
+    /// What it said; `None` where its body was not read.
+    pub(crate) asked: Option<&'a Asked>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -185,30 +200,37 @@ struct ErrorObject<'a> {
     /// What a program acts on.
     #[schema(schema_with = forms::reason)]
     reason: &'static str,
-    sub_errors: Vec<SubError<'a>>,
+    sub_errors: Vec<SubError>,
     target: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct SubError<'a> {
+#[serde(rename_all = "camelCase")]
+struct SubError {
     field: String,
-    message: &'a str,
+    message: String,
+    /// Which part of the request it belongs to, where that is known.
+    object: Option<&'static str>,
+    /// What was said, where something was, and where it may be repeated.
+    rejected_value: Option<Value>,
 }
 
 impl<'a> ErrorObject<'a> {
-    fn new(problem: &'a Problem) -> Self {
+    fn new(problem: &'a Problem, about: &About<'_>) -> Self {
         let row = error::row(problem.reason);
-        let message = match problem.hint.as_str() {
-            "" => problem.message.clone(),
-            hint => format!("{} (hint: {hint})", problem.message),
+        let sub_error = |(field, message): &'a (String, String)| {
+            // What gRPC has in a message of its own is flat in a body.
+            let field = camel_case(field.strip_prefix("policy.").unwrap_or(field));
+            let known = !message.starts_with("unknown field");
+            let found = about.asked.map(|asked| asked.find(&field, known));
+            let (object, rejected_value) =
+                found.map_or((None, None), |Rejected { object, value }| (Some(object), value));
+            SubError { field, message: about.language.of_field(message), object, rejected_value }
         };
-        // What gRPC has in a message of its own is flat in a body.
-        let name = |field: &str| camel_case(field.strip_prefix("policy.").unwrap_or(field));
-        let sub_error = |(field, message): &'a (String, String)| SubError { field: name(field), message };
         Self {
             code: row.code,
             error_code: row.error_code,
-            message,
+            message: about.language.message(problem),
             reason: problem.reason.as_str(),
             sub_errors: problem.fields.iter().map(sub_error).collect(),
             target: Some(problem.target.as_str()).filter(|target| !target.is_empty()),
@@ -249,6 +271,8 @@ mod tests {
             now: "2021-09-03T05:01:50.465Z".parse().expect("a time"),
             zone: &zone,
             trace: Trace::from_hex("51b0faa7203d42db").expect("a trace"),
+            language: Language::English,
+            asked: None,
         };
         serde_json::to_string_pretty(&Outcome(answer).envelope(&about)).expect("JSON")
     }
@@ -299,7 +323,9 @@ mod tests {
             "subErrors": [
               {
                 "field": "lifetimeSeconds",
-                "message": "too long"
+                "message": "too long",
+                "object": null,
+                "rejectedValue": null
               }
             ],
             "target": "hosts/20"

@@ -1,6 +1,9 @@
 //! The one table from a reason to an HTTP status and to the error codes of the documents, and the way there for
 //! everything that fails without a reason of ours.
 
+#[cfg(test)]
+mod docs; // `docs/errors.md` is made from the tables
+
 use std::{error::Error, fmt, time::Duration};
 
 use belay_proto::{Problem, Reason};
@@ -85,11 +88,13 @@ pub(crate) fn problem(status: &Status) -> Problem {
             warn!(code = ?status.code(), %cause, "Server did not answer in time.");
             Problem::new(Reason::NotProven, "the server did not answer in time; an order may still go on")
                 .hint("read the object again before the order is repeated")
+                .chinese("服务端没有及时响应，操作可能仍在进行", "请先重新查询对象的状态，再决定是否重新操作")
         }
         Code::ResourceExhausted => {
             warn!(%cause, "Server has too much to do.");
             Problem::new(Reason::Overloaded, "the server has too much to do")
                 .hint("try again later")
+                .chinese("服务端负载过高", "请稍后重试")
                 .retry_after(AGAIN)
         }
         Code::Unavailable => unreachable(status),
@@ -104,24 +109,33 @@ pub(crate) fn problem(status: &Status) -> Problem {
 
 /// A fault of Belay itself, whose detail is in the log.
 pub(crate) fn internal() -> Problem {
-    Problem::new(Reason::Internal, "internal error").hint("look for the trace id in the logs of the gateway")
+    Problem::new(Reason::Internal, "internal error")
+        .hint("look for the trace id in the logs of the gateway")
+        .chinese("内部错误", "请根据 Trace ID 在网关的日志中查找原因")
 }
 
 /// What the status of an answer tells that no route's function made.
 pub(crate) fn from_http(status: StatusCode) -> Problem {
     match status {
         StatusCode::NOT_FOUND => Problem::new(Reason::RouteUnknown, "no such route")
-            .hint("compare the path with the API reference; it begins with `/api/v2/`"),
+            .hint("compare the path with the API reference; it begins with `/api/v2/`")
+            .chinese("请求的路径不存在", "请对照 API 文档检查请求路径，它以 `/api/v2/` 开头"),
         StatusCode::METHOD_NOT_ALLOWED => {
             Problem::new(Reason::MethodNotAllowed, "the route has no such method")
                 .hint("the `Allow` header names its methods")
+                .chinese("该路径不支持此请求方法", "请使用响应头 `Allow` 中列出的请求方法")
         }
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Reason::BodyTooLarge, "the body is too large"),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Reason::BodyTooLarge, "the body is too large")
+            .hint("send less")
+            .chinese("请求体过大", "请减小请求体后重新发送"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             Problem::new(Reason::UnsupportedMediaType, "the body is not JSON")
+                .hint("send `Content-Type: application/json`, or no body")
+                .chinese("请求体不是 JSON", "请使用 `Content-Type: application/json`，或不带请求体")
         }
         status if status.is_client_error() => {
             Problem::new(Reason::InvalidArgument, "the request is malformed")
+                .chinese("请求的格式不正确", "请改正后重新发送请求")
         }
         status => {
             error!(%status, "Answer without an outcome.");
@@ -152,10 +166,15 @@ fn unreachable(status: &Status) -> Problem {
     let problem = if never_left {
         Problem::new(Reason::ServerUnreachable, "the server can not be reached; nothing was ordered")
             .hint("check that the Belay server runs, then try again")
+            .chinese("无法连接服务端，没有执行任何操作", "请检查 Belay 服务端是否在运行，然后重试")
     } else {
         let told = "the connection to the server was lost; whether an order was carried out is not known";
         Problem::new(Reason::ServerUnreachable, told)
             .hint("read the object again before the order is repeated")
+            .chinese(
+                "与服务端的连接已断开，操作是否已执行尚不清楚",
+                "请先重新查询对象的状态，再决定是否重新操作",
+            )
     };
     problem.retry_after(AGAIN)
 }

@@ -24,6 +24,8 @@ use tracing::{Instrument as _, error, info, info_span};
 use crate::{
     envelope::{About, Outcome, Refusal, Unwrapped},
     error,
+    language::Language,
+    rejected::Asked,
     routes::Gateway,
     trace,
 };
@@ -49,6 +51,7 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
     let trace = trace::of(request.headers());
     request.extensions_mut().insert(trace);
     let server = request.extensions().get().map(|&LocalAddress(ip)| ip);
+    let language = Language::of(request.headers());
     let line = LogLine::new(&request);
     async {
         let mut response = next.run(request).await;
@@ -57,12 +60,15 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
             return response;
         }
         let outcome = Outcome::take(&mut response);
+        let asked: Option<Asked> = response.extensions_mut().remove();
         let mut answer = outcome.wrap(&About {
             duration: line.started.elapsed(),
             server,
             now: Timestamp::now(),
             zone: &gateway.zone,
             trace,
+            language,
+            asked: asked.as_ref(),
         });
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             answer.headers_mut().insert(header::ALLOW, allow);
@@ -82,6 +88,7 @@ async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> 
     if gateway.drain.is_told() {
         let problem = Problem::new(Reason::ShuttingDown, "the gateway is about to end; nothing was ordered")
             .hint("try again")
+            .chinese("网关即将停止，没有执行任何操作", "请重试")
             .retry_after(Duration::from_secs(1));
         return Refusal::from(problem).into_response();
     }
@@ -93,10 +100,17 @@ async fn bound(State(gateway): State<Gateway>, request: Request, next: Next) -> 
     let (parts, body) = request.into_parts();
     let waits = parts.headers.contains_key(header::EXPECT);
     let read = tokio::time::timeout(BODY_TIME, read(body, gateway.max_body, waits)).await;
-    match read
-        .unwrap_or_else(|_| Err(Problem::new(Reason::InvalidArgument, "the body did not arrive in time")))
-    {
-        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+    match read.unwrap_or_else(|_| {
+        Err(Problem::new(Reason::InvalidArgument, "the body did not arrive in time")
+            .chinese("请求体没有及时到达", "请检查网络后重新发送请求"))
+    }) {
+        Ok(body) => {
+            let request = Request::from_parts(parts, Body::from(body.clone()));
+            let asked = Asked::new(&request, body);
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(asked);
+            response
+        }
         Err(problem) => Refusal::from(problem).into_response(),
     }
 }
@@ -112,6 +126,7 @@ async fn read(mut body: Body, limit: usize, waits: bool) -> Result<Bytes, Proble
     let too_large = || {
         Problem::new(Reason::BodyTooLarge, "the body is too large")
             .hint(format!("send at most {limit} bytes"))
+            .chinese("请求体过大", format!("请求体最多 {limit} 字节"))
     };
     if waits && body.size_hint().lower() > limit as u64 {
         return Err(too_large());
@@ -119,7 +134,10 @@ async fn read(mut body: Body, limit: usize, waits: bool) -> Result<Bytes, Proble
     let mut bytes = Vec::new();
     let mut length = 0_usize;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Reason::InvalidArgument, "the body could not be read"))?;
+        let frame = frame.map_err(|_| {
+            Problem::new(Reason::InvalidArgument, "the body could not be read")
+                .chinese("无法读取请求体", "请重新发送请求")
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
         if length <= limit {

@@ -144,15 +144,17 @@ fn authorization(parts: &Parts) -> Result<Option<MetadataValue<Ascii>>, Problem>
     let Some(first) = sent.next() else {
         return Ok(None);
     };
-    let refused = |what: &str| {
+    let refused = |what: &str, chinese: &str| {
         Problem::new(Reason::Unauthenticated, what)
             .hint("send one `Authorization` header with one set of credentials")
+            .chinese(chinese, "请只发送一个 `Authorization` 请求头，其中只有一组凭证")
     };
     if sent.next().is_some() {
-        return Err(refused("more than one `Authorization` header"));
+        return Err(refused("more than one `Authorization` header", "有多个 `Authorization` 请求头"));
     }
-    let mut value = MetadataValue::try_from(first.as_bytes())
-        .map_err(|_| refused("the `Authorization` header is malformed"))?;
+    let mut value = MetadataValue::try_from(first.as_bytes()).map_err(|_| {
+        refused("the `Authorization` header is malformed", "`Authorization` 请求头的格式不正确")
+    })?;
     value.set_sensitive(true);
     Ok(Some(value))
 }
@@ -163,14 +165,17 @@ fn idempotency_key(parts: &Parts) -> Result<Option<MetadataValue<Ascii>>, Proble
     let Some(first) = sent.next() else {
         return Ok(None);
     };
-    let refused = |what: &str| {
+    let refused = |what: &str, chinese: &str| {
         Problem::new(Reason::InvalidArgument, what)
             .field("Idempotency-Key", what)
             .hint("send one `Idempotency-Key` header with one key")
+            .chinese(chinese, "请只发送一个 `Idempotency-Key` 请求头，其中只有一个幂等键")
     };
     if sent.next().is_some() {
-        return Err(refused("more than one `Idempotency-Key` header"));
+        return Err(refused("more than one `Idempotency-Key` header", "有多个 `Idempotency-Key` 请求头"));
     }
     let value = MetadataValue::try_from(first.as_bytes());
-    value.map(Some).map_err(|_| refused("the `Idempotency-Key` header is malformed"))
+    value.map(Some).map_err(|_| {
+        refused("the `Idempotency-Key` header is malformed", "`Idempotency-Key` 请求头的格式不正确")
+    })
 }

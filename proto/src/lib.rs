@@ -33,6 +33,7 @@ mod ids;
 mod label;
 mod planted;
 mod problem;
+mod together;
 mod trace;
 
 pub use exit::Exit;
@@ -40,5 +41,6 @@ pub use fail_point::{fail_io, fail_point};
 pub use ids::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, UserId};
 pub use label::{InvalidLabel, MOST_LABELS, check_label_key, check_label_value, check_labels};
 pub use planted::planted;
-pub use problem::{DOMAIN, Problem, Reason};
+pub use problem::{CHINESE, Chinese, DOMAIN, Facts, Problem, Reason, field_in_chinese};
+pub use together::{Join, Together, all};
 pub use trace::Trace;

@@ -1,8 +1,10 @@
 //! What can go wrong, and the one table from there to what a caller is told.
 
+mod chinese; // the same in Chinese
+
 use std::{fmt, time::Duration};
 
-use belay_proto::{HostId, Problem, ProcessId, Reason, SubtaskId, TaskId};
+use belay_proto::{HostId, Join, Problem, ProcessId, Reason, SubtaskId, TaskId};
 use tonic::Status;
 use tracing::{error, info};
 
@@ -223,6 +225,30 @@ impl Error {
 
 impl From<&Error> for Problem {
     fn from(error: &Error) -> Self {
+        match chinese::of(error) {
+            Some((message, hint)) => error.in_english().chinese(message, hint),
+            None => error.in_english(),
+        }
+    }
+}
+
+/// Two errors of one request. What only names wrong fields is told as one; of others the first is enough.
+impl Join for Error {
+    fn join(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Invalid(mut fields), Self::Invalid(others)) => {
+                fields.extend(others);
+                Self::Invalid(fields)
+            }
+            (Self::Invalid(_), other) => other,
+            (first, _) => first,
+        }
+    }
+}
+
+impl Error {
+    fn in_english(&self) -> Problem {
+        let error = self;
         let told = |reason| Problem::new(reason, error.to_string());
         match error {
             Error::Invalid(fields) => fields
@@ -234,7 +260,7 @@ impl From<&Error> for Problem {
                 .hint("sort by `id`, `createTime` or `startTime`, each with `,asc` or `,desc`"),
             Error::Unauthenticated(NotVerified::Store(_)) => internal(),
             Error::Overloaded | Error::Unauthenticated(NotVerified::Overloaded) => {
-                told(Reason::Overloaded).hint("try again in a second").retry_after(Duration::from_secs(1))
+                told(Reason::Overloaded).hint("try again in a second")
             }
             Error::Unauthenticated(_) => told(Reason::Unauthenticated)
                 .hint("send `authorization: Basic base64(NAME:PASSWORD)` or `authorization: Bearer TOKEN`"),
@@ -262,8 +288,7 @@ impl From<&Error> for Problem {
             Error::KeyReused => told(Reason::IdempotencyKeyReused)
                 .hint("send a new key with a new request; repeat a request unchanged, its reason included"),
             Error::KeyInUse => told(Reason::IdempotencyKeyInUse)
-                .hint("send the same request with the same key again")
-                .retry_after(Duration::from_secs(1)),
+                .hint("send the same request with the same key again"),
             Error::TooManyKeys { .. } => told(Reason::Overloaded)
                 .hint("order without a key; or raise `idempotency_limit` in the server's settings")
                 .retry_after(Duration::from_secs(60)),
@@ -284,8 +309,7 @@ impl From<&Error> for Problem {
                         "wait for it with `belay task watch {task}`, then order again; or force it on the host \
                          itself: `belay-agent ctl force {alias}`"
                     ),
-                })
-                .retry_after(Duration::from_secs(5)),
+                }),
             Error::NotOperable { host, process, .. } => told(Reason::ProcessNotOperable)
                 .target(target(*host, *process))
                 .hint(format!("order the whole agent of the host instead: `belay agent stop --host {host}`")),
@@ -297,8 +321,7 @@ impl From<&Error> for Problem {
                 .hint(format!(
                     "check that `belay-agent` runs on the host and reaches the server; \
                      `GET /api/v2/compute/hosts/{host}` shows when it last reported"
-                ))
-                .retry_after(Duration::from_secs(5)),
+                )),
             Error::AgentCloned { host, .. } => {
                 told(Reason::AgentCloned).target(format!("hosts/{host}")).hint(
                     "on the host that is the copy: stop its processes with `belay-agent ctl stop --all`, end its agent, \
@@ -307,8 +330,7 @@ impl From<&Error> for Problem {
             }
             Error::AgentDoubted(host) => told(Reason::AgentUnreachable)
                 .target(format!("hosts/{host}"))
-                .hint("try again in a few seconds")
-                .retry_after(Duration::from_secs(5)),
+                .hint("try again in a few seconds"),
             Error::WrongAnswer { host, .. } => told(Reason::NotProven)
                 .target(format!("hosts/{host}"))
                 .hint("read the process again before the order is repeated, and look at the agent's log"),
@@ -316,9 +338,7 @@ impl From<&Error> for Problem {
                 .target(target(*host, *process))
                 .hint(format!("read the process again: `belay process get --host {host} {process}`")),
             Error::Agent(problem) | Error::Refused(problem) => problem.clone(),
-            Error::ShuttingDown => told(Reason::ShuttingDown)
-                .hint("try again in a few seconds")
-                .retry_after(Duration::from_secs(2)),
+            Error::ShuttingDown => told(Reason::ShuttingDown).hint("try again in a few seconds"),
             Error::Config(_)
             | Error::Listen { .. }
             | Error::Transport(_)

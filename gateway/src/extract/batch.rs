@@ -6,7 +6,7 @@
 use std::fmt;
 
 use belay_proto::{
-    Problem,
+    Problem, all,
     v1::{AbsentHosts, BatchOrder, BatchPolicy, BatchVerb, DisruptionBudget},
 };
 use jiff::SignedDuration;
@@ -115,15 +115,16 @@ impl BatchBody {
 
     /// The order, as the wire has it.
     pub(crate) fn order(self) -> Result<BatchOrder, Problem> {
-        let policy = self.policy()?;
-        let Hosts { host_ids, selector, rerun_of, plan_id } = self.hosts()?;
+        let (hosts, policy, confirm_hosts) =
+            all((self.hosts(), self.policy(), said("confirmHosts", self.confirm_hosts, 0)))?;
+        let Hosts { host_ids, selector, rerun_of, plan_id } = hosts;
         Ok(BatchOrder {
             host_ids,
             selector,
             rerun_of,
             plan_id,
             policy,
-            confirm_hosts: said("confirmHosts", self.confirm_hosts, 0)?,
+            confirm_hosts,
             reason: self.reason.unwrap_or_default(),
         })
     }
@@ -167,19 +168,20 @@ impl BatchBody {
     /// How it goes. `None` where nothing is said of it.
     fn policy(&self) -> Result<Option<BatchPolicy>, Problem> {
         let text = |amount: &Option<Amount>| amount.clone().map(|Amount(text)| text).unwrap_or_default();
+        let (waves, one_at_a_time) = all((
+            said("waves", self.waves.clone(), Vec::new()),
+            said("oneAtATime", self.one_at_a_time.clone(), String::new()),
+        ))?;
         let policy = BatchPolicy {
             parallel: text(&self.parallel),
-            waves: said("waves", self.waves.clone(), Vec::new())?
-                .into_iter()
-                .map(|Amount(text)| text)
-                .collect(),
+            waves: waves.into_iter().map(|Amount(text)| text).collect(),
             stop_after: text(&self.stop_after),
             stop_after_in_wave: text(&self.stop_after_in_wave),
             approve_waves: self.approve_waves.unwrap_or(false),
             healthy_for: self.healthy_for.map(prost_types::Duration::from),
             absent: self.absent.map_or(AbsentHosts::Unspecified, AbsentHosts::from).into(),
             absent_wait: self.absent_wait.map(prost_types::Duration::from),
-            one_at_a_time: said("oneAtATime", self.one_at_a_time.clone(), String::new())?,
+            one_at_a_time,
             budgets: self.budgets.iter().flatten().map(DisruptionBudget::from).collect(),
         };
         Ok(Some(policy).filter(|policy| *policy != BatchPolicy::default()))
@@ -189,14 +191,16 @@ impl BatchBody {
 impl PlanBody {
     /// What is to be planned, as the wire has it.
     pub(crate) fn plan(self) -> Result<(BatchVerb, BatchOrder), Problem> {
-        let verb = self.verb.ok_or_else(|| invalid("verb", "it must be STOP, RESTART or START"))?;
+        let verb = self.verb.ok_or_else(|| invalid("verb", "it must be STOP, RESTART or START"));
         let order = self.order.ok_or_else(|| {
             invalid("order", "it is missing").hint("it is the body of the order that is to be planned")
-        })?;
-        if order.dry_run.is_some() {
-            return Err(invalid("order.dryRun", "a plan does nothing anyway").hint("leave it out"));
-        }
-        Ok((verb.into(), order.order()?))
+        });
+        let order = order.and_then(|order| match order.dry_run {
+            None => order.order(),
+            Some(_) => Err(invalid("order.dryRun", "a plan does nothing anyway").hint("leave it out")),
+        });
+        let (verb, order) = all((verb, order))?;
+        Ok((verb.into(), order))
     }
 }
 
@@ -400,6 +404,17 @@ mod tests {
         check(r#"{"hostIds": [2], "hostids": [2]}"#, "hostids", "by `hostIds` and `hostids`");
         check(r#"{"hostIdList": [2], "selector": "all"}"#, "selector", "by `hostIdList` and `selector`");
         check(r#"{"hostIds": [], "planId": "p1"}"#, "planId", "in more than one way");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let wrong = r#"{"hostIds": [], "waves": [], "oneAtATime": "", "confirmHosts": 0}"#;
+        let fields = order(wrong).expect_err("refused").fields;
+        let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["hostIds", "waves", "oneAtATime", "confirmHosts"]);
+        let types = order(r#"{"hostids": "2", "parallel": -1, "absent": "X"}"#).expect_err("refused").fields;
+        let names: Vec<_> = types.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["hostids", "absent", "parallel"]);
     }
 
     #[test]

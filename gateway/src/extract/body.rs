@@ -3,6 +3,8 @@
 //! The policy for every body (hazard I03): an empty one is `{}`, whatever its type; otherwise it must be a JSON object
 //! sent as JSON. Unknown and repeated keys and wrong types are refused by name; `null` is the same as leaving out.
 
+mod faults; // all that is wrong with a body, and not only the first
+
 use std::{collections::HashMap, fmt};
 
 use axum::extract::{FromRequest, Request};
@@ -171,9 +173,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         // The middleware has read it whole, and no more of it than is allowed.
-        let bytes = body::to_bytes(body, usize::MAX)
-            .await
-            .map_err(|_| Problem::new(Reason::InvalidArgument, "the body could not be read"))?;
+        let bytes = body::to_bytes(body, usize::MAX).await.map_err(|_| {
+            Problem::new(Reason::InvalidArgument, "the body could not be read")
+                .chinese("无法读取请求体", "请重新发送请求")
+        })?;
         Ok(Self(read(&parts.headers, &bytes)?))
     }
 }
@@ -184,12 +187,14 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Pr
     }
     if !is_json(headers) {
         return Err(Problem::new(Reason::UnsupportedMediaType, "the body is not JSON")
-            .hint("send `Content-Type: application/json`, or no body"));
+            .hint("send `Content-Type: application/json`, or no body")
+            .chinese("请求体不是 JSON", "请使用 `Content-Type: application/json`，或不带请求体"));
     }
     // Left to itself, serde would take the array `["why"]` for the object `{"reason": "why"}`.
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first != Some(&b'{') {
-        return Err(Problem::new(Reason::InvalidArgument, "the body is not a JSON object"));
+        return Err(Problem::new(Reason::InvalidArgument, "the body is not a JSON object")
+            .chinese("请求体不是 JSON 对象", "请以 `{` 开头、发送一个 JSON 对象"));
     }
     parse(bytes)
 }
@@ -200,7 +205,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         let error = error.into_inner();
         match error.classify() {
-            Category::Data => wrong(&path, &error),
+            Category::Data => faults::with_the_others::<T>(wrong(&path, &error), bytes),
             Category::Io | Category::Syntax | Category::Eof => malformed(&error),
         }
     })?;
@@ -211,13 +216,15 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// Names the field, and says what it should be; not what it is, which may be a password.
 fn wrong(path: &str, error: &dyn fmt::Display) -> Problem {
     let text = error.to_string();
+    // Which line it stands in helps nobody who is told the name of the field.
+    let (text, _) = text.split_once(" at line ").unwrap_or((&text, ""));
     let unplaced = ["duplicate field `", "missing field `"].into_iter().find_map(|kind| {
         let (name, _) = text.strip_prefix(kind)?.split_once('`')?;
         Some(name)
     });
     let what = match text.rsplit_once(", expected ") {
         Some((is, expected)) if !is.starts_with("unknown field") => format!("expected {expected}"),
-        _ => text.clone(),
+        _ => text.to_owned(),
     };
     match unplaced.unwrap_or(path) {
         "." => Problem::new(Reason::InvalidArgument, format!("invalid body: {what}")),
@@ -227,6 +234,7 @@ fn wrong(path: &str, error: &dyn fmt::Display) -> Problem {
 
 fn malformed(error: &dyn fmt::Display) -> Problem {
     Problem::new(Reason::InvalidArgument, format!("the body is not valid JSON: {error}"))
+        .chinese(format!("请求体不是有效的 JSON：{error}"), "请改正后重新发送请求")
 }
 
 /// Whether the body is sent as JSON in UTF-8.

@@ -1,7 +1,7 @@
 //! What the variables of a path say.
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use belay_proto::{HostId, InvalidId, ProcessId, SubtaskId, TaskId};
+use belay_proto::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, all};
 use http::request::Parts;
 
 use belay_proto::Problem;
@@ -54,8 +54,7 @@ impl FromPath for HostPath {
 
 impl FromPath for ProcessPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
-        let host = path.id("hostId")?;
-        let process = path.id("agentProcessId")?;
+        let (host, process) = all((path.id("hostId"), path.id("agentProcessId")))?;
         Ok(Self { host, process })
     }
 }
@@ -69,8 +68,7 @@ impl FromPath for TaskPath {
 
 impl FromPath for SubtaskPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
-        let task = path.id("taskInstanceId")?;
-        let subtask = path.id("subtaskInstanceId")?;
+        let (task, subtask) = all((path.id("taskInstanceId"), path.id("subtaskInstanceId")))?;
         Ok(Self { task, subtask })
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use belay_proto::{
-    Problem,
+    Join, Problem,
     v1::{TaskStatus, TaskType},
 };
 use http::request::Parts;
@@ -112,13 +112,11 @@ impl Query {
     /// Refuses documented filters that Belay does not have: ignored, they would answer with rows that the caller meant
     /// to leave out.
     pub(crate) fn refuse(&self, filters: &[&str]) -> Result<(), Problem> {
-        match self.pairs.iter().find(|(name, _)| filters.contains(&name.as_str())) {
-            None => Ok(()),
-            Some((name, _)) => {
-                Err(invalid(name, "Belay does not have this filter")
-                    .hint("leave it out and filter the answer"))
-            }
-        }
+        let sent = self.pairs.iter().filter(|(name, _)| filters.contains(&name.as_str()));
+        let refused = sent.map(|(name, _)| {
+            invalid(name, "Belay does not have this filter").hint("leave it out and filter the answer")
+        });
+        refused.reduce(Join::join).map_or(Ok(()), Err)
     }
 
     fn small(&self, name: &str, max: i64) -> Result<i32, Problem> {
