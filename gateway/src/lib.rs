@@ -12,9 +12,11 @@ mod envelope; // the one shape of every answer
 mod error; // the one table from a reason to an HTTP status and an error code
 mod extract; // path, query and body, each refused inside the envelope
 pub mod json; // the documented objects
+mod load; // how many requests are answered at a time
 mod middleware; // what happens to every request, whatever its route
 mod routes; // one function for each route, and the table of all
 mod serve; // connections: accepted, bounded, drained
+mod signature; // what the signature of a request is of
 mod trace; // the trace of a request
 mod upstream; // the one way to the server
 

@@ -1,6 +1,7 @@
 //! The table of all routes, from which the router is made. A test holds it against the `google.api.http` options of
 //! the wire contract.
 
+mod access_keys;
 mod agent;
 mod audit;
 mod batches;
@@ -20,6 +21,7 @@ use jiff::tz::TimeZone;
 
 use crate::{
     config::{Config, ConfigError},
+    load::Load,
     middleware,
     serve::Drain,
     upstream::Upstream,
@@ -32,6 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) zone: TimeZone,
     pub(crate) max_body: usize,
     pub(crate) drain: Drain,
+    pub(crate) load: Load,
 }
 
 impl Gateway {
@@ -42,6 +45,7 @@ impl Gateway {
             zone: config.zone()?,
             max_body: config.max_body,
             drain: Drain::default(),
+            load: Load::new(config.max_requests),
         })
     }
 }
@@ -95,6 +99,11 @@ fn table() -> Vec<Route> {
         delete("/iam/users/{name}", users::delete),
         post("/iam/users/{name}/password", users::set_password),
         post("/iam/tokens", users::create_token),
+        get("/iam/accessKeys", access_keys::list),
+        post("/iam/accessKeys", access_keys::create),
+        post("/iam/accessKeys/{accessKeyId}/enable", access_keys::enable),
+        post("/iam/accessKeys/{accessKeyId}/disable", access_keys::disable),
+        delete("/iam/accessKeys/{accessKeyId}", access_keys::delete),
         get("/audit/records", audit::list),
     ]
 }
