@@ -123,6 +123,16 @@ impl<'a> Statement<'a> {
     }
 }
 
+impl Statement<'_> {
+    /// From when on [`Self::check_time`] refuses it for its age.
+    pub(crate) fn expires(&self, skew: Duration) -> Timestamp {
+        let skew = SignedDuration::try_from(skew).unwrap_or(SignedDuration::MAX);
+        // The whole of the last second is good.
+        let good = SignedDuration::from_secs(skew.as_secs().saturating_add(1));
+        self.date.saturating_add(good).unwrap_or(Timestamp::MAX)
+    }
+}
+
 /// A time as `Date` has it.
 fn spoken(time: Timestamp) -> String {
     DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_else(|_| time.to_string())
@@ -312,6 +322,10 @@ mod tests {
             let told = at(seconds).expect_err("too far");
             assert!(told.contains(" 2023 ") || told.contains(" 2024 "), "{told}");
         }
+        // Until then at least its signature must be remembered.
+        let expires = statement.expires(skew);
+        assert!(statement.check_time(expires, skew).is_err());
+        assert!(statement.check_time(expires - SignedDuration::from_nanos(1), skew).is_ok());
         assert!(at(901).expect_err("late").contains("Tue, 17 Jan 2023 09:28:58 GMT"), "{:?}", at(901));
     }
 

@@ -67,7 +67,7 @@ pub(crate) struct Presented<'a> {
 pub(crate) struct Signed {
     /// The digest of key and signature.
     pub(crate) digest: String,
-    /// When it would be refused for its age.
+    /// From when on it is refused for its age.
     pub(crate) expire: Timestamp,
 }
 
@@ -240,9 +240,7 @@ impl Verifier {
         let user = user.filter(|_| right && enabled).ok_or(NotVerified::WrongSignature)?;
 
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(shown.key.to_owned(), now);
-        let skew = SignedDuration::try_from(self.skew).unwrap_or(SignedDuration::MAX);
-        let expire = statement.date.saturating_add(skew).unwrap_or(Timestamp::MAX);
-        Ok((user, Signed { digest: shown.digest(), expire }, statement))
+        Ok((user, Signed { digest: shown.digest(), expire: statement.expires(self.skew) }, statement))
     }
 
     /// Writes down when access keys were last used.

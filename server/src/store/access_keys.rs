@@ -41,7 +41,7 @@ pub(crate) struct NewSignature {
     pub(crate) digest: String,
     /// The digest of the idempotency key that the order carries; empty without one.
     pub(crate) idempotency_key: String,
-    /// When it would be refused for its age.
+    /// From when on it is refused for its age.
     pub(crate) expire: Timestamp,
 }
 
@@ -162,7 +162,7 @@ impl Store {
         keys_are_kept: SignedDuration,
     ) -> Result<bool> {
         let change = self.change().await?;
-        used::Entity::delete_many().filter(used::Column::ExpireTime.lt(micros(now))).exec(&change).await?;
+        used::Entity::delete_many().filter(used::Column::ExpireTime.lte(micros(now))).exec(&change).await?;
         if let Some(row) = used::Entity::find_by_id(&new.digest).one(&change).await? {
             let same = !new.idempotency_key.is_empty() && row.idempotency_key == new.idempotency_key;
             return Ok(same && now.duration_since(time(row.create_time)?) < keys_are_kept);
