@@ -131,8 +131,11 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
+    /// Limit, remainder and reset in seconds; of what is refused, there is no remainder.
+    type Told = Result<(u32, u32, f64), (u32, f64)>;
+
     #[track_caller]
-    fn check(windows: &[Window], steps: &[(f64, Result<(u32, u32, f64), (u32, f64)>)]) {
+    fn check(windows: &[Window], steps: &[(f64, Told)]) {
         let mut usage = Usage::of(windows);
         for &(now, expected) in steps {
             let told = usage.take(windows, secs(now));
