@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use jiff::SignedDuration;
 
 use crate::{
-    commands::{agent, audit, batch, demo_worker, host, log, process, service, task, up, user},
+    commands::{agent, audit, batch, demo_worker, host, key, log, process, service, task, up, user},
     output::Format,
     target::Connection,
 };
@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Say who may call.
     #[command(subcommand)]
     User(user::Command),
+    /// Keep the keys that REST requests are signed with.
+    #[command(subcommand)]
+    Key(key::Command),
     /// See who did what.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -84,6 +87,7 @@ impl Command {
             | Self::Batch(_)
             | Self::Task(_)
             | Self::User(_)
+            | Self::Key(_)
             | Self::Audit(_)
             | Self::Openapi
             | Self::DemoWorker(_) => false,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use belay_proto::{
     Reason, Trace,
     v1::{
+        access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
         batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
         host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
@@ -264,6 +265,11 @@ calls! {
     QUICK UserServiceClient::delete_user(DeleteUserRequest) -> DeleteUserResponse;
     QUICK UserServiceClient::set_password(SetPasswordRequest) -> SetPasswordResponse;
     QUICK UserServiceClient::create_token(CreateTokenRequest) -> CreateTokenResponse;
+    QUICK AccessKeyServiceClient::create_access_key(CreateAccessKeyRequest) -> CreateAccessKeyResponse;
+    QUICK AccessKeyServiceClient::list_access_keys(ListAccessKeysRequest) -> ListAccessKeysResponse;
+    QUICK AccessKeyServiceClient::enable_access_key(EnableAccessKeyRequest) -> EnableAccessKeyResponse;
+    QUICK AccessKeyServiceClient::disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
+    QUICK AccessKeyServiceClient::delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
     QUICK AuditServiceClient::list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod batch;
 pub(crate) mod demo;
 pub(crate) mod demo_worker;
 pub(crate) mod host;
+pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod openapi;
 pub(crate) mod process;
@@ -45,6 +46,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Batch(command) => batch::run(*command, &context).await,
         Command::Task(command) => task::run(command, &context).await,
         Command::User(command) => user::run(command, &context).await,
+        Command::Key(command) => key::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,
         Command::Openapi => openapi::run(),
         Command::DemoWorker(args) => demo_worker::run(args).await,

@@ -32,7 +32,10 @@ pub(crate) fn row(reason: Reason) -> Row {
     let (status, code, error_code) = match reason {
         Reason::InvalidArgument => (Http::BAD_REQUEST, 1001, "COM10001"),
         Reason::SortUnsupported => (Http::BAD_REQUEST, 1011, "COM10011"),
-        Reason::Unauthenticated => (Http::UNAUTHORIZED, 0, "IAM10000"),
+        Reason::Unauthenticated | Reason::ClockSkew | Reason::SignatureReplayed => {
+            (Http::UNAUTHORIZED, 0, "IAM10000")
+        }
+        Reason::TooManyAccessKeys => (Http::CONFLICT, 0, "IAM10018"),
         Reason::PermissionDenied | Reason::LogNotOffered => (Http::FORBIDDEN, 0, "IAM11000"),
         Reason::HostUnknown => (Http::NOT_FOUND, 7005, "CMP07005"),
         Reason::ProcessUnknown => (Http::NOT_FOUND, 0, "CMP07054"),
@@ -40,6 +43,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown | Reason::PlanUnknown => {
             (Http::NOT_FOUND, 1002, "COM10002")
         }
+        Reason::AccessKeyUnknown => (Http::NOT_FOUND, 1002, "COM10002"),
         Reason::RouteUnknown => (Http::NOT_FOUND, 1003, "COM10003"),
         Reason::MethodNotAllowed => (Http::METHOD_NOT_ALLOWED, 1008, "COM10008"),
         Reason::UnsupportedMediaType => (Http::UNSUPPORTED_MEDIA_TYPE, 1003, "COM10003"),
@@ -65,7 +69,10 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::IdempotencyKeyReused => (Http::UNPROCESSABLE_ENTITY, 1001, "COM10001"),
         Reason::IdempotencyKeyInUse => (Http::CONFLICT, 1005, "COM10005"),
         Reason::TimedOut => (Http::GATEWAY_TIMEOUT, 0, "TSK10012"),
+        // As the documents print it: 429 with the code 0.
+        Reason::RateLimited => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
         Reason::Overloaded => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
+        Reason::AtCapacity => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::Internal => (Http::INTERNAL_SERVER_ERROR, 0, "COM10999"),
     };
@@ -211,12 +218,15 @@ mod tests {
         INVALID_ARGUMENT       400 COM10001 1001
         SORT_UNSUPPORTED       400 COM10011 1011
         UNAUTHENTICATED        401 IAM10000 0
+        CLOCK_SKEW             401 IAM10000 0
+        SIGNATURE_REPLAYED     401 IAM10000 0
         PERMISSION_DENIED      403 IAM11000 0
         HOST_UNKNOWN           404 CMP07005 7005
         PROCESS_UNKNOWN        404 CMP07054 0
         TASK_UNKNOWN           404 TSK10001 4001
         SUBTASK_UNKNOWN        404 TSK10001 4001
         USER_UNKNOWN           404 COM10002 1002
+        ACCESS_KEY_UNKNOWN     404 COM10002 1002
         OPERATION_UNKNOWN      404 COM10002 1002
         ROUTE_UNKNOWN          404 COM10003 1003
         METHOD_NOT_ALLOWED     405 COM10008 1008
@@ -224,6 +234,7 @@ mod tests {
         BODY_TOO_LARGE         413 COM10003 1003
         USER_EXISTS            409 COM10005 1005
         LAST_ADMIN             409 COM10005 1005
+        TOO_MANY_ACCESS_KEYS   409 IAM10018 0
         AGENT_BUSY             409 CMP07019 7019
         AGENT_CLONED           409 COM10005 1005
         PROCESS_NOT_OPERABLE   409 COM10005 1005
@@ -251,6 +262,8 @@ mod tests {
         WRONG_AGENT            503 CMP10001 0
         STALE_EPOCH            409 COM10005 1005
         OVERLOADED             429 COM10999 0
+        RATE_LIMITED           429 COM10999 0
+        AT_CAPACITY            503 COM10999 0
         SHUTTING_DOWN          503 COM10999 0
         SERVER_UNREACHABLE     503 COM10999 0
         INTERNAL               500 COM10999 0

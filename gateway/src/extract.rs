@@ -8,10 +8,10 @@ mod query;
 
 pub(crate) use batch::{Amount, BatchBody, PlanBody};
 pub(crate) use body::{
-    ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody, OrderBody, PasswordBody,
-    StopBody,
+    AccessKeyBody, ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody,
+    OrderBody, PasswordBody, StopBody,
 };
-pub(crate) use path::{HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
+pub(crate) use path::{AccessKeyPath, HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
 pub(crate) use query::Query;
 
 use belay_proto::{Problem, Reason};

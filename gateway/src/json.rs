@@ -2,9 +2,10 @@
 //!
 //! Keys are in alphabetical order. Process, agent and host objects print `null` for what is not there; task and subtask
 //! objects leave it out. Times carry the offset of the zone that is passed in. Nothing of ours is added to a documented
-//! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`Batch`], [`BatchPlan`], [`User`] and
-//! [`AuditRecord`], which are our own.
+//! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`Batch`], [`BatchPlan`], [`User`],
+//! [`AccessKey`] and [`AuditRecord`], which are our own.
 
+mod access_key;
 mod agent;
 mod audit;
 mod batch;
@@ -19,6 +20,7 @@ mod task_log;
 pub(crate) mod time;
 mod user;
 
+pub use access_key::{AccessKey, NewAccessKey};
 pub use agent::HostAgent;
 pub use audit::AuditRecord;
 pub use batch::{Batch, BatchCounts, BatchHost, BatchHostError, BatchPlan, LeftOutHost, PlannedHost};

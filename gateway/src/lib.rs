@@ -14,11 +14,13 @@ mod error; // the one table from a reason to an HTTP status and an error code
 mod extract; // path, query and body, each refused inside the envelope
 pub mod json; // the documented objects
 mod language; // English or Chinese, as the caller wants
+mod load; // how many requests are answered at a time
 mod middleware; // what happens to every request, whatever its route
 mod openapi; // the description of all routes, made from the code
 mod rejected; // what a request said where it was not accepted
 mod routes; // one function for each route, and the table of all
 mod serve; // connections: accepted, bounded, drained
+mod signature; // what the signature of a request is of
 mod trace; // the trace of a request
 mod upstream; // the one way to the server
 

@@ -1,6 +1,7 @@
 //! The table of all routes, from which the router is made. A test holds it against the `google.api.http` options of
 //! the wire contract.
 
+mod access_keys;
 mod agent;
 mod audit;
 mod batches;
@@ -20,7 +21,9 @@ use jiff::tz::TimeZone;
 
 use crate::{
     config::{Config, ConfigError},
-    docs, middleware,
+    docs,
+    load::Load,
+    middleware,
     openapi::{Arguments, Reads},
     serve::Drain,
     upstream::Upstream,
@@ -34,6 +37,7 @@ pub(crate) struct Gateway {
     pub(crate) max_body: usize,
     pub(crate) drain: Drain,
     pub(crate) docs: bool,
+    pub(crate) load: Load,
 }
 
 impl Gateway {
@@ -45,6 +49,7 @@ impl Gateway {
             max_body: config.max_body,
             drain: Drain::default(),
             docs: config.docs,
+            load: Load::new(config.max_requests),
         })
     }
 }
@@ -100,6 +105,11 @@ fn table() -> Vec<Route> {
         delete("/iam/users/{name}", users::delete),
         post("/iam/users/{name}/password", users::set_password),
         post("/iam/tokens", users::create_token),
+        get("/iam/accessKeys", access_keys::list),
+        post("/iam/accessKeys", access_keys::create),
+        post("/iam/accessKeys/{accessKeyId}/enable", access_keys::enable),
+        post("/iam/accessKeys/{accessKeyId}/disable", access_keys::disable),
+        delete("/iam/accessKeys/{accessKeyId}", access_keys::delete),
         get("/audit/records", audit::list),
     ]
 }

@@ -1,11 +1,14 @@
 //! The one way to the server, and what travels there: an allow-list, nothing else of what a caller sends (hazard S13).
 
+mod told;
+
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use belay_proto::{
-    Problem, Reason, Trace,
+    CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Trace,
     v1::{
+        access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
         batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
         host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
@@ -16,11 +19,15 @@ use http::{Uri, header, request::Parts};
 use jiff::tz::TimeZone;
 use tonic::{
     Request,
-    metadata::{Ascii, MetadataValue},
+    metadata::{Ascii, Binary, MetadataValue},
     transport::{Channel, Endpoint},
 };
 
-use crate::{envelope::Refusal, error, routes::Gateway, trace};
+use self::told::Listened;
+pub(crate) use self::told::Told;
+use crate::{
+    envelope::Refusal, error, middleware::PeerAddress, routes::Gateway, signature::StringToSign, trace,
+};
 
 /// A connection to the server that is made when it is first needed, and again when it was lost. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,6 +41,12 @@ pub(crate) struct Call {
     upstream: Upstream,
     /// As the caller sent it. Checking it is the server's, and so is refusing a request without it.
     authorization: Option<MetadataValue<Ascii>>,
+    /// What the signature in it is of, where it is one.
+    string_to_sign: Option<MetadataValue<Binary>>,
+    /// Where the caller calls from.
+    address: Option<MetadataValue<Ascii>>,
+    /// What the server tells beside its answer.
+    told: Told,
     /// As the caller sent it. What it means is the server's to say.
     idempotency_key: Option<MetadataValue<Ascii>>,
     trace: Trace,
@@ -69,8 +82,9 @@ macro_rules! clients {
         impl Call {
             $(
                 $(#[$doc])*
-                pub(crate) fn $name(&self) -> $client<Channel> {
-                    $client::new(self.upstream.channel.clone()).max_decoding_message_size(LARGEST_REPLY)
+                pub(crate) fn $name(&self) -> $client<Listened> {
+                    let channel = self.told.listen(self.upstream.channel.clone());
+                    $client::new(channel).max_decoding_message_size(LARGEST_REPLY)
                 }
             )*
         }
@@ -90,19 +104,27 @@ clients! {
     tasks: TaskServiceClient;
     /// Calls on users.
     users: UserServiceClient;
+    /// Calls on access keys.
+    access_keys: AccessKeyServiceClient;
     /// Calls on the audit trail.
     audit: AuditServiceClient;
 }
 
 impl Call {
-    /// A message with everything that travels with it: credentials, idempotency key, trace, and how long the answer may
-    /// take.
+    /// A message with everything that travels with it: credentials, what they are of and where they come from, idempotency key,
+    /// trace, and how long the answer may take.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.upstream.timeout);
         self.trace.into_metadata(request.metadata_mut());
         if let Some(authorization) = &self.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        if let Some(text) = &self.string_to_sign {
+            request.metadata_mut().insert_bin(STRING_TO_SIGN, text.clone());
+        }
+        if let Some(address) = &self.address {
+            request.metadata_mut().insert(CLIENT_ADDRESS, address.clone());
         }
         if let Some(key) = &self.idempotency_key {
             request.metadata_mut().insert(IDEMPOTENCY_KEY, key.clone());
@@ -131,6 +153,12 @@ impl FromRequestParts<Gateway> for Call {
         Ok(Self {
             upstream: gateway.upstream.clone(),
             authorization: authorization(parts)?,
+            string_to_sign: parts.extensions.get().map(|StringToSign(text)| MetadataValue::from_bytes(text)),
+            address: parts
+                .extensions
+                .get()
+                .and_then(|PeerAddress(ip)| ip.to_canonical().to_string().parse().ok()),
+            told: parts.extensions.get().cloned().unwrap_or_default(),
             idempotency_key: idempotency_key(parts)?,
             trace: parts.extensions.get().copied().unwrap_or_else(|| trace::of(&parts.headers)),
             zone: gateway.zone.clone(),

@@ -34,17 +34,23 @@ impl Exit {
             | Reason::UnsupportedMediaType
             | Reason::BodyTooLarge
             | Reason::IdempotencyKeyReused => Self::Usage,
-            Reason::Unauthenticated | Reason::PermissionDenied | Reason::LogNotOffered => Self::NotAllowed,
+            Reason::Unauthenticated
+            | Reason::ClockSkew
+            | Reason::SignatureReplayed
+            | Reason::PermissionDenied
+            | Reason::LogNotOffered => Self::NotAllowed,
             Reason::HostUnknown
             | Reason::ProcessUnknown
             | Reason::TaskUnknown
             | Reason::SubtaskUnknown
             | Reason::UserUnknown
+            | Reason::AccessKeyUnknown
             | Reason::PlanUnknown
             | Reason::OperationUnknown
             | Reason::LogUnknown => Self::NotFound,
             Reason::UserExists
             | Reason::LastAdmin
+            | Reason::TooManyAccessKeys
             | Reason::AgentBusy
             | Reason::AgentCloned
             | Reason::ProcessNotOperable
@@ -63,6 +69,8 @@ impl Exit {
             | Reason::ServerUnreachable
             | Reason::ShuttingDown
             | Reason::Overloaded
+            | Reason::RateLimited
+            | Reason::AtCapacity
             | Reason::NotProven
             | Reason::TimedOut
             | Reason::IdempotencyKeyInUse => Self::Unknown,

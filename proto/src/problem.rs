@@ -54,6 +54,10 @@ reasons! {
     SortUnsupported = "SORT_UNSUPPORTED", InvalidArgument;
     /// No credentials, or wrong ones.
     Unauthenticated = "UNAUTHENTICATED", Unauthenticated;
+    /// The request is signed with a time too far from the server's.
+    ClockSkew = "CLOCK_SKEW", Unauthenticated;
+    /// The signature was used before, with a request that changes something.
+    SignatureReplayed = "SIGNATURE_REPLAYED", Unauthenticated;
     /// The caller's roles do not allow it.
     PermissionDenied = "PERMISSION_DENIED", PermissionDenied;
     /// No such host.
@@ -66,6 +70,8 @@ reasons! {
     SubtaskUnknown = "SUBTASK_UNKNOWN", NotFound;
     /// No such user.
     UserUnknown = "USER_UNKNOWN", NotFound;
+    /// No such access key.
+    AccessKeyUnknown = "ACCESS_KEY_UNKNOWN", NotFound;
     /// The agent knows no such operation: the order never arrived.
     OperationUnknown = "OPERATION_UNKNOWN", NotFound;
     /// No such route or RPC.
@@ -80,6 +86,8 @@ reasons! {
     UserExists = "USER_EXISTS", AlreadyExists;
     /// The last user with ADMIN can not go.
     LastAdmin = "LAST_ADMIN", FailedPrecondition;
+    /// The user has as many access keys as may be.
+    TooManyAccessKeys = "TOO_MANY_ACCESS_KEYS", FailedPrecondition;
     /// A task holds the host, or the agent is in a state in which it can not take the order.
     AgentBusy = "AGENT_BUSY", FailedPrecondition;
     /// More than one living agent reports the identity of the host: an order could reach the wrong one.
@@ -134,6 +142,10 @@ reasons! {
     StaleEpoch = "STALE_EPOCH", FailedPrecondition;
     /// Too much is asked at once.
     Overloaded = "OVERLOADED", ResourceExhausted;
+    /// The user has sent as many requests as its policy allows in a time.
+    RateLimited = "RATE_LIMITED", ResourceExhausted;
+    /// As many requests as there may be are being answered; nothing of this one was done.
+    AtCapacity = "AT_CAPACITY", Unavailable;
     /// The program is about to end.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
     /// The server behind the gateway can not be reached.

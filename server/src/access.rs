@@ -3,6 +3,8 @@
 mod gate;
 mod password;
 pub(crate) mod policy;
+mod signature;
+mod vault;
 mod verifier;
 
 use belay_proto::{Trace, UserId};
@@ -12,6 +14,7 @@ pub(crate) use {
     gate::Gate,
     password::{Hasher, Overloaded, random_secret},
     policy::check_coverage,
+    vault::Vault,
     verifier::{NotVerified, Verifier, token_digest},
 };
 

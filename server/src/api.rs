@@ -1,5 +1,6 @@
 //! gRPC in: decode, call, encode. No decision is made here.
 
+mod access_keys;
 mod audit;
 mod batches;
 mod hosts;
@@ -10,7 +11,8 @@ mod users;
 use std::sync::Arc;
 
 use belay_proto::v1::{
-    self, agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
+    self, access_key_service_server::AccessKeyServiceServer,
+    agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
     batch_service_server::BatchServiceServer, host_agent_service_server::HostAgentServiceServer,
     host_service_server::HostServiceServer, task_service_server::TaskServiceServer,
     user_service_server::UserServiceServer,
@@ -47,6 +49,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(TaskServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(BatchServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(AccessKeyServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
 }
 

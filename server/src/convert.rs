@@ -2,6 +2,7 @@
 //!
 //! What comes in is taken apart field by field, so that a new field does not compile until someone decides about it.
 
+mod access_key;
 mod batch;
 mod inward;
 mod outward;
@@ -9,6 +10,7 @@ mod task_list;
 mod task_log;
 
 pub(crate) use {
+    access_key::access_key_to_wire,
     batch::{batch_order, batch_verb, plan_to_wire},
     inward::{
         Operation, OperationState, Page, Report, approved_wave, host_id, host_order, label_order,

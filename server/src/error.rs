@@ -122,6 +122,35 @@ pub enum Error {
         /// How many are kept.
         most: u32,
     },
+    /// No such access key, or none of the caller's.
+    #[error("there is no access key `{0}`")]
+    AccessKeyUnknown(String),
+    /// The user has as many access keys as may be.
+    #[error("user `{user}` has {most} access keys, and may have no more")]
+    TooManyAccessKeys {
+        /// Who.
+        user: String,
+        /// How many may be.
+        most: u32,
+    },
+    /// The signature of an order was used before.
+    #[error("this signature was used before; nothing was done")]
+    SignatureReplayed,
+    /// The user has sent as many requests as it may.
+    #[error("user `{user}` may send {limit} requests in {}", Span(*span))]
+    RateLimited {
+        /// Who.
+        user: String,
+        /// How many it may send,
+        limit: u32,
+        /// in how long.
+        span: Duration,
+        /// When it may send more.
+        wait: Duration,
+    },
+    /// As many requests as there may be are being answered.
+    #[error("as many requests as there may be are being answered; nothing of this one was done")]
+    AtCapacity,
     /// No such user.
     #[error("there is no user `{0}`")]
     UserUnknown(String),
@@ -258,7 +287,22 @@ impl Error {
             Error::Unsortable(field) => told(Reason::SortUnsupported)
                 .field("sort", format!("tasks cannot be sorted by `{field}`"))
                 .hint("sort by `id`, `createTime` or `startTime`, each with `,asc` or `,desc`"),
-            Error::Unauthenticated(NotVerified::Store(_)) => internal(),
+            Error::Unauthenticated(NotVerified::Store(_) | NotVerified::Sealed(_)) => internal(),
+            Error::Unauthenticated(NotVerified::TooManyWrong(wait)) => told(Reason::RateLimited)
+                .hint("correct the password before you try again")
+                .retry_after(*wait),
+            Error::Unauthenticated(NotVerified::Skewed { .. }) => {
+                told(Reason::ClockSkew).hint("set the clock of the caller, sign the request again and send it")
+            }
+            Error::Unauthenticated(
+                NotVerified::WrongSignature
+                | NotVerified::MalformedSignature(_)
+                | NotVerified::NotSignedHere
+                | NotVerified::OtherSigned,
+            ) => told(Reason::Unauthenticated).hint(
+                "sign method, MD5 of the body, `Content-Type`, `Date`, `Host`, `x-ocp-` headers, path and sorted query, \
+                 and send that very request",
+            ),
             Error::Overloaded | Error::Unauthenticated(NotVerified::Overloaded) => {
                 told(Reason::Overloaded).hint("try again in a second")
             }
@@ -292,6 +336,21 @@ impl Error {
             Error::TooManyKeys { .. } => told(Reason::Overloaded)
                 .hint("order without a key; or raise `idempotency_limit` in the server's settings")
                 .retry_after(Duration::from_secs(60)),
+            Error::AccessKeyUnknown(_) => {
+                told(Reason::AccessKeyUnknown).hint("list your access keys with `belay key list`")
+            }
+            Error::TooManyAccessKeys { user, .. } => told(Reason::TooManyAccessKeys)
+                .target(format!("users/{user}"))
+                .hint("delete one that is not used any more: `belay key list` shows when each was last used"),
+            Error::SignatureReplayed => told(Reason::SignatureReplayed).hint(
+                "sign the order again with a new `Date`; two equal orders within a second need an `x-ocp-nonce` header each",
+            ),
+            Error::RateLimited { wait, .. } => told(Reason::RateLimited)
+                .hint(format!("try again in {} s", wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+                .retry_after(*wait),
+            Error::AtCapacity => {
+                told(Reason::AtCapacity).hint("try again in a second").retry_after(Duration::from_secs(1))
+            }
             Error::UserUnknown(name) => told(Reason::UserUnknown)
                 .target(format!("users/{name}"))
                 .hint("list users with `belay user list`"),
@@ -392,6 +451,19 @@ impl fmt::Display for Fields<'_> {
             write!(f, "{comma}invalid `{name}`: {what}")?;
         }
         Ok(())
+    }
+}
+
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            86_400 => f.write_str("a day"),
+            3600 => f.write_str("an hour"),
+            60 => f.write_str("a minute"),
+            seconds => write!(f, "{seconds} s"),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! In reading order:
 
 mod access; // who may do what
+mod access_keys; // changes of the keys that requests are signed with
 mod agents; // the only way out to a host
 mod api; // gRPC in: decode, call, encode
 mod app; // what all of these share
@@ -14,6 +15,7 @@ mod error; // the domain error, and the one table from it to what a caller is to
 mod fleet; // what is known of the fleet, in memory
 mod host; // a host: record and states
 mod labels; // what hosts are selected by, and how operators say it
+mod load; // how many requests are answered at a time
 mod local; // what people ordered on the hosts themselves
 mod maintenance; // hosts that are left out of orders to many
 mod open_files; // how many connections there may be
@@ -32,13 +34,14 @@ mod stop; // the whole Stop workflow
 mod store; // what must survive a crash
 mod task; // what a durable task is, and its runner
 mod task_log; // reading and following the log of a step
+mod throttle; // how many requests each user may send
 mod users; // changes of users // opens and runs all of it
 
 /// What is logged where nobody says otherwise: libraries only when something is wrong.
 pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn";
 
 pub use access::policy::UncoveredRpc;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, RateLimit};
 pub use error::Error;
 pub use server::{Server, run, start};
 pub use store::StoreError;

@@ -2,6 +2,7 @@
 //!
 //! There is one writer: a transaction waits its turn, and what it reads no other one changes. Reads go beside it.
 
+mod access_keys;
 mod append;
 mod audit;
 mod connect;
@@ -26,6 +27,7 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 use tokio::sync::broadcast;
 
 pub(crate) use {
+    access_keys::{AccessKey, NewSignature},
     append::{Appended, Claim, Draft},
     audit::{AuditEntry, AuditRow},
     hosts::{Declared, HostChange},
@@ -93,6 +95,9 @@ pub enum StoreError {
     /// The user has as many idempotency keys as are kept.
     #[error("as many idempotency keys of the user as may be are kept already")]
     TooManyKeys,
+    /// The user has as many access keys as may be.
+    #[error("the user has as many access keys as may be")]
+    TooManyAccessKeys,
     /// The name is taken.
     #[error("the name is taken")]
     NameTaken,

@@ -12,6 +12,7 @@ mod force;
 mod grpcurl;
 mod hazards;
 mod idempotency;
+mod keys;
 mod labels;
 mod lists;
 mod local;
@@ -25,6 +26,7 @@ mod shapes;
 mod simulated;
 mod stop;
 mod tasks;
+mod throttling;
 
 use belay_tests::{Fleet, HostSetup};
 

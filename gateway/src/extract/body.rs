@@ -167,6 +167,25 @@ impl CreateTokenBody {
     }
 }
 
+/// The access key to make.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessKeyBody {
+    /// Whose; the caller's where it is not said.
+    user: Option<String>,
+}
+
+impl AccessKeyBody {
+    /// Whose; empty, which stands for the caller on the wire, where it is not said.
+    pub(crate) fn user(self) -> Result<String, Problem> {
+        match self.user.as_deref() {
+            // Said in so many words, nobody can not mean the caller.
+            Some("") => Err(invalid("user", "it is empty")),
+            _ => Ok(self.user.unwrap_or_default()),
+        }
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;
 

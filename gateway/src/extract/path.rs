@@ -39,6 +39,11 @@ pub(crate) struct UserPath {
     pub(crate) name: String,
 }
 
+/// `{accessKeyId}`.
+pub(crate) struct AccessKeyPath {
+    pub(crate) id: String,
+}
+
 /// What can be read from the variables of a path.
 pub(crate) trait FromPath: Sized {
     /// Reads it.
@@ -77,6 +82,13 @@ impl FromPath for UserPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
         let name = path.text("name").to_owned();
         Ok(Self { name })
+    }
+}
+
+impl FromPath for AccessKeyPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let id = path.text("accessKeyId").to_owned();
+        Ok(Self { id })
     }
 }
 

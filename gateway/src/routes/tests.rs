@@ -34,6 +34,7 @@ async fn each_route_leads_to_its_rpc() {
             .replace("{agent_process_id}", "185")
             .replace("{task_id}", "30443")
             .replace("{subtask_id}", "32074")
+            .replace("{access_key_id}", "0a1b2c3d4e5f6071")
             .replace("{name}", "kim");
         let body = match rpc.as_str() {
             "create_user" => r#"{"name": "kim", "password": "a password", "roles": ["ADMIN"]}"#,
@@ -51,6 +52,7 @@ async fn each_route_leads_to_its_rpc() {
             assert_eq!(seen.iter().map(|seen| seen.rpc).collect::<Vec<_>>(), [rpc.as_str()], "{verb} {path}");
             let said = [("20", "host_id: 20"), ("185", "process_id: 185"), ("30443", "task_id: 30443")];
             let said = said.into_iter().chain([("32074", "subtask_id: 32074"), ("kim", "name: \"kim\"")]);
+            let said = said.chain([("0a1b2c3d4e5f6071", "access_key_id: \"0a1b2c3d4e5f6071\"")]);
             for (_, field) in said.filter(|(value, _)| path.split('/').any(|part| part == *value)) {
                 assert!(seen[0].message.contains(field), "{verb} {path}: {}", seen[0].message);
             }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use belay_proto::v1::{
-    self, agent_process_service_server as processes, audit_service_server as audit,
-    batch_service_server as batches, host_agent_service_server as agents, host_service_server as hosts,
-    task_service_server as tasks, user_service_server as users,
+    self, access_key_service_server as access_keys, agent_process_service_server as processes,
+    audit_service_server as audit, batch_service_server as batches, host_agent_service_server as agents,
+    host_service_server as hosts, task_service_server as tasks, user_service_server as users,
 };
 use tokio::{net::TcpListener, sync::Notify};
 use tonic::{
@@ -56,6 +56,12 @@ impl Fake {
     /// The next calls wait for `release`.
     pub(crate) fn hold(&self) {
         *lock(&self.held) = true;
+    }
+
+    /// Those that wait go on, and the next ones do not wait.
+    pub(crate) fn let_go(&self) {
+        *lock(&self.held) = false;
+        self.release.notify_waiters();
     }
 
     /// What was asked since this was last called.
@@ -145,6 +151,13 @@ service! { users::UserService {
     set_password(SetPasswordRequest) -> SetPasswordResponse;
     create_token(CreateTokenRequest) -> CreateTokenResponse;
 } }
+service! { access_keys::AccessKeyService {
+    create_access_key(CreateAccessKeyRequest) -> CreateAccessKeyResponse;
+    list_access_keys(ListAccessKeysRequest) -> ListAccessKeysResponse;
+    enable_access_key(EnableAccessKeyRequest) -> EnableAccessKeyResponse;
+    disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
+    delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
+} }
 service! { audit::AuditService {
     list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
 } }
@@ -189,6 +202,7 @@ pub(super) async fn spawn(fake: Arc<Fake>) -> SocketAddr {
         .add_service(batches::BatchServiceServer::new(shared.clone()))
         .add_service(processes::AgentProcessServiceServer::new(shared.clone()))
         .add_service(users::UserServiceServer::new(shared.clone()))
+        .add_service(access_keys::AccessKeyServiceServer::new(shared.clone()))
         .add_service(audit::AuditServiceServer::new(shared.clone()))
         .add_service(tasks::TaskServiceServer::new(shared))
         .serve_with_incoming(TcpIncoming::from(listener));

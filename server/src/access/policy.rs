@@ -44,7 +44,7 @@ const fn order(path: &'static str, policy: Policy) -> Rule {
     Rule { path, policy, order: true, takes_key: true }
 }
 
-/// An order that takes no idempotency key. Orders of users do not: of their passwords and tokens nothing may be kept.
+/// An order that takes no idempotency key. Orders of users do not: of their passwords, tokens and keys nothing may be kept.
 const fn unkeyed_order(path: &'static str, policy: Policy) -> Rule {
     Rule { path, policy, order: true, takes_key: false }
 }
@@ -88,6 +88,12 @@ const RULES: &[Rule] = &[
     // One's own password, or with ADMIN anyone's: the handler knows whose it is.
     unkeyed_order("/belay.v1.UserService/SetPassword", Policy::Authenticated),
     unkeyed_order("/belay.v1.UserService/CreateToken", Policy::Authenticated),
+    // One's own access keys, or with ADMIN anyone's, as above.
+    read("/belay.v1.AccessKeyService/ListAccessKeys", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/CreateAccessKey", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/EnableAccessKey", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/DisableAccessKey", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/DeleteAccessKey", Policy::Authenticated),
     read("/belay.v1.AuditService/ListAuditRecords", ADMIN),
     read("/belay.fleet.v1.FleetService/Report", Policy::Fleet),
     read("/grpc.health.v1.Health/Check", Policy::Open),

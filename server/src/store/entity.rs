@@ -85,6 +85,24 @@ rows! {
         expire_time: i64,
         create_time: i64,
     }
+    /// Keys that requests are signed with, each with its sealed secret.
+    access_key in "access_keys" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: String,
+        user_id: i64,
+        secret: Vec<u8>,
+        enabled: bool,
+        create_time: i64,
+        last_used_time: Option<i64>,
+    }
+    /// Signatures that an order was taken with, as long as they could be used again.
+    used_signature in "used_signatures" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        digest: String,
+        idempotency_key: String,
+        create_time: i64,
+        expire_time: i64,
+    }
     /// Tasks.
     task in "tasks" {
         #[sea_orm(primary_key)]

@@ -20,6 +20,7 @@ use crate::{
     task::{Attempt, Before, Event, Node, Task, TaskState, Verb, World, dag, next::Work},
 };
 
+mod access_keys;
 mod hosts;
 mod keys;
 
