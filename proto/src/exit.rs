@@ -42,7 +42,10 @@ impl Exit {
             | Reason::UserUnknown
             | Reason::PlanUnknown
             | Reason::OperationUnknown
-            | Reason::LogUnknown => Self::NotFound,
+            | Reason::LogUnknown
+            | Reason::RegionUnknown
+            | Reason::IdcUnknown
+            | Reason::HostTypeUnknown => Self::NotFound,
             Reason::UserExists
             | Reason::LastAdmin
             | Reason::AgentBusy
@@ -57,7 +60,13 @@ impl Exit {
             | Reason::RollbackProhibited
             | Reason::BlastRadius
             | Reason::PlanOutdated
-            | Reason::StaleEpoch => Self::Conflict,
+            | Reason::StaleEpoch
+            | Reason::NameTaken
+            | Reason::StillUsed
+            | Reason::HostExists
+            | Reason::HostInUse
+            | Reason::HostWrongState
+            | Reason::HostDeleted => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent
             | Reason::ServerUnreachable

@@ -59,6 +59,9 @@ pub enum Error {
     /// A list can not be sorted so.
     #[error("invalid `sort`: tasks cannot be sorted by `{0}`")]
     Unsortable(String),
+    /// Hosts can not be sorted so.
+    #[error("invalid `sort`: hosts cannot be sorted by `{0}`")]
+    HostsUnsortable(String),
     /// The caller is not known.
     #[error(transparent)]
     Unauthenticated(NotVerified),
@@ -232,6 +235,12 @@ impl From<&Error> for Problem {
             Error::Unsortable(field) => told(Reason::SortUnsupported)
                 .field("sort", format!("tasks cannot be sorted by `{field}`"))
                 .hint("sort by `id`, `createTime` or `startTime`, each with `,asc` or `,desc`"),
+            Error::HostsUnsortable(field) => told(Reason::SortUnsupported)
+                .field("sort", format!("hosts cannot be sorted by `{field}`"))
+                .hint(
+                    "sort by `id`, `name`, `alias`, `innerIpAddress`, `status`, `createTime` or `updateTime`, each with \
+                     `,asc` or `,desc`",
+                ),
             Error::Unauthenticated(NotVerified::Store(_)) => internal(),
             Error::Overloaded | Error::Unauthenticated(NotVerified::Overloaded) => {
                 told(Reason::Overloaded).hint("try again in a second").retry_after(Duration::from_secs(1))

@@ -50,12 +50,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 8] = [
+const SERVED: [&str; 10] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
     "belay.v1.TaskService",
     "belay.v1.BatchService",
+    "belay.v1.EnrolmentService",
+    "belay.v1.ReferenceService",
     "belay.v1.UserService",
     "belay.v1.AuditService",
     "belay.fleet.v1.FleetService",
@@ -136,6 +138,7 @@ pub async fn run(
         background: TaskTracker::new(),
         shutdown: CancellationToken::new(),
     });
+    app.fleet.remember(app.store.deleted_agents().await?);
     executor::resume(&app).await?;
     retention::begin(&app, config.retention);
     let write_back = tokio::spawn(write_back(app.clone()));

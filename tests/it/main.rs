@@ -9,6 +9,7 @@ mod deaths;
 mod force;
 mod grpcurl;
 mod hazards;
+mod hosts;
 mod idempotency;
 mod labels;
 mod lists;

@@ -1,7 +1,7 @@
 //! What the variables of a path say.
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use belay_proto::{HostId, InvalidId, ProcessId, SubtaskId, TaskId};
+use belay_proto::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId};
 use http::request::Parts;
 
 use belay_proto::Problem;
@@ -37,6 +37,21 @@ pub(crate) struct SubtaskPath {
 /// `{name}`, of a user.
 pub(crate) struct UserPath {
     pub(crate) name: String,
+}
+
+/// `{regionId}`.
+pub(crate) struct RegionPath {
+    pub(crate) region: RegionId,
+}
+
+/// `{idcId}`.
+pub(crate) struct IdcPath {
+    pub(crate) idc: IdcId,
+}
+
+/// `{hostTypeId}`.
+pub(crate) struct HostTypePath {
+    pub(crate) host_type: HostTypeId,
 }
 
 /// What can be read from the variables of a path.
@@ -79,6 +94,27 @@ impl FromPath for UserPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
         let name = path.text("name").to_owned();
         Ok(Self { name })
+    }
+}
+
+impl FromPath for RegionPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let region = path.id("regionId")?;
+        Ok(Self { region })
+    }
+}
+
+impl FromPath for IdcPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let idc = path.id("idcId")?;
+        Ok(Self { idc })
+    }
+}
+
+impl FromPath for HostTypePath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let host_type = path.id("hostTypeId")?;
+        Ok(Self { host_type })
     }
 }
 

@@ -58,44 +58,11 @@ impl Store {
         lease: Duration,
         audit: AuditEntry,
     ) -> Result<(Task, Claim)> {
-        let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
-        let now = audit.time;
         let change = self.change().await?;
-        let only = match (&batch, &hosts[..]) {
-            (None, [host]) => host.get(),
-            _ => OF_MANY,
-        };
-        let batch = batch.map(|batch| serde_json::to_string(&batch)).transpose().map_err(damaged)?;
-        let row = task::ActiveModel {
-            name: Set(dag.name.into()),
-            host_id: Set(only),
-            status: Set(TaskStatus::Running.as_str().into()),
-            creator_id: Set(creator_id.get()),
-            creator: Set(creator),
-            executor: Set(executor),
-            trace: Set(trace.traceparent()),
-            reason: Set(reason),
-            create_time: Set(micros(now)),
-            finish_time: Set(None),
-            prohibit_rollback: Set(dag.prohibit_rollback),
-            claim_holder: Set(holder.to_string()),
-            claim_epoch: Set(as_number(self.epoch())?),
-            claim_until: Set(until(now, lease)),
-            batch: Set(batch),
-            ..Default::default()
-        };
-        let row = row.insert(&change).await?;
-        let task = id(row.id)?;
-        hold(&change, &hosts, task).await?;
-        if only == OF_MANY {
-            insert_hosts(&change, row.id, &hosts).await?;
-        }
-        insert_steps(&change, row.id, &dag, hosts.len()).await?;
-        audit::append(&change, audit, None, Some(task)).await?;
-        let task = read_whole(&change, row).await?;
+        let taken = insert_task(&change, self.epoch(), new, lease, audit).await?;
         fail_point(|| "take.written");
         change.commit().await?;
-        Ok((task, Claim { holder }))
+        Ok(taken)
     }
 
     /// The task of an id.
@@ -119,6 +86,51 @@ impl Store {
         }
         Ok(tasks)
     }
+}
+
+/// Takes a task as a part of another change.
+pub(super) async fn insert_task(
+    change: &DatabaseTransaction,
+    epoch: u64,
+    new: NewTask,
+    lease: Duration,
+    audit: AuditEntry,
+) -> Result<(Task, Claim)> {
+    let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
+    let now = audit.time;
+    let only = match (&batch, &hosts[..]) {
+        (None, [host]) => host.get(),
+        _ => OF_MANY,
+    };
+    let batch = batch.map(|batch| serde_json::to_string(&batch)).transpose().map_err(damaged)?;
+    let row = task::ActiveModel {
+        name: Set(dag.name.into()),
+        host_id: Set(only),
+        status: Set(TaskStatus::Running.as_str().into()),
+        creator_id: Set(creator_id.get()),
+        creator: Set(creator),
+        executor: Set(executor),
+        trace: Set(trace.traceparent()),
+        reason: Set(reason),
+        create_time: Set(micros(now)),
+        finish_time: Set(None),
+        prohibit_rollback: Set(dag.prohibit_rollback),
+        claim_holder: Set(holder.to_string()),
+        claim_epoch: Set(as_number(epoch)?),
+        claim_until: Set(until(now, lease)),
+        batch: Set(batch),
+        ..Default::default()
+    };
+    let row = row.insert(change).await?;
+    let task = id(row.id)?;
+    hold(change, &hosts, task).await?;
+    if only == OF_MANY {
+        insert_hosts(change, row.id, &hosts).await?;
+    }
+    insert_steps(change, row.id, &dag, hosts.len()).await?;
+    audit::append(change, audit, None, Some(task)).await?;
+    let task = read_whole(change, row).await?;
+    Ok((task, Claim { holder }))
 }
 
 /// The last step gets the lowest id and series, as in the documented examples. In a batch every step but a barrier is there

@@ -118,13 +118,23 @@ pub(crate) async fn take(
         Err(error) => return Err(Error::Store(error)),
     };
     fail_point(|| "take.committed");
+    begin(app, &task, claim);
+    fail_point(|| "take.enlisted");
+    Ok(task)
+}
+
+/// Begins to run a task that was taken.
+pub(crate) fn begin(app: &Arc<App>, task: &Task, claim: Claim) {
     info!(hosts = task.hosts().len(), task = %task.id, name = task.name, "Task accepted.");
     for &host in task.hosts() {
         app.fleet.set_task(host, Some(task.id));
     }
     app.enlist(task.clone(), Some(claim));
-    fail_point(|| "take.enlisted");
-    Ok(task)
+}
+
+/// How long the claim of a task holds that is taken now.
+pub(crate) fn claim_lasts() -> Duration {
+    LEASE
 }
 
 /// What the agents say that a stop and a start of all their processes may take: that of the slowest host.
@@ -277,6 +287,8 @@ pub(super) fn agent_state_after(node: Node, undo: bool) -> Option<AgentState> {
         Node::StopAll
         | Node::StartAll
         | Node::RenewChannel
+        | Node::PreCheckCreate
+        | Node::FinishCreate
         | Node::Wait
         | Node::StartWhatRan
         | Node::StopWhatDidNotRun
