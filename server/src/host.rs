@@ -43,11 +43,14 @@ pub(crate) struct Profile {
 
 /// What kind of machine a host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum HostKind {
-    DedicatedPhysicalMachine,
-    DedicatedContainer,
-    DedicatedEcs,
+    #[serde(rename = "DEDICATED_PHYSICAL_MACHINE")]
+    PhysicalMachine,
+    #[serde(rename = "DEDICATED_CONTAINER")]
+    Container,
+    /// A cloud server.
+    #[serde(rename = "DEDICATED_ECS")]
+    Ecs,
 }
 
 /// Whether a host can be reached.

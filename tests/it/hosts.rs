@@ -209,6 +209,13 @@ async fn hosts_are_listed_as_documented() {
     assert_eq!(names(&fleet, "sort=innerIpAddress,desc&size=1").await, ["203.0.113.7"]);
     assert_eq!(names(&fleet, "sort=id,desc&size=1").await, ["203.0.113.7"]);
 
+    // It has no agent, so no order to many is for it.
+    let order = BatchOrder { selector: "all".into(), ..BatchOrder::default() };
+    let request = PlanBatchRequest { verb: BatchVerb::Stop.into(), order: Some(order) };
+    let plan = fleet.wire().batches().plan_batch(request).await.expect("planned").into_inner();
+    let plan = plan.plan.expect("a plan");
+    assert_eq!((plan.hosts.len(), &plan.left_out[0].why[..3]), (12, "NEW"), "{plan:#?}");
+
     let page = fleet.admin().get(&format!("{HOSTS}?keyword=simulated&page=3&size=5&sort=id,asc")).await;
     let expected = json!({"number": 3, "size": 5, "totalElements": 12, "totalPages": 3});
     assert_eq!(page.data()["page"], expected, "{}", page.text);

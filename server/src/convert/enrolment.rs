@@ -82,7 +82,7 @@ pub(crate) fn create_order(message: v1::BatchCreateHostsRequest) -> Result<Creat
     if kind.is_none() {
         faults.check("kind", Err("it is missing, or no kind of host".into()));
     }
-    let is_container = kind == Some(HostKind::DedicatedContainer);
+    let is_container = kind == Some(HostKind::Container);
     faults.check("publish_ports", check_ports(&publish_ports, is_container));
     let ssh_port = faults.port("ssh_port", ssh_port, SSH_PORT);
     let agent_port = faults.port("agent_port", agent_port, AGENT_PORT);
@@ -213,9 +213,9 @@ fn address(text: &str) -> Result<IpAddr, String> {
 
 fn kind(kind: i32) -> Option<HostKind> {
     match v1::HostKind::try_from(kind) {
-        Ok(v1::HostKind::DedicatedPhysicalMachine) => Some(HostKind::DedicatedPhysicalMachine),
-        Ok(v1::HostKind::DedicatedContainer) => Some(HostKind::DedicatedContainer),
-        Ok(v1::HostKind::DedicatedEcs) => Some(HostKind::DedicatedEcs),
+        Ok(v1::HostKind::DedicatedPhysicalMachine) => Some(HostKind::PhysicalMachine),
+        Ok(v1::HostKind::DedicatedContainer) => Some(HostKind::Container),
+        Ok(v1::HostKind::DedicatedEcs) => Some(HostKind::Ecs),
         Ok(v1::HostKind::Unspecified) | Err(_) => None,
     }
 }

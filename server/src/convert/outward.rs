@@ -67,9 +67,9 @@ fn host_status(status: HostStatus) -> v1::HostStatus {
 
 fn kind_to_wire(kind: HostKind) -> v1::HostKind {
     match kind {
-        HostKind::DedicatedPhysicalMachine => v1::HostKind::DedicatedPhysicalMachine,
-        HostKind::DedicatedContainer => v1::HostKind::DedicatedContainer,
-        HostKind::DedicatedEcs => v1::HostKind::DedicatedEcs,
+        HostKind::PhysicalMachine => v1::HostKind::DedicatedPhysicalMachine,
+        HostKind::Container => v1::HostKind::DedicatedContainer,
+        HostKind::Ecs => v1::HostKind::DedicatedEcs,
     }
 }
 

@@ -198,7 +198,8 @@ fn a_page_of_five_thousand_hosts() {
 /// What is known of a host stays while it is deleted in vain, and nothing brings it back when it was deleted.
 #[test]
 fn a_host_that_leaves_takes_no_stream() {
-    let fleet = fleet(vec![host(1, ""), host(2, "")]);
+    let hosts = [1, 2].map(|number| (host(number, ""), Vec::new()));
+    let fleet = Fleet::new(hosts.into(), Duration::from_secs(2), Duration::ZERO);
     let ids: BTreeSet<_> = [1, 2].map(|id| HostId::try_from(id).expect("an id")).into();
     let one = *ids.first().expect("an id");
     let connects = || {
@@ -206,8 +207,13 @@ fn a_host_that_leaves_takes_no_stream() {
         let agent = Agent::of(&facts(""), String::new());
         fleet.connect(host(1, ""), agent, Vec::new(), Timestamp::now(), stream)
     };
-    std::thread::sleep(Duration::from_millis(2)); // longer than the silence after which an agent is gone
-    assert_eq!(fleet.begin_to_delete(&ids, false), Ok(()));
+    let began = Instant::now();
+    while let Err(missing) = fleet.begin_to_delete(&ids, false) {
+        // Until it is known that nobody comes back.
+        assert!(missing.iter().all(|it| it.problem.message.contains("a moment ago")), "{missing:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{missing:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert!(fleet.begin_to_delete(&ids, true).is_err(), "it is being deleted already");
     assert!(!connects());
     fleet.keep(&ids);
