@@ -24,6 +24,7 @@ pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod openapi;
 pub(crate) mod process;
+pub(crate) mod reference;
 pub(crate) mod service;
 pub(crate) mod task;
 pub(crate) mod task_log;
@@ -41,6 +42,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Agent(args) => agent::run(args, &context).await,
         Command::Gateway(args) => service::gateway(args, &context).await,
         Command::Host(command) => host::run(command, &context).await,
+        Command::Region(command) => reference::region(command, &context).await,
+        Command::Idc(command) => reference::idc(command, &context).await,
+        Command::HostType(command) => reference::host_type(command, &context).await,
         Command::Process(command) => process::run(command, &context).await,
         Command::Log(args) => log::run(args, &context).await,
         Command::Batch(command) => batch::run(*command, &context).await,

@@ -44,6 +44,9 @@ pub(crate) fn row(reason: Reason) -> Row {
             (Http::NOT_FOUND, 1002, "COM10002")
         }
         Reason::AccessKeyUnknown => (Http::NOT_FOUND, 1002, "COM10002"),
+        Reason::RegionUnknown | Reason::IdcUnknown | Reason::HostTypeUnknown => {
+            (Http::NOT_FOUND, 1002, "COM10002")
+        }
         Reason::RouteUnknown => (Http::NOT_FOUND, 1003, "COM10003"),
         Reason::MethodNotAllowed => (Http::METHOD_NOT_ALLOWED, 1008, "COM10008"),
         Reason::UnsupportedMediaType => (Http::UNSUPPORTED_MEDIA_TYPE, 1003, "COM10003"),
@@ -51,6 +54,12 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::UserExists | Reason::LastAdmin | Reason::BlastRadius | Reason::PlanOutdated => {
             (Http::CONFLICT, 1005, "COM10005")
         }
+        Reason::NameTaken | Reason::StillUsed => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::HostExists => (Http::CONFLICT, 7001, "CMP07001"),
+        Reason::HostInUse => (Http::CONFLICT, 7004, "CMP07004"),
+        Reason::HostWrongState => (Http::CONFLICT, 7006, "CMP07006"),
+        // Told to agents alone.
+        Reason::HostDeleted => (Http::CONFLICT, 7005, "CMP07005"),
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
         Reason::AgentCloned | Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),
@@ -228,6 +237,9 @@ mod tests {
         USER_UNKNOWN           404 COM10002 1002
         ACCESS_KEY_UNKNOWN     404 COM10002 1002
         OPERATION_UNKNOWN      404 COM10002 1002
+        REGION_UNKNOWN         404 COM10002 1002
+        IDC_UNKNOWN            404 COM10002 1002
+        HOST_TYPE_UNKNOWN      404 COM10002 1002
         ROUTE_UNKNOWN          404 COM10003 1003
         METHOD_NOT_ALLOWED     405 COM10008 1008
         UNSUPPORTED_MEDIA_TYPE 415 COM10003 1003
@@ -235,6 +247,12 @@ mod tests {
         USER_EXISTS            409 COM10005 1005
         LAST_ADMIN             409 COM10005 1005
         TOO_MANY_ACCESS_KEYS   409 IAM10018 0
+        NAME_TAKEN             409 COM10005 1005
+        STILL_USED             409 COM10005 1005
+        HOST_EXISTS            409 CMP07001 7001
+        HOST_IN_USE            409 CMP07004 7004
+        HOST_WRONG_STATE       409 CMP07006 7006
+        HOST_DELETED           409 CMP07005 7005
         AGENT_BUSY             409 CMP07019 7019
         AGENT_CLONED           409 COM10005 1005
         PROCESS_NOT_OPERABLE   409 COM10005 1005

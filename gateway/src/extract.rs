@@ -3,6 +3,7 @@
 
 mod batch;
 mod body;
+mod hosts;
 mod path;
 mod query;
 
@@ -11,7 +12,12 @@ pub(crate) use body::{
     AccessKeyBody, ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody,
     OrderBody, PasswordBody, StopBody,
 };
-pub(crate) use path::{AccessKeyPath, HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
+pub(crate) use hosts::{
+    CreateHostsBody, DeleteHostsBody, IdcBody, ProfileBody, ReferenceBody, documented_field,
+};
+pub(crate) use path::{
+    AccessKeyPath, HostPath, HostTypePath, IdcPath, Path, ProcessPath, RegionPath, SubtaskPath, TaskPath, UserPath,
+};
 pub(crate) use query::Query;
 
 use belay_proto::{Problem, Reason};

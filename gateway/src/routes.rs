@@ -5,8 +5,10 @@ mod access_keys;
 mod agent;
 mod audit;
 mod batches;
+mod enrolment;
 mod hosts;
 mod processes;
+mod reference;
 mod tasks;
 mod users;
 
@@ -74,6 +76,22 @@ fn table() -> Vec<Route> {
         get("/compute/hosts/{hostId}", hosts::get),
         post("/compute/hosts/{hostId}/labels", hosts::update_labels),
         post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance),
+        post("/compute/hosts/{hostId}/profile", hosts::update_profile),
+        delete("/compute/hosts/{hostId}", enrolment::delete),
+        post("/compute/hosts/batchCreate", enrolment::batch_create),
+        post("/compute/hosts/batchDelete", enrolment::batch_delete),
+        get("/compute/regions", reference::list_regions),
+        post("/compute/regions", reference::create_region),
+        get("/compute/regions/{regionId}", reference::get_region),
+        delete("/compute/regions/{regionId}", reference::delete_region),
+        get("/compute/idcs", reference::list_idcs),
+        post("/compute/idcs", reference::create_idc),
+        get("/compute/idcs/{idcId}", reference::get_idc),
+        delete("/compute/idcs/{idcId}", reference::delete_idc),
+        get("/compute/hostTypes", reference::list_host_types),
+        post("/compute/hostTypes", reference::create_host_type),
+        get("/compute/hostTypes/{hostTypeId}", reference::get_host_type),
+        delete("/compute/hostTypes/{hostTypeId}", reference::delete_host_type),
         post("/compute/hosts/batchStopAgents", batches::stop),
         post("/compute/hosts/batchRestartAgents", batches::restart),
         post("/compute/hosts/batchStartAgents", batches::start),

@@ -10,8 +10,9 @@ use belay_proto::{
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
-        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
         user_service_client::UserServiceClient,
     },
 };
@@ -94,6 +95,10 @@ macro_rules! clients {
 clients! {
     /// Calls on hosts.
     hosts: HostServiceClient;
+    /// Calls that add and delete hosts.
+    enrolment: EnrolmentServiceClient;
+    /// Calls on regions, data centres and host types.
+    reference: ReferenceServiceClient;
     /// Calls on the agent of a host.
     agents: HostAgentServiceClient;
     /// Calls on the agents of many hosts.

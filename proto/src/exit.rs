@@ -47,7 +47,10 @@ impl Exit {
             | Reason::AccessKeyUnknown
             | Reason::PlanUnknown
             | Reason::OperationUnknown
-            | Reason::LogUnknown => Self::NotFound,
+            | Reason::LogUnknown
+            | Reason::RegionUnknown
+            | Reason::IdcUnknown
+            | Reason::HostTypeUnknown => Self::NotFound,
             Reason::UserExists
             | Reason::LastAdmin
             | Reason::TooManyAccessKeys
@@ -63,7 +66,13 @@ impl Exit {
             | Reason::RollbackProhibited
             | Reason::BlastRadius
             | Reason::PlanOutdated
-            | Reason::StaleEpoch => Self::Conflict,
+            | Reason::StaleEpoch
+            | Reason::NameTaken
+            | Reason::StillUsed
+            | Reason::HostExists
+            | Reason::HostInUse
+            | Reason::HostWrongState
+            | Reason::HostDeleted => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent
             | Reason::ServerUnreachable

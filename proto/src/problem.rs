@@ -74,6 +74,12 @@ reasons! {
     AccessKeyUnknown = "ACCESS_KEY_UNKNOWN", NotFound;
     /// The agent knows no such operation: the order never arrived.
     OperationUnknown = "OPERATION_UNKNOWN", NotFound;
+    /// No such region.
+    RegionUnknown = "REGION_UNKNOWN", NotFound;
+    /// No such data centre.
+    IdcUnknown = "IDC_UNKNOWN", NotFound;
+    /// No such host type.
+    HostTypeUnknown = "HOST_TYPE_UNKNOWN", NotFound;
     /// No such route or RPC.
     RouteUnknown = "ROUTE_UNKNOWN", Unimplemented;
     /// The route exists, but not with this method.
@@ -88,6 +94,18 @@ reasons! {
     LastAdmin = "LAST_ADMIN", FailedPrecondition;
     /// The user has as many access keys as may be.
     TooManyAccessKeys = "TOO_MANY_ACCESS_KEYS", FailedPrecondition;
+    /// Another region, data centre or host type has the name.
+    NameTaken = "NAME_TAKEN", AlreadyExists;
+    /// Something still points to it.
+    StillUsed = "STILL_USED", FailedPrecondition;
+    /// There is a host with this address, or with this agent.
+    HostExists = "HOST_EXISTS", AlreadyExists;
+    /// A task holds the host, so it can not be deleted.
+    HostInUse = "HOST_IN_USE", FailedPrecondition;
+    /// The host is in a state in which it can not be deleted.
+    HostWrongState = "HOST_WRONG_STATE", FailedPrecondition;
+    /// The host of the agent was deleted.
+    HostDeleted = "HOST_DELETED", FailedPrecondition;
     /// A task holds the host, or the agent is in a state in which it can not take the order.
     AgentBusy = "AGENT_BUSY", FailedPrecondition;
     /// More than one living agent reports the identity of the host: an order could reach the wrong one.

@@ -3,8 +3,10 @@
 mod access_keys;
 mod audit;
 mod batches;
+mod enrolment;
 mod hosts;
 mod processes;
+mod reference;
 mod tasks;
 mod users;
 
@@ -13,8 +15,9 @@ use std::sync::Arc;
 use belay_proto::v1::{
     self, access_key_service_server::AccessKeyServiceServer,
     agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
-    batch_service_server::BatchServiceServer, host_agent_service_server::HostAgentServiceServer,
-    host_service_server::HostServiceServer, task_service_server::TaskServiceServer,
+    batch_service_server::BatchServiceServer, enrolment_service_server::EnrolmentServiceServer,
+    host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
+    reference_service_server::ReferenceServiceServer, task_service_server::TaskServiceServer,
     user_service_server::UserServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
@@ -48,6 +51,8 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(AgentProcessServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(TaskServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(BatchServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(EnrolmentServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(ReferenceServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AccessKeyServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))

@@ -25,6 +25,7 @@ use crate::{
     app::App,
     error::Error,
     fleet::HostView,
+    host::HostStatus,
     restart,
     selector::Selector,
     start, stop,
@@ -237,9 +238,11 @@ async fn find(app: &App, which: &Which) -> Result<Found, Error> {
         // A plan leads to one of the others.
         Which::Planned(_) => Vec::new(),
     };
-    let (left_out, hosts): (Vec<_>, Vec<_>) =
-        meant.into_iter().partition(|host| host.maintenance().is_some() && !planted("maintenance-ignored"));
-    let left_out: Vec<_> = left_out.iter().map(LeftOut::in_maintenance).collect();
+    let is_left_out = |host: &HostView| {
+        host.status == HostStatus::New || host.maintenance().is_some() && !planted("maintenance-ignored")
+    };
+    let (left_out, hosts): (Vec<_>, Vec<_>) = meant.into_iter().partition(is_left_out);
+    let left_out: Vec<_> = left_out.iter().map(LeftOut::of).collect();
     if hosts.is_empty() {
         let what = match left_out.first() {
             None => "no host is meant".to_owned(),

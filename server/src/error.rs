@@ -61,6 +61,9 @@ pub enum Error {
     /// A list can not be sorted so.
     #[error("invalid `sort`: tasks cannot be sorted by `{0}`")]
     Unsortable(String),
+    /// Hosts can not be sorted so.
+    #[error("invalid `sort`: hosts cannot be sorted by `{0}`")]
+    HostsUnsortable(String),
     /// The caller is not known.
     #[error(transparent)]
     Unauthenticated(NotVerified),
@@ -287,6 +290,12 @@ impl Error {
             Error::Unsortable(field) => told(Reason::SortUnsupported)
                 .field("sort", format!("tasks cannot be sorted by `{field}`"))
                 .hint("sort by `id`, `createTime` or `startTime`, each with `,asc` or `,desc`"),
+            Error::HostsUnsortable(field) => told(Reason::SortUnsupported)
+                .field("sort", format!("hosts cannot be sorted by `{field}`"))
+                .hint(
+                    "sort by `id`, `name`, `alias`, `innerIpAddress`, `status`, `createTime` or `updateTime`, each with \
+                     `,asc` or `,desc`",
+                ),
             Error::Unauthenticated(NotVerified::Store(_) | NotVerified::Sealed(_)) => internal(),
             Error::Unauthenticated(NotVerified::TooManyWrong(wait)) => told(Reason::RateLimited)
                 .hint("correct the password before you try again")

@@ -11,6 +11,8 @@ mod batch; // orders to many hosts at once
 mod clones; // whether agents with one identity are one or copies
 mod config; // settings
 mod convert; // wire types to domain types and back
+mod create; // the whole workflow of hosts that are added
+mod delete; // hosts that leave the fleet
 mod error; // the domain error, and the one table from it to what a caller is told
 mod fleet; // what is known of the fleet, in memory
 mod host; // a host: record and states
@@ -21,7 +23,9 @@ mod maintenance; // hosts that are left out of orders to many
 mod open_files; // how many connections there may be
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
+mod profile; // what operators say that a host is
 mod read_log; // reading the log of a process
+mod reference; // regions, data centres and host types
 mod registrar; // takes in agents of which something is to be written down
 mod repeat; // the first answer again for an order that is sent again
 mod reports; // the streams on which agents report

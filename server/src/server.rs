@@ -51,12 +51,14 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 9] = [
+const SERVED: [&str; 11] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
     "belay.v1.TaskService",
     "belay.v1.BatchService",
+    "belay.v1.EnrolmentService",
+    "belay.v1.ReferenceService",
     "belay.v1.UserService",
     "belay.v1.AccessKeyService",
     "belay.v1.AuditService",
@@ -142,6 +144,7 @@ pub async fn run(
         background: TaskTracker::new(),
         shutdown: CancellationToken::new(),
     });
+    app.fleet.remember(app.store.deleted_agents().await?);
     executor::resume(&app).await?;
     retention::begin(&app, config.retention);
     let write_back = tokio::spawn(write_back(app.clone()));

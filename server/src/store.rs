@@ -6,12 +6,14 @@ mod access_keys;
 mod append;
 mod audit;
 mod connect;
+mod enrolment;
 mod entity;
 mod hosts;
 mod keys;
 mod local;
 mod migrations;
 mod operations;
+mod reference;
 mod retention;
 mod task_list;
 mod task_logs;
@@ -30,7 +32,8 @@ pub(crate) use {
     access_keys::{AccessKey, NewSignature},
     append::{Appended, Claim, Draft},
     audit::{AuditEntry, AuditRow},
-    hosts::{Declared, HostChange},
+    enrolment::{Deleted, NewHosts},
+    hosts::{Declared, HostChange, ProfileChange},
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
@@ -101,6 +104,31 @@ pub enum StoreError {
     /// The name is taken.
     #[error("the name is taken")]
     NameTaken,
+    /// Something points to it still, as this says in half a sentence.
+    #[error("{0} to it")]
+    Used(String),
+    /// There is no such data centre.
+    #[error("there is no data centre {0}")]
+    NoIdc(belay_proto::IdcId),
+    /// There is no such host type.
+    #[error("there is no host type {0}")]
+    NoHostType(belay_proto::HostTypeId),
+    /// A host has the address, or the agent, already.
+    #[error("host {host} has `{what}` already")]
+    HostExists {
+        /// The host.
+        host: belay_proto::HostId,
+        /// The address or the identity.
+        what: String,
+    },
+    /// The host of the agent was deleted.
+    #[error("host {host} of the agent was deleted by {by}")]
+    HostDeleted {
+        /// The host.
+        host: belay_proto::HostId,
+        /// Who deleted it.
+        by: String,
+    },
     /// No user would be left who may change users.
     #[error("this is the last user with ADMIN")]
     LastAdmin,

@@ -11,6 +11,7 @@ mod documented;
 mod force;
 mod grpcurl;
 mod hazards;
+mod hosts;
 mod idempotency;
 mod keys;
 mod labels;

@@ -6,8 +6,9 @@ use belay_proto::{
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
-        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
         user_service_client::UserServiceClient,
     },
 };
@@ -207,6 +208,10 @@ impl Wire {
         orders: AgentServiceClient,
         /// Hosts.
         hosts: HostServiceClient,
+        /// Hosts that come and go.
+        enrolment: EnrolmentServiceClient,
+        /// Regions, data centres and host types.
+        reference: ReferenceServiceClient,
         /// Agents.
         agents: HostAgentServiceClient,
         /// Processes.

@@ -1,7 +1,7 @@
 //! What the variables of a path say.
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use belay_proto::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, all};
+use belay_proto::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId, all};
 use http::request::Parts;
 
 use belay_proto::Problem;
@@ -42,6 +42,21 @@ pub(crate) struct UserPath {
 /// `{accessKeyId}`.
 pub(crate) struct AccessKeyPath {
     pub(crate) id: String,
+}
+
+/// `{regionId}`.
+pub(crate) struct RegionPath {
+    pub(crate) region: RegionId,
+}
+
+/// `{idcId}`.
+pub(crate) struct IdcPath {
+    pub(crate) idc: IdcId,
+}
+
+/// `{hostTypeId}`.
+pub(crate) struct HostTypePath {
+    pub(crate) host_type: HostTypeId,
 }
 
 /// What can be read from the variables of a path.
@@ -89,6 +104,27 @@ impl FromPath for AccessKeyPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
         let id = path.text("accessKeyId").to_owned();
         Ok(Self { id })
+    }
+}
+
+impl FromPath for RegionPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let region = path.id("regionId")?;
+        Ok(Self { region })
+    }
+}
+
+impl FromPath for IdcPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let idc = path.id("idcId")?;
+        Ok(Self { idc })
+    }
+}
+
+impl FromPath for HostTypePath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let host_type = path.id("hostTypeId")?;
+        Ok(Self { host_type })
     }
 }
 

@@ -17,6 +17,8 @@ pub struct HostDetail {
     /// All that the documents know of a host.
     #[serde(flatten)]
     pub host: Host,
+    /// `HOST:PORT` at which its agent is, or is to be where the host is `NEW`.
+    pub agent_address: String,
     /// What to select it by: what its agent says, and over that what operators set.
     pub labels: BTreeMap<String, String>,
     /// Its maintenance. `null` where there is none.
@@ -44,6 +46,7 @@ impl HostDetail {
     /// A host with all that is said of it.
     pub fn new(mut wire: v1::Host, zone: &TimeZone) -> Self {
         Self {
+            agent_address: std::mem::take(&mut wire.agent_address),
             labels: std::mem::take(&mut wire.labels).into_iter().collect(),
             maintenance: wire.maintenance.take().map(|maintenance| HostMaintenance::new(maintenance, zone)),
             operator_labels: std::mem::take(&mut wire.operator_labels).into_iter().collect(),

@@ -8,8 +8,9 @@ use std::{
 
 use belay_proto::v1::{
     self, access_key_service_server as access_keys, agent_process_service_server as processes,
-    audit_service_server as audit, batch_service_server as batches, host_agent_service_server as agents,
-    host_service_server as hosts, task_service_server as tasks, user_service_server as users,
+    audit_service_server as audit, batch_service_server as batches, enrolment_service_server as enrolment,
+    host_agent_service_server as agents, host_service_server as hosts, reference_service_server as reference,
+    task_service_server as tasks, user_service_server as users,
 };
 use tokio::{net::TcpListener, sync::Notify};
 use tonic::{
@@ -115,6 +116,26 @@ service! { hosts::HostService {
     get_host(GetHostRequest) -> GetHostResponse;
     update_host_labels(UpdateHostLabelsRequest) -> UpdateHostLabelsResponse;
     set_host_maintenance(SetHostMaintenanceRequest) -> SetHostMaintenanceResponse;
+    update_host_profile(UpdateHostProfileRequest) -> UpdateHostProfileResponse;
+} }
+service! { enrolment::EnrolmentService {
+    batch_create_hosts(BatchCreateHostsRequest) -> BatchCreateHostsResponse;
+    delete_host(DeleteHostRequest) -> DeleteHostResponse;
+    batch_delete_hosts(BatchDeleteHostsRequest) -> BatchDeleteHostsResponse;
+} }
+service! { reference::ReferenceService {
+    list_regions(ListRegionsRequest) -> ListRegionsResponse;
+    get_region(GetRegionRequest) -> GetRegionResponse;
+    create_region(CreateRegionRequest) -> CreateRegionResponse;
+    delete_region(DeleteRegionRequest) -> DeleteRegionResponse;
+    list_idcs(ListIdcsRequest) -> ListIdcsResponse;
+    get_idc(GetIdcRequest) -> GetIdcResponse;
+    create_idc(CreateIdcRequest) -> CreateIdcResponse;
+    delete_idc(DeleteIdcRequest) -> DeleteIdcResponse;
+    list_host_types(ListHostTypesRequest) -> ListHostTypesResponse;
+    get_host_type(GetHostTypeRequest) -> GetHostTypeResponse;
+    create_host_type(CreateHostTypeRequest) -> CreateHostTypeResponse;
+    delete_host_type(DeleteHostTypeRequest) -> DeleteHostTypeResponse;
 } }
 service! { agents::HostAgentService {
     get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
@@ -198,6 +219,8 @@ pub(super) async fn spawn(fake: Arc<Fake>) -> SocketAddr {
     let shared = Shared(fake);
     let served = Server::builder()
         .add_service(hosts::HostServiceServer::new(shared.clone()))
+        .add_service(enrolment::EnrolmentServiceServer::new(shared.clone()))
+        .add_service(reference::ReferenceServiceServer::new(shared.clone()))
         .add_service(agents::HostAgentServiceServer::new(shared.clone()))
         .add_service(batches::BatchServiceServer::new(shared.clone()))
         .add_service(processes::AgentProcessServiceServer::new(shared.clone()))

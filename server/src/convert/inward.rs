@@ -131,7 +131,7 @@ pub(crate) fn approved_wave(wave: i32) -> Result<usize, Error> {
 }
 
 /// Which hosts to list; every host where nothing is said.
-pub(crate) fn selector(text: Option<String>) -> Result<Option<Selector>, Error> {
+pub(super) fn selector(text: Option<String>) -> Result<Option<Selector>, Error> {
     text.map(|text| text.parse().map_err(|fault: InvalidSelector| Error::invalid("selector", fault)))
         .transpose()
 }
@@ -293,7 +293,7 @@ fn one_line(text: &str) -> String {
     plain.take(LONGEST_NAME / 8).collect()
 }
 
-fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Error> {
+pub(super) fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Error> {
     let fleet::Hello {
         identity,
         incarnation,

@@ -1,5 +1,6 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
+mod hosts;
 mod access_keys;
 mod task_lists;
 
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
             Box::new(task_lists::TaskLists),
             Box::new(IdempotencyKeys),
             Box::new(HostLabels),
+            Box::new(hosts::Hosts),
             Box::new(access_keys::AccessKeys),
         ]
     }

@@ -70,43 +70,9 @@ impl Store {
         audit: AuditEntry,
         begin: impl FnOnce(&Task, &mut Draft),
     ) -> Result<TakenTask> {
-        let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
         let now = audit.time;
         let change = self.change().await?;
-        let only = match (&batch, &hosts[..]) {
-            (None, [host]) => host.get(),
-            _ => OF_MANY,
-        };
-        let batch = batch.map(|batch| serde_json::to_string(&batch)).transpose().map_err(damaged)?;
-        let row = task::ActiveModel {
-            name: Set(dag.name.into()),
-            host_id: Set(only),
-            status: Set(TaskStatus::Running.as_str().into()),
-            creator_id: Set(creator_id.get()),
-            creator: Set(creator),
-            executor: Set(executor),
-            trace: Set(trace.traceparent()),
-            reason: Set(reason),
-            create_time: Set(micros(now)),
-            finish_time: Set(None),
-            prohibit_rollback: Set(dag.prohibit_rollback),
-            claim_holder: Set(holder.to_string()),
-            claim_epoch: Set(as_number(self.epoch())?),
-            claim_until: Set(until(now, lease)),
-            batch: Set(batch),
-            ..Default::default()
-        };
-        let row = row.insert(&change).await?;
-        let task = id(row.id)?;
-        hold(&change, &hosts, task).await?;
-        let of_many = match only {
-            OF_MANY => insert_hosts(&change, row.id, &hosts).await?,
-            _ => Vec::new(),
-        };
-        let (steps, edges) = insert_steps(&change, row.id, &dag, hosts.len()).await?;
-        audit::append(&change, audit, None, Some(task)).await?;
-        let accepted = assemble(row, steps, edges, of_many)?;
-        let mut claim = Claim::new(holder);
+        let (accepted, mut claim) = insert_task(&change, self.epoch(), new, lease, audit).await?;
         let mut draft = Draft::new(State::default(), now);
         begin(&accepted, &mut draft);
         let added = add(&change, &accepted, draft, &mut claim.log_ends, self.epoch()).await?;
@@ -142,6 +108,51 @@ impl Store {
         }
         Ok(tasks)
     }
+}
+
+/// Takes a task as a part of another change.
+pub(super) async fn insert_task(
+    change: &DatabaseTransaction,
+    epoch: u64,
+    new: NewTask,
+    lease: Duration,
+    audit: AuditEntry,
+) -> Result<(Task, Claim)> {
+    let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
+    let now = audit.time;
+    let only = match (&batch, &hosts[..]) {
+        (None, [host]) => host.get(),
+        _ => OF_MANY,
+    };
+    let batch = batch.map(|batch| serde_json::to_string(&batch)).transpose().map_err(damaged)?;
+    let row = task::ActiveModel {
+        name: Set(dag.name.into()),
+        host_id: Set(only),
+        status: Set(TaskStatus::Running.as_str().into()),
+        creator_id: Set(creator_id.get()),
+        creator: Set(creator),
+        executor: Set(executor),
+        trace: Set(trace.traceparent()),
+        reason: Set(reason),
+        create_time: Set(micros(now)),
+        finish_time: Set(None),
+        prohibit_rollback: Set(dag.prohibit_rollback),
+        claim_holder: Set(holder.to_string()),
+        claim_epoch: Set(as_number(epoch)?),
+        claim_until: Set(until(now, lease)),
+        batch: Set(batch),
+        ..Default::default()
+    };
+    let row = row.insert(change).await?;
+    let task = id(row.id)?;
+    hold(change, &hosts, task).await?;
+    let of_many = match only {
+        OF_MANY => insert_hosts(change, row.id, &hosts).await?,
+        _ => Vec::new(),
+    };
+    let (steps, edges) = insert_steps(change, row.id, &dag, hosts.len()).await?;
+    audit::append(change, audit, None, Some(task)).await?;
+    Ok((assemble(row, steps, edges, of_many)?, Claim::new(holder)))
 }
 
 /// The last step gets the lowest id and series, as in the documented examples. In a batch every step but a barrier is there

@@ -1,5 +1,6 @@
 //! The database on a real file.
 
+mod enrolment;
 mod migrations;
 mod retention;
 mod task_lists;

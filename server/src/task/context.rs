@@ -73,6 +73,25 @@ impl Context {
         self.host
     }
 
+    /// The server's parts.
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// The trace of the task.
+    pub(crate) fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// Does something that changes nothing, and ends at once where the step is cancelled.
+    pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Problem> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled()),
+            done = work => Ok(done),
+        }
+    }
+
     /// How the host was before the task ordered anything of it; `None` where it has ordered nothing.
     pub(crate) fn before(&self) -> Option<&Before> {
         self.before.as_ref()
@@ -83,7 +102,8 @@ impl Context {
         self.write(Level::Info, message).await;
     }
 
-    pub(super) async fn warn(&self, message: String) {
+    /// The same of what is not as it should be.
+    pub(crate) async fn warn(&self, message: String) {
         self.write(Level::Warn, message).await;
     }
 

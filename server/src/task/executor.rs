@@ -125,13 +125,27 @@ pub(crate) async fn take(
         Err(error) => return Err(Error::Store(error)),
     };
     fail_point(|| "take.committed");
+    run_taken(app, task, claim, begun);
+    fail_point(|| "take.enlisted");
+    Ok(accepted)
+}
+
+/// Begins to run a task that was taken.
+pub(crate) fn begin(app: &Arc<App>, task: &Task, claim: Claim) {
+    run_taken(app, task.clone(), claim, None);
+}
+
+fn run_taken(app: &Arc<App>, task: Task, claim: Claim, begun: Option<Begun>) {
     info!(hosts = task.hosts().len(), task = %task.id, name = task.name, "Task accepted.");
     for &host in task.hosts() {
         app.fleet.set_task(host, Some(task.id));
     }
     app.enlist(task.id, task.trace, Some((task, claim, begun)));
-    fail_point(|| "take.enlisted");
-    Ok(accepted)
+}
+
+/// How long the claim of a task holds that is taken now.
+pub(crate) fn claim_lasts() -> Duration {
+    LEASE
 }
 
 /// What the agents say that a stop and a start of all their processes may take: that of the slowest host.
@@ -283,6 +297,8 @@ pub(super) fn agent_state_after(node: Node, undo: bool) -> Option<AgentState> {
         Node::StopAll
         | Node::StartAll
         | Node::RenewChannel
+        | Node::PreCheckCreate
+        | Node::FinishCreate
         | Node::Wait
         | Node::StartWhatRan
         | Node::StopWhatDidNotRun
