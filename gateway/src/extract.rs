@@ -16,7 +16,8 @@ pub(crate) use hosts::{
     CreateHostsBody, DeleteHostsBody, IdcBody, ProfileBody, ReferenceBody, documented_field,
 };
 pub(crate) use path::{
-    AccessKeyPath, HostPath, HostTypePath, IdcPath, Path, ProcessPath, RegionPath, SubtaskPath, TaskPath, UserPath,
+    AccessKeyPath, HostPath, HostTypePath, IdcPath, Path, ProcessPath, RegionPath, SubtaskPath, TaskPath,
+    UserPath,
 };
 pub(crate) use query::Query;
 

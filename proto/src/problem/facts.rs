@@ -37,6 +37,16 @@ impl Reason {
             Self::Unauthenticated => {
                 said("send valid credentials", "未登录，或凭证无效", "请携带有效的凭证重新发送请求")
             }
+            Self::ClockSkew => said(
+                "set the clock of the caller, sign the request again and send it",
+                "请求签名的时间与服务端的时间相差过大",
+                "请校准调用方的时钟，重新签名后再发送请求",
+            ),
+            Self::SignatureReplayed => said(
+                "sign the order again with a new `Date`",
+                "该签名已使用过，本次没有执行任何操作",
+                "请使用新的 `Date` 重新签名后再发送请求",
+            ),
             Self::PermissionDenied => said(
                 "ask an administrator for the role",
                 "当前用户没有执行该操作的权限",
@@ -66,6 +76,30 @@ impl Reason {
                 said("list users with `belay user list`", "用户不存在", "请用 `belay user list` 查看所有用户")
                     .about("belay/User")
             }
+            Self::AccessKeyUnknown => said(
+                "list your access keys with `belay key list`",
+                "访问密钥不存在",
+                "请用 `belay key list` 查看您的访问密钥",
+            )
+            .about("belay/AccessKey"),
+            Self::RegionUnknown => said(
+                "list regions with `belay region list`",
+                "区域不存在",
+                "请用 `belay region list` 查看所有区域",
+            )
+            .about("belay/Region"),
+            Self::IdcUnknown => said(
+                "list data centres with `belay idc list`",
+                "机房不存在",
+                "请用 `belay idc list` 查看所有机房",
+            )
+            .about("belay/Idc"),
+            Self::HostTypeUnknown => said(
+                "list host types with `belay host-type list`",
+                "机型不存在",
+                "请用 `belay host-type list` 查看所有机型",
+            )
+            .about("belay/HostType"),
             Self::OperationUnknown => {
                 said("send the order", "主机上的 Agent 没有收到过该操作", "请下达该操作")
                     .about("belay/Operation")
@@ -93,6 +127,36 @@ impl Reason {
                 "add another user with the role ADMIN first",
                 "不能移除最后一个管理员",
                 "请先添加另一个拥有 ADMIN 角色的用户",
+            ),
+            Self::TooManyAccessKeys => said(
+                "delete an access key that is not used any more",
+                "用户的访问密钥数量已达上限",
+                "请删除不再使用的访问密钥",
+            ),
+            Self::NameTaken => {
+                said("choose another name", "名称已被占用", "请换一个名称").about("belay/Name")
+            }
+            Self::StillUsed => said(
+                "change or delete first what points to it",
+                "仍有对象引用它，不能删除",
+                "请先修改或删除引用它的对象",
+            ),
+            Self::HostExists => {
+                said("see the host that is named", "主机已存在", "请查看提示中的主机").about("belay/Host")
+            }
+            Self::HostInUse => said(
+                "wait for the task that holds the host, then delete it",
+                "主机正被任务占用，不能删除",
+                "请等待占用主机的任务结束后再删除",
+            )
+            .after_seconds(5),
+            Self::HostWrongState => {
+                said("do first what the hint says", "主机当前的状态不允许该操作", "请先按提示处理主机")
+            }
+            Self::HostDeleted => said(
+                "create a host at the address of the agent, or end the agent",
+                "该 Agent 的主机已被删除",
+                "请按该 Agent 的地址重新创建主机，或停止该 Agent",
             ),
             Self::AgentBusy => said(
                 "wait for the task that is named, then order again",
@@ -224,6 +288,18 @@ impl Reason {
                 said("send less at once, and try again later", "同时处理的请求过多", "请稍后重试")
                     .after_seconds(1)
             }
+            Self::RateLimited => said(
+                "send less, and try again when the time is over that is named",
+                "请求过于频繁，超过了限制",
+                "请降低请求频率，并在限制解除后重试",
+            )
+            .after_seconds(1),
+            Self::AtCapacity => said(
+                "try again in a second",
+                "同时处理的请求已达上限，本次没有执行任何操作",
+                "请在一秒后重试",
+            )
+            .after_seconds(1),
             Self::ShuttingDown => {
                 said("try again in a few seconds", "服务即将停止", "请稍后重试").after_seconds(2)
             }

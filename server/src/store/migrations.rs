@@ -1,7 +1,7 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
-mod hosts;
 mod access_keys;
+mod hosts;
 mod task_lists;
 
 use sea_orm_migration::prelude::*;
