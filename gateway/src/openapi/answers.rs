@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use belay_proto::Reason;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{operation::Operation, schemas::Described};
 use crate::{envelope::Envelope, error};
@@ -70,12 +70,12 @@ fn success(operation: &Operation) -> Value {
         "description": "Done, or accepted.",
         "content": {"application/json": {"schema": {"allOf": parts}}},
     });
+    let mut headers = rate_limit();
     if operation.has_next_page() {
-        response["headers"] = json!({"Link": {
-            "description": "The next page, as `<PATH>; rel=\"next\"`. Absent in the answer with the last one.",
-            "schema": {"type": "string"},
-        }});
+        let about = "The next page, as `<PATH>; rel=\"next\"`. Absent in the answer with the last one.";
+        headers.insert("Link".to_owned(), json!({"description": about, "schema": {"type": "string"}}));
     }
+    response["headers"] = json!(headers);
     response
 }
 
@@ -111,20 +111,40 @@ fn failure(status: u16, reasons: &BTreeSet<&'static str>) -> Value {
             "schema": {"allOf": [{"$ref": "#/components/schemas/Failure"}, own]},
         }},
     });
+    let mut headers = rate_limit();
+    let language = json!({
+        "description": "In which language `error.message` and the messages of `error.subErrors` are.",
+        "schema": {"type": "string", "enum": ["en", "zh-CN"]},
+    });
+    headers.insert("Content-Language".to_owned(), language);
     match status {
         401 => {
-            response["headers"] = json!({"WWW-Authenticate": {
-                "description": "How to show who calls.",
-                "schema": {"type": "string"},
-            }});
+            let how = json!({"description": "How to show who calls.", "schema": {"type": "string"}});
+            headers.insert("WWW-Authenticate".to_owned(), how);
         }
         409 | 429 | 503 => {
-            response["headers"] = json!({"Retry-After": {
+            let after = json!({
                 "description": "After how many seconds trying again may help. Absent where it would not.",
                 "schema": {"type": "integer", "minimum": 1},
-            }});
+            });
+            headers.insert("Retry-After".to_owned(), after);
         }
         _ => {}
     }
+    response["headers"] = json!(headers);
     response
+}
+
+/// What a user is told of its requests, where they are limited and it is known who calls.
+fn rate_limit() -> Map<String, Value> {
+    let told = [
+        ("RateLimit-Limit", "How many requests the user may make in a time."),
+        ("RateLimit-Remaining", "How many of them are left."),
+        ("RateLimit-Reset", "In how many seconds there are more."),
+    ];
+    let header = |(name, about): (&str, &str)| {
+        let header = json!({"description": about, "schema": {"type": "integer", "minimum": 0}});
+        (name.to_owned(), header)
+    };
+    told.into_iter().map(header).collect()
 }
