@@ -5,7 +5,7 @@ use belay_proto::v1::{
     BatchCreateHostsRequest, BatchDeleteHostsRequest, DeleteHostRequest, HostKind, HostStatus, HostToCreate,
     ListHostsRequest, ServiceType, Task, UpdateHostProfileRequest,
 };
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 use super::answer;
 use crate::{
@@ -108,7 +108,10 @@ pub(crate) struct CreateArgs {
 
 /// What to say of a host.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["idc", "host_type", "alias", "description"])]
+// A group of its own: the one that the struct makes has the host in it too.
+#[command(group(
+    ArgGroup::new("said").required(true).multiple(true).args(["idc", "host_type", "alias", "description"])
+))]
 pub(crate) struct SetArgs {
     /// The host, by id or name.
     host: String,
