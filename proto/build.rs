@@ -3,8 +3,9 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "belay/v1/host.proto",
+    "belay/v1/order.proto",
     "belay/v1/host_agent.proto",
     "belay/v1/agent_process.proto",
     "belay/v1/task.proto",

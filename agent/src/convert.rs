@@ -16,7 +16,7 @@ use crate::{
     operation::{Order, Outcome, Standing, Target, Verb},
     output::{Begin, Piece, Wanted},
     process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
-    supervisor::{LastOrder, named_by},
+    supervisor::{LastOrder, Planned, named_by},
 };
 
 /// What an order says is to be done.
@@ -58,24 +58,16 @@ impl What {
 /// Reads an order. An error names each field that is wrong.
 pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trace) -> Result<Order, Problem> {
     let (verb, force) = what.read()?;
-    let pb::Order { operation_id, epoch, principal, budget } =
+    let pb::Order { operation_id, epoch, principal, budget, expected_generations, not_started_after } =
         wire.ok_or_else(|| invalid("order", "it is missing"))?;
     let id = operation_id_in("order.operation_id", &operation_id)?;
     let budget = budget
         .map(Duration::try_from)
         .transpose()
         .map_err(|_| invalid("order.budget", "it is negative or out of range"))?;
-    let target = match whom {
-        Whom::All => Target::All,
-        Whom::One(alias) if alias.is_empty() => return Err(invalid("alias", "it is empty")),
-        // What can not be an alias is one that nobody declares.
-        Whom::One(alias) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
-        Whom::These(aliases) if aliases.is_empty() => return Err(invalid("aliases", "it is empty")),
-        Whom::These(aliases) => {
-            let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
-            Target::These(aliases.into_iter().map(read).collect::<Result<_, _>>()?)
-        }
-    };
+    let target = whom.read()?;
+    let (generations, not_started_after) =
+        terms(verb, &target, expected_generations, not_started_after, "order.")?;
     Ok(Order {
         id,
         epoch: Some(epoch),
@@ -84,8 +76,92 @@ pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trac
         verb,
         force,
         target,
+        generations,
+        not_started_after,
         trace: trace.to_string(),
     })
+}
+
+/// Reads the order that is only planned.
+pub(crate) fn planned_order(wire: pb::PlanOrderRequest) -> Result<Order, Problem> {
+    let pb::PlanOrderRequest { verb, alias, expected_generations, not_started_after } = wire;
+    let verb = match pb::PlannedVerb::try_from(verb) {
+        Ok(pb::PlannedVerb::Stop) => Verb::Stop,
+        Ok(pb::PlannedVerb::Start) => Verb::Start,
+        Ok(pb::PlannedVerb::Restart) => Verb::Restart,
+        Ok(pb::PlannedVerb::Unspecified) | Err(_) => {
+            return Err(invalid("verb", format!("{verb} is no such verb")));
+        }
+    };
+    let target = if alias.is_empty() { Target::All } else { Whom::One(alias).read()? };
+    // What is planned may be the restart of all, which is two orders.
+    let not_started_after = time("not_started_after", not_started_after)?;
+    Ok(Order {
+        id: Uuid::nil(),
+        epoch: Some(0),
+        principal: String::new(),
+        budget: None,
+        verb,
+        force: false,
+        target,
+        generations: expected_generations,
+        not_started_after,
+        trace: String::new(),
+    })
+}
+
+/// What an order would do, as the wire carries it.
+pub(crate) fn planned(planned: Planned) -> pb::PlannedProcess {
+    let Planned { alias, generation, pid, stop_turn, start_turn, dependents } = planned;
+    let number = |turn: u32| i32::try_from(turn).unwrap_or(i32::MAX);
+    pb::PlannedProcess {
+        alias: alias.into(),
+        generation,
+        pid,
+        stop_turn: number(stop_turn),
+        start_turn: number(start_turn),
+        dependents: dependents.into_iter().map(String::from).collect(),
+    }
+}
+
+/// What an order expects, which only one for one process can.
+fn terms(
+    verb: Verb,
+    target: &Target,
+    generations: Vec<u64>,
+    not_started_after: Option<PbTimestamp>,
+    of: &str,
+) -> Result<(Vec<u64>, Option<Timestamp>), Problem> {
+    let one = matches!(target, Target::One(_));
+    if !one && !generations.is_empty() {
+        return Err(invalid(&format!("{of}expected_generations"), "only an order to one process takes it"));
+    }
+    let field = format!("{of}not_started_after");
+    if not_started_after.is_some() && (!one || verb != Verb::Restart) {
+        return Err(invalid(&field, "only the restart of one process takes it"));
+    }
+    Ok((generations, time(&field, not_started_after)?))
+}
+
+fn time(field: &str, wire: Option<PbTimestamp>) -> Result<Option<Timestamp>, Problem> {
+    let read = |wire: PbTimestamp| Timestamp::new(wire.seconds, wire.nanos).ok();
+    wire.map(|wire| read(wire).ok_or_else(|| invalid(field, "it is no time"))).transpose()
+}
+
+impl Whom {
+    fn read(self) -> Result<Target, Problem> {
+        Ok(match self {
+            Self::All => Target::All,
+            Self::One(alias) if alias.is_empty() => return Err(invalid("alias", "it is empty")),
+            // What can not be an alias is one that nobody declares.
+            Self::One(alias) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
+            Self::These(aliases) if aliases.is_empty() => return Err(invalid("aliases", "it is empty")),
+            Self::These(aliases) => {
+                let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
+                Target::These(aliases.into_iter().map(read).collect::<Result<_, _>>()?)
+            }
+        })
+    }
 }
 
 /// Reads the id of an operation.
@@ -364,6 +440,7 @@ mod tests {
             epoch: 1,
             principal: "admin".to_owned(),
             budget: None,
+            ..pb::Order::default()
         })
     }
 

@@ -25,6 +25,7 @@ pub(crate) mod process;
 pub(crate) mod service;
 pub(crate) mod task;
 pub(crate) mod task_log;
+mod terms;
 pub(crate) mod up;
 pub(crate) mod user;
 

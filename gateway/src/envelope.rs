@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use belay_proto::{Problem, Trace};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -23,7 +23,10 @@ pub(crate) type Answer = Result<Done, Refusal>;
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
     data: Option<Arc<RawValue>>,
-    link: Option<HeaderValue>,
+    /// What is told beside the documented answer, which itself stays as it is.
+    headers: HeaderMap,
+    /// Whether the caller has this answer already.
+    is_known: bool,
 }
 
 impl Done {
@@ -33,18 +36,30 @@ impl Done {
             error!(%error, "Answer could not be written as JSON.");
             Refusal::from(error::internal())
         })?;
-        Ok(Self { data: Some(data.into()), link: None })
+        Ok(Self { data: Some(data.into()), headers: HeaderMap::new(), is_known: false })
     }
 
-    /// The same with the way to the next page, as a `Link` header: the documented answer itself stays as it is.
-    pub(crate) fn next(mut self, target: Option<&str>) -> Self {
-        self.link = target.and_then(|target| HeaderValue::try_from(format!("<{target}>; rel=\"next\"")).ok());
+    /// The same with the way to the next page.
+    pub(crate) fn next(self, target: Option<&str>) -> Self {
+        let link = target.and_then(|target| HeaderValue::try_from(format!("<{target}>; rel=\"next\"")).ok());
+        self.header(header::LINK, link)
+    }
+
+    /// The same with a header, where it has a value.
+    pub(crate) fn header(mut self, name: HeaderName, value: Option<HeaderValue>) -> Self {
+        self.headers.extend(value.map(|value| (name, value)));
+        self
+    }
+
+    /// The same where the caller has this answer already: it is told so, and nothing else.
+    pub(crate) fn known(mut self, is_known: bool) -> Self {
+        self.is_known = is_known;
         self
     }
 
     /// Answered, with nothing to say.
     pub(crate) fn without_data() -> Answer {
-        Ok(Self { data: None, link: None })
+        Ok(Self { data: None, headers: HeaderMap::new(), is_known: false })
     }
 }
 
@@ -99,24 +114,31 @@ impl Outcome {
 
     /// The HTTP status.
     pub(crate) fn status(&self) -> StatusCode {
-        self.0.as_ref().map_or_else(|refusal| error::status(refusal.0.reason), |_| StatusCode::OK)
+        match &self.0 {
+            Ok(Done { is_known: true, .. }) => StatusCode::NOT_MODIFIED,
+            Ok(_) => StatusCode::OK,
+            Err(refusal) => error::status(refusal.0.reason),
+        }
     }
 
     /// Writes the envelope.
     pub(crate) fn wrap(&self, about: &About<'_>) -> Response {
-        let envelope = self.envelope(about);
-        let body = serde_json::to_vec(&envelope).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status();
+        let status = self.status();
+        let body = match status {
+            // Without a body, as HTTP has it.
+            StatusCode::NOT_MODIFIED => Body::empty(),
+            _ => Body::from(serde_json::to_vec(&self.envelope(about)).unwrap_or_default()),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if status != StatusCode::NOT_MODIFIED {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         match &self.0 {
-            Ok(Done { link: Some(link), .. }) => {
-                headers.insert(header::LINK, link.clone());
-            }
-            Ok(_) => {}
+            Ok(Done { headers: beside, .. }) => headers.extend(beside.clone()),
             Err(Refusal(problem)) => error::add_headers(problem, headers),
         }
         response
@@ -195,7 +217,8 @@ impl<'a> ErrorObject<'a> {
             hint => format!("{} (hint: {hint})", problem.message),
         };
         // What gRPC has in a message of its own is flat in a body.
-        let name = |field: &str| camel_case(field.strip_prefix("policy.").unwrap_or(field));
+        let flat = |field: &'a str| field.strip_prefix("policy.").or_else(|| field.strip_prefix("terms."));
+        let name = |field: &'a str| camel_case(flat(field).unwrap_or(field));
         let sub_error = |(field, message): &'a (String, String)| SubError { field: name(field), message };
         Self {
             code: row.code,

@@ -61,6 +61,9 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::RollbackProhibited => (Http::CONFLICT, 4009, "TSK10009"),
         Reason::IdempotencyKeyReused => (Http::UNPROCESSABLE_ENTITY, 1001, "COM10001"),
         Reason::IdempotencyKeyInUse => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::PreconditionFailedGeneration | Reason::PreconditionFailedVersion => {
+            (Http::PRECONDITION_FAILED, 1005, "COM10005")
+        }
         Reason::TimedOut => (Http::GATEWAY_TIMEOUT, 0, "TSK10012"),
         Reason::Overloaded => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),

@@ -3,16 +3,20 @@
 
 mod batch;
 mod body;
+mod etag;
 mod path;
 mod query;
+mod terms;
 
 pub(crate) use batch::{BatchBody, PlanBody};
 pub(crate) use body::{
     ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody, OrderBody, PasswordBody,
-    StopBody,
+    RestartBody, StopBody,
 };
+pub(crate) use etag::{IfNoneMatch, tag};
 pub(crate) use path::{HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
 pub(crate) use query::Query;
+pub(crate) use terms::{Terms, refuse_terms};
 
 use belay_proto::{Problem, Reason};
 

@@ -110,6 +110,13 @@ impl Call {
         request
     }
 
+    /// The same, where the answer may take that much longer.
+    pub(crate) fn request_within<T>(&self, message: T, longer: Option<Duration>) -> Request<T> {
+        let mut request = self.request(message);
+        request.set_timeout(self.upstream.timeout.saturating_add(longer.unwrap_or_default()));
+        request
+    }
+
     /// The zone of the times in the answer.
     pub(crate) fn zone(&self) -> &TimeZone {
         &self.zone

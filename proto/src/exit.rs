@@ -57,6 +57,8 @@ impl Exit {
             | Reason::RollbackProhibited
             | Reason::BlastRadius
             | Reason::PlanOutdated
+            | Reason::PreconditionFailedGeneration
+            | Reason::PreconditionFailedVersion
             | Reason::StaleEpoch => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent

@@ -7,13 +7,14 @@ mod inward;
 mod outward;
 mod task_list;
 mod task_log;
+mod terms;
 
 pub(crate) use {
     batch::{batch_order, batch_verb, plan_to_wire},
     inward::{
         Operation, OperationState, Page, Report, approved_wave, host_id, host_order, label_order,
-        log_to_read, maintenance_order, observed, page, process_id, process_order, report, role, selector,
-        stop_mode, subtask_order, task_id, task_order,
+        log_to_read, maintenance_order, observed, page, planned, process_id, process_order, report, role,
+        selector, stop_mode, subtask_order, task_id, task_order,
     },
     outward::{
         agent_to_wire, audit_to_wire, host_to_wire, page_to_wire, piece_to_wire, process_in_list,
@@ -21,4 +22,5 @@ pub(crate) use {
     },
     task_list::{TaskQuery, task_page_to_wire},
     task_log::{LogQuery, lines_to_wire},
+    terms::{Term, given_to_wire, terms},
 };

@@ -32,6 +32,7 @@ mod stop; // the whole Stop workflow
 mod store; // what must survive a crash
 mod task; // what a durable task is, and its runner
 mod task_log; // reading and following the log of a step
+mod terms; // on which terms an order is given
 mod users; // changes of users // opens and runs all of it
 
 /// What is logged where nobody says otherwise: libraries only when something is wrong.

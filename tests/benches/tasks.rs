@@ -62,7 +62,7 @@ async fn main() {
         let (wire, ids) = (fleet.wire(), ids.to_vec());
         tokio::spawn(async move {
             for host_id in ids {
-                let request = StopHostAgentRequest { host_id, reason: String::new() };
+                let request = StopHostAgentRequest { host_id, reason: String::new(), ..Default::default() };
                 wire.agents().stop_host_agent(request).await.expect("accepted");
             }
         })
@@ -90,7 +90,7 @@ async fn main() {
 
 async fn stop(fleet: &Fleet, host_id: i64) -> Duration {
     let wire = fleet.wire();
-    let request = StopHostAgentRequest { host_id, reason: String::new() };
+    let request = StopHostAgentRequest { host_id, reason: String::new(), ..Default::default() };
     let start = Instant::now();
     let task = wire.agents().stop_host_agent(request).await.expect("accepted").into_inner().task;
     ended(fleet, task.expect("a task").id).await;

@@ -16,6 +16,7 @@ mod local;
 mod log;
 mod planted;
 mod power_loss;
+mod preconditions;
 mod recovery;
 mod refusals;
 mod shapes;

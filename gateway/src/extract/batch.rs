@@ -41,6 +41,7 @@ pub(crate) struct BatchBody {
     confirm_hosts: Option<i32>,
     reason: Option<String>,
     dry_run: Option<bool>,
+    not_started_after: Option<String>,
 }
 
 /// The body of the question what an order would do.
@@ -75,9 +76,14 @@ enum Absent {
 }
 
 impl BatchBody {
-    /// Whether only the plan is wanted.
-    pub(crate) fn dry_run(&self) -> bool {
-        self.dry_run.unwrap_or(false)
+    /// Whether only the plan is wanted; `None` where it is not said.
+    pub(crate) fn dry_run(&self) -> Option<bool> {
+        self.dry_run
+    }
+
+    /// The time after which a restart leaves alone what was started.
+    pub(crate) fn not_started_after(&self) -> Option<&str> {
+        self.not_started_after.as_deref()
     }
 
     /// The order, as the wire has it.
@@ -92,6 +98,7 @@ impl BatchBody {
             policy,
             confirm_hosts: said("confirmHosts", self.confirm_hosts, 0)?,
             reason: self.reason.unwrap_or_default(),
+            terms: None,
         })
     }
 

@@ -44,6 +44,16 @@ impl Query {
         Ok(self.one(name)?.map(str::to_owned))
     }
 
+    /// `true` or `false`; `None` where it is not given.
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, Problem> {
+        match self.one(name)? {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(invalid(name, "it must be `true` or `false`")),
+        }
+    }
+
     /// The states in `status`, separated by commas; none where it is not given. An empty or unknown one is refused, as
     /// it must not come to mean every state.
     pub(crate) fn task_statuses(&self) -> Result<Vec<i32>, Problem> {

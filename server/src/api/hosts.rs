@@ -9,11 +9,11 @@ use belay_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted, cut};
+use super::{Api, admitted, cut, told};
 use crate::{
     convert::{
-        agent_to_wire, host_id, host_order, host_to_wire, label_order, maintenance_order, page, page_to_wire,
-        selector,
+        Term, agent_to_wire, given_to_wire, host_id, host_order, host_to_wire, label_order,
+        maintenance_order, page, page_to_wire, selector, terms as read_terms,
     },
     labels::update_labels,
     maintenance::set_maintenance,
@@ -88,26 +88,32 @@ impl HostAgentService for Api {
         &self,
         request: Request<StopHostAgentRequest>,
     ) -> Result<Response<StopHostAgentResponse>, Status> {
-        let (caller, StopHostAgentRequest { host_id, reason }) = admitted(request)?;
-        let task = stop_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StopHostAgentResponse { task: Some(self.told(&task)) }))
+        let (caller, StopHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait])?;
+        let given = stop_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), StopHostAgentResponse { task, preview }))
     }
 
     async fn restart_host_agent(
         &self,
         request: Request<RestartHostAgentRequest>,
     ) -> Result<Response<RestartHostAgentResponse>, Status> {
-        let (caller, RestartHostAgentRequest { host_id, reason }) = admitted(request)?;
-        let task = restart_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(RestartHostAgentResponse { task: Some(self.told(&task)) }))
+        let (caller, RestartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait, Term::NotStartedAfter])?;
+        let given = restart_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RestartHostAgentResponse { task, preview }))
     }
 
     async fn start_host_agent(
         &self,
         request: Request<StartHostAgentRequest>,
     ) -> Result<Response<StartHostAgentResponse>, Status> {
-        let (caller, StartHostAgentRequest { host_id, reason }) = admitted(request)?;
-        let task = start_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StartHostAgentResponse { task: Some(self.told(&task)) }))
+        let (caller, StartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait])?;
+        let given = start_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), StartHostAgentResponse { task, preview }))
     }
 }

@@ -11,11 +11,11 @@ use belay_proto::v1::{
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted, cut};
+use super::{Api, admitted, cut, told};
 use crate::{
     convert::{
-        host_id, log_to_read, page, page_to_wire, piece_to_wire, process_id, process_in_list, process_order,
-        process_to_wire, stop_mode,
+        Term, given_to_wire, host_id, log_to_read, page, page_to_wire, piece_to_wire, process_id,
+        process_in_list, process_order, process_to_wire, stop_mode, terms as read_terms,
     },
     read_log::read_log,
     restart::restart,
@@ -52,29 +52,39 @@ impl AgentProcessService for Api {
         &self,
         request: Request<StopAgentProcessRequest>,
     ) -> Result<Response<StopAgentProcessResponse>, Status> {
-        let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason, force }) =
+        let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason, force, terms }) =
             admitted(request)?;
-        let order = process_order(host_id, agent_process_id, reason)?;
-        let process = stop(&self.app, &caller, order, stop_mode(force)).await?;
-        Ok(Response::new(StopAgentProcessResponse { process: Some(process_to_wire(&process)) }))
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations])?;
+        let order = process_order(host_id, agent_process_id, reason, terms)?;
+        let given = stop(&self.app, &caller, order, stop_mode(force)).await?;
+        let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
+        Ok(told(preview.is_some(), StopAgentProcessResponse { process, preview }))
     }
 
     async fn start_agent_process(
         &self,
         request: Request<StartAgentProcessRequest>,
     ) -> Result<Response<StartAgentProcessResponse>, Status> {
-        let (caller, StartAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
-        let process = start(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
-        Ok(Response::new(StartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
+        let (caller, StartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
+            admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations])?;
+        let order = process_order(host_id, agent_process_id, reason, terms)?;
+        let given = start(&self.app, &caller, order).await?;
+        let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
+        Ok(told(preview.is_some(), StartAgentProcessResponse { process, preview }))
     }
 
     async fn restart_agent_process(
         &self,
         request: Request<RestartAgentProcessRequest>,
     ) -> Result<Response<RestartAgentProcessResponse>, Status> {
-        let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
-        let process = restart(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
-        Ok(Response::new(RestartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
+        let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
+            admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations, Term::NotStartedAfter])?;
+        let order = process_order(host_id, agent_process_id, reason, terms)?;
+        let given = restart(&self.app, &caller, order).await?;
+        let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
+        Ok(told(preview.is_some(), RestartAgentProcessResponse { process, preview }))
     }
 
     type ReadAgentProcessLogStream =

@@ -22,12 +22,12 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
-use super::{Api, admitted};
+use super::{Api, admitted, told};
 use crate::{
     app::App,
     batch::waits,
     convert::{
-        LogQuery, TaskQuery, approved_wave, lines_to_wire, subtask_order, task_id, task_order,
+        LogQuery, TaskQuery, approved_wave, given_to_wire, lines_to_wire, subtask_order, task_id, task_order,
         task_page_to_wire, task_to_wire,
     },
     error::Error,
@@ -85,85 +85,99 @@ impl TaskService for Api {
         &self,
         request: Request<RetryTaskRequest>,
     ) -> Result<Response<RetryTaskResponse>, Status> {
-        let (caller, RetryTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Retry).await?;
-        Ok(Response::new(RetryTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, RetryTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Retry).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RetryTaskResponse { task, preview }))
     }
 
     async fn rollback_task(
         &self,
         request: Request<RollbackTaskRequest>,
     ) -> Result<Response<RollbackTaskResponse>, Status> {
-        let (caller, RollbackTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Rollback).await?;
-        Ok(Response::new(RollbackTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, RollbackTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Rollback).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RollbackTaskResponse { task, preview }))
     }
 
     async fn cancel_task(
         &self,
         request: Request<CancelTaskRequest>,
     ) -> Result<Response<CancelTaskResponse>, Status> {
-        let (caller, CancelTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Cancel).await?;
-        Ok(Response::new(CancelTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, CancelTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Cancel).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), CancelTaskResponse { task, preview }))
     }
 
     async fn retry_subtask(
         &self,
         request: Request<RetrySubtaskRequest>,
     ) -> Result<Response<RetrySubtaskResponse>, Status> {
-        let (caller, RetrySubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
-        let order = subtask_order(task_id, subtask_id, reason)?;
-        let task = order_task(&self.app, &caller, order, Verb::RetrySubtask).await?;
-        Ok(Response::new(RetrySubtaskResponse { task: Some(self.told(&task)) }))
+        let (caller, RetrySubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::RetrySubtask).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RetrySubtaskResponse { task, preview }))
     }
 
     async fn skip_subtask(
         &self,
         request: Request<SkipSubtaskRequest>,
     ) -> Result<Response<SkipSubtaskResponse>, Status> {
-        let (caller, SkipSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
-        let order = subtask_order(task_id, subtask_id, reason)?;
-        let task = order_task(&self.app, &caller, order, Verb::SkipSubtask).await?;
-        Ok(Response::new(SkipSubtaskResponse { task: Some(self.told(&task)) }))
+        let (caller, SkipSubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::SkipSubtask).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), SkipSubtaskResponse { task, preview }))
     }
 
     async fn cancel_subtask(
         &self,
         request: Request<CancelSubtaskRequest>,
     ) -> Result<Response<CancelSubtaskResponse>, Status> {
-        let (caller, CancelSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
-        let order = subtask_order(task_id, subtask_id, reason)?;
-        let task = order_task(&self.app, &caller, order, Verb::CancelSubtask).await?;
-        Ok(Response::new(CancelSubtaskResponse { task: Some(self.told(&task)) }))
+        let (caller, CancelSubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::CancelSubtask).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), CancelSubtaskResponse { task, preview }))
     }
 
     async fn pause_task(
         &self,
         request: Request<PauseTaskRequest>,
     ) -> Result<Response<PauseTaskResponse>, Status> {
-        let (caller, PauseTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Pause).await?;
-        Ok(Response::new(PauseTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, PauseTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Pause).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), PauseTaskResponse { task, preview }))
     }
 
     async fn resume_task(
         &self,
         request: Request<ResumeTaskRequest>,
     ) -> Result<Response<ResumeTaskResponse>, Status> {
-        let (caller, ResumeTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Resume(0)).await?;
-        Ok(Response::new(ResumeTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, ResumeTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Resume(0)).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), ResumeTaskResponse { task, preview }))
     }
 
     async fn approve_wave(
         &self,
         request: Request<ApproveWaveRequest>,
     ) -> Result<Response<ApproveWaveResponse>, Status> {
-        let (caller, ApproveWaveRequest { task_id, reason, wave }) = admitted(request)?;
+        let (caller, ApproveWaveRequest { task_id, reason, wave, terms }) = admitted(request)?;
         let verb = Verb::Approve(approved_wave(wave)?);
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, verb).await?;
-        Ok(Response::new(ApproveWaveResponse { task: Some(self.told(&task)) }))
+        let given = order_task(&self.app, &caller, task_order(task_id, reason, terms)?, verb).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), ApproveWaveResponse { task, preview }))
     }
 
     type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;

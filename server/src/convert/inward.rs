@@ -9,6 +9,7 @@ use belay_proto::{
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::terms::{Term, terms};
 use crate::{
     access::Role,
     agents::Asked,
@@ -24,6 +25,7 @@ use crate::{
     stop::StopMode,
     store::{Declared, OperationOutcome},
     task::{executor::HostOrder, verb::TaskOrder},
+    terms::{PlannedProcess, Terms},
 };
 
 /// A reason is a sentence, not a document.
@@ -79,8 +81,13 @@ pub(crate) fn subtask_id(id: i64) -> Result<SubtaskId, Error> {
     SubtaskId::try_from(id).map_err(|invalid| Error::invalid("subtask_id", invalid))
 }
 
-pub(crate) fn process_order(host: i64, process: i64, why: String) -> Result<ProcessOrder, Error> {
-    Ok(ProcessOrder { host: host_id(host)?, process: process_id(process)?, reason: reason(why)? })
+pub(crate) fn process_order(
+    host: i64,
+    process: i64,
+    why: String,
+    terms: Terms,
+) -> Result<ProcessOrder, Error> {
+    Ok(ProcessOrder { host: host_id(host)?, process: process_id(process)?, reason: reason(why)?, terms })
 }
 
 pub(crate) fn stop_mode(force: bool) -> StopMode {
@@ -98,16 +105,22 @@ pub(crate) fn log_to_read(message: v1::ReadAgentProcessLogRequest) -> Result<Rea
     Ok(ReadLog { host: host_id(host)?, process: process_id(agent_process_id)?, file, begin, follow })
 }
 
-pub(crate) fn host_order(host: i64, why: String) -> Result<HostOrder, Error> {
-    Ok(HostOrder { host: host_id(host)?, reason: reason(why)? })
+pub(crate) fn host_order(host: i64, why: String, terms: Terms) -> Result<HostOrder, Error> {
+    Ok(HostOrder { host: host_id(host)?, reason: reason(why)?, terms })
 }
 
-pub(crate) fn task_order(task: i64, why: String) -> Result<TaskOrder, Error> {
-    Ok(TaskOrder { task: task_id(task)?, subtask: None, reason: reason(why)? })
+pub(crate) fn task_order(task: i64, why: String, wire: Option<v1::OrderTerms>) -> Result<TaskOrder, Error> {
+    let terms = terms(wire, &[Term::DryRun, Term::Versions, Term::Wait])?;
+    Ok(TaskOrder { task: task_id(task)?, subtask: None, reason: reason(why)?, terms })
 }
 
-pub(crate) fn subtask_order(task: i64, subtask: i64, why: String) -> Result<TaskOrder, Error> {
-    Ok(TaskOrder { task: task_id(task)?, subtask: Some(subtask_id(subtask)?), reason: reason(why)? })
+pub(crate) fn subtask_order(
+    task: i64,
+    subtask: i64,
+    why: String,
+    wire: Option<v1::OrderTerms>,
+) -> Result<TaskOrder, Error> {
+    Ok(TaskOrder { subtask: Some(subtask_id(subtask)?), ..task_order(task, why, wire)? })
 }
 
 /// The wave that is approved, from 0; 0 stands for the one that waits.
@@ -412,6 +425,27 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         not_applied: not_applied.into_iter().take(MOST_SHOWN).map(shown).collect(),
     };
     Ok((alias, observed))
+}
+
+/// What an order would do with a process, as its agent tells it.
+pub(crate) fn planned(
+    planned: agent::PlannedProcess,
+    id: &impl Fn(&str) -> Option<ProcessId>,
+) -> Result<PlannedProcess, String> {
+    let agent::PlannedProcess { alias, generation, pid, stop_turn, start_turn, dependents } = planned;
+    check_text(&alias, LONGEST_NAME)?;
+    if let Some(number) = [pid, stop_turn, start_turn].into_iter().find(|number| *number < 0) {
+        return Err(format!("`{alias}` has the number {number}"));
+    }
+    Ok(PlannedProcess {
+        id: id(&alias),
+        alias,
+        generation,
+        pid,
+        stop_turn,
+        start_turn,
+        dependents: dependents.into_iter().take(MOST_PROCESSES).map(shown).collect(),
+    })
 }
 
 fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {

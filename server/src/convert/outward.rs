@@ -213,6 +213,7 @@ pub(crate) fn task_to_wire(task: &Task, waits_for: Vec<String>) -> v1::Task {
         trace_id: task.trace.to_string(),
         reason: task.reason.clone(),
         batch: task.graph.batch.as_ref().map(|batch| batch_to_wire(task, batch, waits_for)),
+        version: task.seen,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
+mod restart_terms;
 mod task_lists;
 
 use sea_orm_migration::prelude::*;
@@ -17,6 +18,7 @@ impl MigratorTrait for Migrator {
             Box::new(task_lists::TaskLists),
             Box::new(IdempotencyKeys),
             Box::new(HostLabels),
+            Box::new(restart_terms::RestartTerms),
         ]
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use belay_proto::{HostId, TaskId, Trace, UserId, fail_point, planted};
+use jiff::Timestamp;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     Set,
@@ -45,6 +46,8 @@ pub(crate) struct NewTask {
     pub(crate) executor: String,
     pub(crate) trace: Trace,
     pub(crate) reason: String,
+    /// Of a restart: what was started after this and runs is left as it is.
+    pub(crate) not_started_after: Option<Timestamp>,
 }
 
 impl Store {
@@ -58,7 +61,18 @@ impl Store {
         lease: Duration,
         audit: AuditEntry,
     ) -> Result<(Task, Claim)> {
-        let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
+        let NewTask {
+            dag,
+            hosts,
+            batch,
+            holder,
+            creator_id,
+            creator,
+            executor,
+            trace,
+            reason,
+            not_started_after,
+        } = new;
         let now = audit.time;
         let change = self.change().await?;
         let only = match (&batch, &hosts[..]) {
@@ -82,6 +96,7 @@ impl Store {
             claim_epoch: Set(as_number(self.epoch())?),
             claim_until: Set(until(now, lease)),
             batch: Set(batch),
+            not_started_after: Set(not_started_after.map(micros)),
             ..Default::default()
         };
         let row = row.insert(&change).await?;
@@ -104,6 +119,12 @@ impl Store {
             Some(row) => Ok(Some(read_whole(&self.read, row).await?)),
             None => Ok(None),
         }
+    }
+
+    /// The time after which a task leaves alone what was started, where it is a restart that does.
+    pub(crate) async fn not_started_after(&self, task: TaskId) -> Result<Option<Timestamp>> {
+        let row = task::Entity::find_by_id(task.get()).one(&self.read).await?;
+        row.and_then(|row| row.not_started_after).map(time).transpose()
     }
 
     /// Every task that has not ended, oldest first, and each for itself: one that can not be read hides no other.

@@ -97,11 +97,18 @@ async fn a_cancel_ends_well_where_it_came_in_time() {
     for (state, well) in [(TaskState::Cancelled, true), (TaskState::Successful, false)] {
         let fake = Fake::default();
         let client = fake.client().await;
-        fake.answer("CancelTask", &CancelTaskResponse { task: Some(batch_of(state, &[Successful])) });
-        let task = Order::Cancel.order(&client, 30, "wrong".to_owned()).await.expect("a batch");
+        fake.answer(
+            "CancelTask",
+            &CancelTaskResponse { task: Some(batch_of(state, &[Successful])), ..Default::default() },
+        );
+        let task = Order::Cancel.order(&client, 30, "wrong".to_owned(), None).await.expect("a batch");
+        let Ordered::Done(task) = task else { panic!("it was ordered") };
         assert_eq!(Order::Cancel.outcome(&task, &Names::default()).is_ok(), well);
         let asked = fake.seen::<CancelTaskRequest>("CancelTask");
-        assert_eq!(asked, [CancelTaskRequest { task_id: 30, reason: "wrong".to_owned() }]);
+        assert_eq!(
+            asked,
+            [CancelTaskRequest { task_id: 30, reason: "wrong".to_owned(), ..Default::default() }]
+        );
     }
 }
 
@@ -109,10 +116,13 @@ async fn a_cancel_ends_well_where_it_came_in_time() {
 async fn an_approval_names_the_wave() {
     let fake = Fake::default();
     let client = fake.client().await;
-    fake.answer("ApproveWave", &ApproveWaveResponse { task: Some(Task::default()) });
-    Order::Approve(3).order(&client, 30, String::new()).await.expect("a task");
+    fake.answer("ApproveWave", &ApproveWaveResponse { task: Some(Task::default()), ..Default::default() });
+    Order::Approve(3).order(&client, 30, String::new(), None).await.expect("a task");
     let asked = fake.seen::<ApproveWaveRequest>("ApproveWave");
-    assert_eq!(asked, [ApproveWaveRequest { task_id: 30, reason: String::new(), wave: 3 }]);
+    assert_eq!(
+        asked,
+        [ApproveWaveRequest { task_id: 30, reason: String::new(), wave: 3, ..Default::default() }]
+    );
 }
 
 #[tokio::test]
