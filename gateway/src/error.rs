@@ -72,6 +72,13 @@ pub(crate) fn row(reason: Reason) -> Row {
     Row { status, code, error_code }
 }
 
+/// What is told to whom a gateway leaves that is about to end.
+pub(crate) fn draining() -> Problem {
+    Problem::new(Reason::ShuttingDown, "the gateway is about to end; nothing was ordered")
+        .hint("try again")
+        .retry_after(Duration::from_secs(1))
+}
+
 /// The HTTP status of a reason.
 pub(crate) fn status(reason: Reason) -> StatusCode {
     row(reason).status

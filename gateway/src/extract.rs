@@ -6,6 +6,7 @@ mod body;
 mod etag;
 mod path;
 mod query;
+mod resume;
 mod terms;
 
 pub(crate) use batch::{BatchBody, PlanBody};
@@ -16,6 +17,7 @@ pub(crate) use body::{
 pub(crate) use etag::{IfNoneMatch, tag};
 pub(crate) use path::{HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
 pub(crate) use query::Query;
+pub(crate) use resume::ResumeToken;
 pub(crate) use terms::{Terms, refuse_terms};
 
 use belay_proto::{Problem, Reason};

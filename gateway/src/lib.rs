@@ -15,6 +15,7 @@ pub mod json; // the documented objects
 mod middleware; // what happens to every request, whatever its route
 mod routes; // one function for each route, and the table of all
 mod serve; // connections: accepted, bounded, drained
+mod sse; // answers that go on
 mod trace; // the trace of a request
 mod upstream; // the one way to the server
 

@@ -25,6 +25,7 @@ use crate::{
     envelope::{About, Outcome, Refusal},
     error,
     routes::Gateway,
+    sse::Streamed,
     trace,
 };
 
@@ -52,6 +53,11 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
     let line = LogLine::new(&request);
     async {
         let mut response = next.run(request).await;
+        if response.extensions_mut().remove::<Streamed>().is_some() {
+            // It has an envelope of its own: each event.
+            line.write(response.status(), "OK");
+            return response;
+        }
         let outcome = Outcome::take(&mut response);
         let mut answer = outcome.wrap(&About {
             duration: line.started.elapsed(),
@@ -76,10 +82,7 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
 /// Refuses what comes in while the gateway is about to end.
 async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     if gateway.drain.is_told() {
-        let problem = Problem::new(Reason::ShuttingDown, "the gateway is about to end; nothing was ordered")
-            .hint("try again")
-            .retry_after(Duration::from_secs(1));
-        return Refusal::from(problem).into_response();
+        return Refusal::from(error::draining()).into_response();
     }
     next.run(request).await
 }

@@ -8,6 +8,7 @@ mod hosts;
 mod processes;
 mod tasks;
 mod users;
+mod watches;
 
 use axum::{
     Router,
@@ -77,6 +78,7 @@ fn table() -> Vec<Route> {
     vec![
         get("/compute/hosts", hosts::list),
         get("/compute/hosts/{hostId}", hosts::get),
+        get("/compute/hosts/watch", watches::hosts),
         post("/compute/hosts/{hostId}/labels", hosts::update_labels),
         post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance),
         post("/compute/hosts/batchStopAgents", batches::stop).on_terms(),
@@ -88,6 +90,7 @@ fn table() -> Vec<Route> {
         post("/compute/hosts/{hostId}/agent/start", agent::start).on_terms(),
         post("/compute/hosts/{hostId}/agent/restart", agent::restart).on_terms(),
         get("/compute/hosts/{hostId}/agent/processes", processes::list),
+        get("/compute/hosts/{hostId}/agent/processes/watch", watches::processes),
         get("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/detail", processes::get),
         post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop", processes::stop).on_terms(),
         post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/start", processes::start).on_terms(),
@@ -95,6 +98,7 @@ fn table() -> Vec<Route> {
             .on_terms(),
         get("/tasks/instances", tasks::list),
         get("/tasks/instances/{taskInstanceId}", tasks::get),
+        get("/tasks/instances/{taskInstanceId}/watch", watches::task),
         post("/tasks/instances/{taskInstanceId}/retry", tasks::retry).on_terms(),
         post("/tasks/instances/{taskInstanceId}/rollback", tasks::rollback).on_terms(),
         post("/tasks/instances/{taskInstanceId}/cancel", tasks::cancel).on_terms(),

@@ -8,6 +8,7 @@ mod outward;
 mod task_list;
 mod task_log;
 mod terms;
+mod watch;
 
 pub(crate) use {
     batch::{batch_order, batch_verb, plan_to_wire},
@@ -17,10 +18,11 @@ pub(crate) use {
         selector, stop_mode, subtask_order, task_id, task_order,
     },
     outward::{
-        agent_to_wire, audit_to_wire, host_to_wire, page_to_wire, piece_to_wire, process_in_list,
-        process_to_wire, task_to_wire, time, user_to_wire,
+        agent_to_wire, audit_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire,
+        process_in_list, process_to_watch, process_to_wire, task_to_wire, time, user_to_wire,
     },
     task_list::{TaskQuery, task_page_to_wire},
     task_log::{LogQuery, lines_to_wire},
     terms::{Term, given_to_wire, terms},
+    watch::{heard, heard_version, host_news_to_wire, process_news_to_wire},
 };

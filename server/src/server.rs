@@ -39,6 +39,7 @@ use crate::{
     store::Store,
     task::executor,
     users,
+    watch::Watches,
 };
 
 /// How often the last observations are written back.
@@ -131,6 +132,7 @@ pub async fn run(
         heartbeat: config.heartbeat,
         confirm_above: config.confirm_above()?,
         plans: Plans::default(),
+        watches: Watches::new(store.epoch()),
         runners: executor::Runners::default(),
         task_changes: App::task_changes(),
         background: TaskTracker::new(),

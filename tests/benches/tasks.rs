@@ -108,7 +108,7 @@ async fn batch(fleet: &Fleet, hosts: &[i64]) -> Duration {
 }
 
 async fn ended(fleet: &Fleet, task_id: i64) {
-    let request = WatchTaskRequest { task_id };
+    let request = WatchTaskRequest { task_id, ..Default::default() };
     let mut states = fleet.wire().tasks().watch_task(request).await.expect("watched").into_inner();
     loop {
         let state = states.message().await.expect("a state").expect("not the last one").task.expect("a task");

@@ -6,6 +6,7 @@ mod cli;
 mod clones;
 mod confirm;
 mod deaths;
+mod events;
 mod force;
 mod grpcurl;
 mod hazards;

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span, info_span, warn};
 
 use super::{
-    Caller, Verifier,
+    Caller, Pass, Verifier, pass,
     policy::{Policy, Rule, rule},
     verifier::NotVerified,
 };
@@ -47,7 +47,12 @@ impl Gate {
         Self { inner: Arc::new(Inner { verifier, store, fleet_token }) }
     }
 
-    async fn admit(&self, path: &str, headers: &HeaderMap, trace: Trace) -> Result<Option<Caller>, Error> {
+    async fn admit(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        trace: Trace,
+    ) -> Result<Option<(Caller, Option<Pass>)>, Error> {
         let rule = rule(path).ok_or_else(|| Error::RouteUnknown(path.to_owned()))?;
         let mut credentials = headers.get_all(AUTHORIZATION).iter();
         let credential = credentials.next().map(|value| value.as_bytes());
@@ -68,7 +73,16 @@ impl Gate {
                 let user = self.inner.verifier.verify(credential).await.map_err(Error::Unauthenticated)?;
                 let caller = Caller { user, trace };
                 match rule.policy.allows(&caller.user.roles) {
-                    true => Ok(Some(caller)),
+                    true => {
+                        let pass = rule.lasts.then(|| Pass {
+                            verifier: self.inner.verifier.clone(),
+                            store: self.inner.store.clone(),
+                            rule,
+                            user: caller.user.clone(),
+                            credential: pass::lasting(credential),
+                        });
+                        Ok(Some((caller, pass)))
+                    }
                     false => Err(self.refuse(rule, caller).await),
                 }
             }
@@ -136,7 +150,10 @@ where
         let work = async move {
             match gate.admit(request.uri().path(), request.headers(), trace).await {
                 Ok(caller) => {
-                    if let Some(caller) = caller {
+                    if let Some((caller, pass)) = caller {
+                        if let Some(pass) = pass {
+                            request.extensions_mut().insert(pass);
+                        }
                         Span::current().record("user", caller.user.name.as_str());
                         request.extensions_mut().insert(caller);
                     }

@@ -4,22 +4,24 @@ use belay_proto::v1::{
     GetHostAgentRequest, GetHostAgentResponse, GetHostRequest, GetHostResponse, ListHostsRequest,
     ListHostsResponse, RestartHostAgentRequest, RestartHostAgentResponse, SetHostMaintenanceRequest,
     SetHostMaintenanceResponse, StartHostAgentRequest, StartHostAgentResponse, StopHostAgentRequest,
-    StopHostAgentResponse, UpdateHostLabelsRequest, UpdateHostLabelsResponse,
-    host_agent_service_server::HostAgentService, host_service_server::HostService,
+    StopHostAgentResponse, UpdateHostLabelsRequest, UpdateHostLabelsResponse, WatchHostsRequest,
+    WatchHostsResponse, host_agent_service_server::HostAgentService, host_service_server::HostService,
 };
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted, cut, told};
+use super::{Api, admitted, cut, passed, told};
 use crate::{
     convert::{
-        Term, agent_to_wire, given_to_wire, host_id, host_order, host_to_wire, label_order,
-        maintenance_order, page, page_to_wire, selector, terms as read_terms,
+        Term, agent_to_wire, given_to_wire, heard, host_id, host_news_to_wire, host_order, host_to_wire,
+        label_order, maintenance_order, page, page_to_wire, selector, terms as read_terms,
     },
     labels::update_labels,
     maintenance::set_maintenance,
     restart::restart_agent,
     start::start_agent,
     stop::stop_agent,
+    watch::{self, Lasting},
 };
 
 #[tonic::async_trait]
@@ -45,6 +47,17 @@ impl HostService for Api {
         let GetHostRequest { host_id: host } = request.into_inner();
         let view = self.app.fleet.host(host_id(host)?)?;
         Ok(Response::new(GetHostResponse { host: Some(host_to_wire(&view)) }))
+    }
+
+    type WatchHostsStream = Lasting<WatchHostsResponse>;
+
+    async fn watch_hosts(
+        &self,
+        request: Request<WatchHostsRequest>,
+    ) -> Result<Response<Self::WatchHostsStream>, Status> {
+        let (pass, WatchHostsRequest { resume_token }) = passed(request)?;
+        let news = watch::hosts(&self.app, heard(&resume_token)?).map(|news| Ok(host_news_to_wire(news?)));
+        Ok(Response::new(Lasting::new(&self.app, pass, news)?))
     }
 
     async fn update_host_labels(

@@ -1,6 +1,6 @@
 //! Durable tasks.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use belay_proto::{
     TaskId,
@@ -18,22 +18,23 @@ use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
     time::sleep,
 };
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
-use super::{Api, admitted, told};
+use super::{Api, admitted, passed, told};
 use crate::{
     app::App,
     batch::waits,
     convert::{
-        LogQuery, TaskQuery, approved_wave, given_to_wire, lines_to_wire, subtask_order, task_id, task_order,
-        task_page_to_wire, task_to_wire,
+        LogQuery, TaskQuery, approved_wave, given_to_wire, heard_version, lines_to_wire, subtask_order,
+        task_id, task_order, task_page_to_wire, task_to_wire,
     },
     error::Error,
     store::TaskPage,
     task::{Task, Verb, verb::order_task},
     task_log,
+    watch::Lasting,
 };
 
 /// States under way to a watcher: one that does not read holds up nobody but itself.
@@ -70,15 +71,16 @@ impl TaskService for Api {
         Ok(Response::new(GetSubtaskLogResponse { lines: lines_to_wire(lines) }))
     }
 
-    type WatchSubtaskLogStream = Pin<Box<dyn Stream<Item = Result<WatchSubtaskLogResponse, Status>> + Send>>;
+    type WatchSubtaskLogStream = Lasting<WatchSubtaskLogResponse>;
 
     async fn watch_subtask_log(
         &self,
         request: Request<WatchSubtaskLogRequest>,
     ) -> Result<Response<Self::WatchSubtaskLogStream>, Status> {
-        let lines = task_log::follow(&self.app, LogQuery::try_from(request.into_inner())?).await?;
-        let told = |lines| Ok(WatchSubtaskLogResponse { lines: lines_to_wire(lines?) });
-        Ok(Response::new(Box::pin(lines.map(told))))
+        let (pass, message) = passed(request)?;
+        let lines = task_log::follow(&self.app, LogQuery::try_from(message)?).await?;
+        let lines = lines.map(|lines| Ok(WatchSubtaskLogResponse { lines: lines_to_wire(lines?) }));
+        Ok(Response::new(Lasting::new(&self.app, pass, lines)?))
     }
 
     async fn retry_task(
@@ -180,14 +182,14 @@ impl TaskService for Api {
         Ok(told(preview.is_some(), ApproveWaveResponse { task, preview }))
     }
 
-    type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
+    type WatchTaskStream = Lasting<WatchTaskResponse>;
 
     async fn watch_task(
         &self,
         request: Request<WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        let WatchTaskRequest { task_id: id } = request.into_inner();
-        let id = task_id(id)?;
+        let (pass, WatchTaskRequest { task_id: id, resume_token }) = passed(request)?;
+        let (id, heard) = (task_id(id)?, heard_version(&resume_token)?);
         // Listening begins before the first look, so that no change in between is missed.
         let mut changes = self.app.task_changes.subscribe();
         let mut task = find(&self.app, id).await?;
@@ -196,8 +198,11 @@ impl TaskService for Api {
         let watch = async move {
             loop {
                 let ended = !task.standing().is_open();
-                let state = WatchTaskResponse { task: Some(task_to_wire(&task, waits(&app, &task))) };
-                if send.send(Ok(state)).await.is_err() || ended {
+                let is_known = heard == Some(task.seen);
+                let resume_token = task.seen.to_string();
+                let state =
+                    WatchTaskResponse { task: Some(task_to_wire(&task, waits(&app, &task))), resume_token };
+                if !is_known && send.send(Ok(state)).await.is_err() || ended {
                     return;
                 }
                 // A task for many hosts changes all the time, and is large.
@@ -231,7 +236,7 @@ impl TaskService for Api {
             }
         };
         self.app.background.spawn(watch.in_current_span());
-        Ok(Response::new(Box::pin(ReceiverStream::new(states))))
+        Ok(Response::new(Lasting::new(&self.app, pass, ReceiverStream::new(states))?))
     }
 }
 

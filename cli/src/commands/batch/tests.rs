@@ -66,7 +66,7 @@ async fn a_batch_is_followed_to_its_end_and_says_which_hosts_failed() {
         batch_of(TaskState::Running, &[Failed, Running]),
         batch_of(TaskState::Failed, &[Failed, Successful]),
     ];
-    fake.stream("WatchTask", &looks.map(|task| WatchTaskResponse { task: Some(task) }));
+    fake.stream("WatchTask", &looks.map(|task| WatchTaskResponse { task: Some(task), ..Default::default() }));
     let client = fake.client().await;
     let (names, mut told) = (Names::of(&client).await, Vec::new());
     let changed = |_: &mut Progress, before: Option<&Task>, task: &Task| {
@@ -88,7 +88,10 @@ async fn a_batch_is_followed_to_its_end_and_says_which_hosts_failed() {
     let failure = show::outcome(&ended, &names).expect_err("it failed");
     assert_eq!(failure.exit as u8, 1);
     assert!(failure.message.contains("\n  host `web-1` (1): pid 7 is alive (LEFTOVERS)"), "{failure:?}");
-    assert_eq!(fake.seen::<WatchTaskRequest>("WatchTask"), [WatchTaskRequest { task_id: 30 }]);
+    assert_eq!(
+        fake.seen::<WatchTaskRequest>("WatchTask"),
+        [WatchTaskRequest { task_id: 30, ..Default::default() }]
+    );
 }
 
 #[tokio::test]
