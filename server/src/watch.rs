@@ -173,8 +173,11 @@ impl<T> Stream for Lasting<T> {
     }
 }
 
+/// One thing that a watcher hears, with how far it has heard then.
+pub(crate) type Heard<K, V> = (Cursor, News<K, V>);
+
 /// What a watcher is told.
-pub(crate) type Told<K, V> = ReceiverStream<Result<(Cursor, News<K, V>), Error>>;
+pub(crate) type Told<K, V> = ReceiverStream<Result<Heard<K, V>, Error>>;
 
 /// Every host, then what changes. Goes on after `heard` where that is possible.
 pub(crate) fn hosts(app: &Arc<App>, heard: Option<Cursor>) -> Told<HostId, v1::Host> {
@@ -262,7 +265,7 @@ impl<K: Copy + Ord, V: Clone + PartialEq> Shared<Board<K, V>> {
         heard: Option<Cursor>,
         change: u64,
         look: impl FnOnce() -> Result<BTreeMap<K, V>, Error>,
-    ) -> Result<Vec<(Cursor, News<K, V>)>, Error> {
+    ) -> Result<Vec<Heard<K, V>>, Error> {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (board, looked) = &mut *shared;
         let is_fresh = board.has_seen(change) && looked.is_some_and(|at| at.elapsed() < LOOK_EVERY);

@@ -65,14 +65,12 @@ fn with_task(path: &str, task: Task) -> Option<Vec<u8>> {
         "/belay.v1.HostAgentService/RestartHostAgent" => {
             RestartHostAgentResponse { task, ..Default::default() }.encode_to_vec()
         }
-        "/belay.v1.BatchService/BatchStopHostAgents" => {
-            BatchStopHostAgentsResponse { task, ..Default::default() }.encode_to_vec()
-        }
+        "/belay.v1.BatchService/BatchStopHostAgents" => BatchStopHostAgentsResponse { task }.encode_to_vec(),
         "/belay.v1.BatchService/BatchStartHostAgents" => {
-            BatchStartHostAgentsResponse { task, ..Default::default() }.encode_to_vec()
+            BatchStartHostAgentsResponse { task }.encode_to_vec()
         }
         "/belay.v1.BatchService/BatchRestartHostAgents" => {
-            BatchRestartHostAgentsResponse { task, ..Default::default() }.encode_to_vec()
+            BatchRestartHostAgentsResponse { task }.encode_to_vec()
         }
         "/belay.v1.TaskService/PauseTask" => PauseTaskResponse { task, ..Default::default() }.encode_to_vec(),
         "/belay.v1.TaskService/ResumeTask" => {
