@@ -3,17 +3,22 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 16] = [
+    "belay/v1/place.proto",
+    "belay/v1/reference.proto",
     "belay/v1/host.proto",
     "belay/v1/order.proto",
     "belay/v1/host_agent.proto",
     "belay/v1/agent_process.proto",
     "belay/v1/task.proto",
     "belay/v1/batch.proto",
+    "belay/v1/enrolment.proto",
     "belay/v1/user.proto",
+    "belay/v1/access_key.proto",
     "belay/v1/audit.proto",
     "belay/agent/v1/agent.proto",
     "belay/agent/v1/control.proto",
+    "belay/agent/v1/introduction.proto",
     "belay/fleet/v1/fleet.proto",
 ];
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{Problem, Reason, Trace, agent::v1 as pb, fleet::v1 as fleet};
+use belay_proto::{Problem, Reason, Trace, agent::v1 as pb, all, fleet::v1 as fleet};
 use jiff::Timestamp;
 use prost_types::{Duration as PbDuration, Timestamp as PbTimestamp};
 use uuid::Uuid;
@@ -55,19 +55,39 @@ impl What {
     }
 }
 
+impl Whom {
+    fn read(self) -> Result<Target, Problem> {
+        match self {
+            Self::All => Ok(Target::All),
+            Self::One(alias) if alias.is_empty() => Err(invalid("alias", "it is empty")),
+            // What can not be an alias is one that nobody declares.
+            Self::One(alias) => Alias::try_from(alias).map(Target::One).map_err(|what| invalid("alias", what)),
+            Self::These(aliases) if aliases.is_empty() => Err(invalid("aliases", "it is empty")),
+            Self::These(aliases) => {
+                let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
+                aliases.into_iter().map(read).collect::<Result<_, _>>().map(Target::These)
+            }
+        }
+    }
+}
+
 /// Reads an order. An error names each field that is wrong.
 pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trace) -> Result<Order, Problem> {
-    let (verb, force) = what.read()?;
-    let pb::Order { operation_id, epoch, principal, budget, expected_generations, not_started_after } =
-        wire.ok_or_else(|| invalid("order", "it is missing"))?;
-    let id = operation_id_in("order.operation_id", &operation_id)?;
-    let budget = budget
-        .map(Duration::try_from)
-        .transpose()
-        .map_err(|_| invalid("order.budget", "it is negative or out of range"))?;
-    let target = whom.read()?;
-    let (generations, not_started_after) =
-        terms(verb, &target, expected_generations, not_started_after, "order.")?;
+    let said = wire.ok_or_else(|| invalid("order", "it is missing")).and_then(|order| {
+        let pb::Order { operation_id, epoch, principal, budget, expected_generations, not_started_after } =
+            order;
+        let budget = budget
+            .map(Duration::try_from)
+            .transpose()
+            .map_err(|_| invalid("order.budget", "it is negative or out of range"));
+        let not_started_after = time("order.not_started_after", not_started_after);
+        let id = operation_id_in("order.operation_id", &operation_id);
+        let (id, budget, not_started_after) = all((id, budget, not_started_after))?;
+        Ok((id, epoch, principal, budget, expected_generations, not_started_after))
+    });
+    let ((verb, force), said, target) = all((what.read(), said, whom.read()))?;
+    let (id, epoch, principal, budget, generations, not_started_after) = said;
+    check_terms(verb, &target, &generations, not_started_after)?;
     Ok(Order {
         id,
         epoch: Some(epoch),
@@ -86,16 +106,17 @@ pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trac
 pub(crate) fn planned_order(wire: pb::PlanOrderRequest) -> Result<Order, Problem> {
     let pb::PlanOrderRequest { verb, alias, expected_generations, not_started_after } = wire;
     let verb = match pb::PlannedVerb::try_from(verb) {
-        Ok(pb::PlannedVerb::Stop) => Verb::Stop,
-        Ok(pb::PlannedVerb::Start) => Verb::Start,
-        Ok(pb::PlannedVerb::Restart) => Verb::Restart,
+        Ok(pb::PlannedVerb::Stop) => Ok(Verb::Stop),
+        Ok(pb::PlannedVerb::Start) => Ok(Verb::Start),
+        Ok(pb::PlannedVerb::Restart) => Ok(Verb::Restart),
         Ok(pb::PlannedVerb::Unspecified) | Err(_) => {
-            return Err(invalid("verb", format!("{verb} is no such verb")));
+            Err(invalid("verb", format!("{verb} is no such verb")))
         }
     };
-    let target = if alias.is_empty() { Target::All } else { Whom::One(alias).read()? };
+    let whom = if alias.is_empty() { Whom::All } else { Whom::One(alias) };
     // What is planned may be the restart of all, which is two orders.
-    let not_started_after = time("not_started_after", not_started_after)?;
+    let not_started_after = time("not_started_after", not_started_after);
+    let (verb, target, not_started_after) = all((verb, whom.read(), not_started_after))?;
     Ok(Order {
         id: Uuid::nil(),
         epoch: Some(0),
@@ -125,43 +146,31 @@ pub(crate) fn planned(planned: Planned) -> pb::PlannedProcess {
 }
 
 /// What an order expects, which only one for one process can.
-fn terms(
+fn check_terms(
     verb: Verb,
     target: &Target,
-    generations: Vec<u64>,
-    not_started_after: Option<PbTimestamp>,
-    of: &str,
-) -> Result<(Vec<u64>, Option<Timestamp>), Problem> {
+    generations: &[u64],
+    not_started_after: Option<Timestamp>,
+) -> Result<(), Problem> {
     let one = matches!(target, Target::One(_));
-    if !one && !generations.is_empty() {
-        return Err(invalid(&format!("{of}expected_generations"), "only an order to one process takes it"));
-    }
-    let field = format!("{of}not_started_after");
-    if not_started_after.is_some() && (!one || verb != Verb::Restart) {
-        return Err(invalid(&field, "only the restart of one process takes it"));
-    }
-    Ok((generations, time(&field, not_started_after)?))
+    let generations = match generations {
+        [_, ..] if !one => {
+            Err(invalid("order.expected_generations", "only an order to one process takes it"))
+        }
+        _ => Ok(()),
+    };
+    let not_started_after = match not_started_after {
+        Some(_) if !one || verb != Verb::Restart => {
+            Err(invalid("order.not_started_after", "only the restart of one process takes it"))
+        }
+        _ => Ok(()),
+    };
+    all((generations, not_started_after)).map(|_| ())
 }
 
 fn time(field: &str, wire: Option<PbTimestamp>) -> Result<Option<Timestamp>, Problem> {
     let read = |wire: PbTimestamp| Timestamp::new(wire.seconds, wire.nanos).ok();
     wire.map(|wire| read(wire).ok_or_else(|| invalid(field, "it is no time"))).transpose()
-}
-
-impl Whom {
-    fn read(self) -> Result<Target, Problem> {
-        Ok(match self {
-            Self::All => Target::All,
-            Self::One(alias) if alias.is_empty() => return Err(invalid("alias", "it is empty")),
-            // What can not be an alias is one that nobody declares.
-            Self::One(alias) => Target::One(Alias::try_from(alias).map_err(|what| invalid("alias", what))?),
-            Self::These(aliases) if aliases.is_empty() => return Err(invalid("aliases", "it is empty")),
-            Self::These(aliases) => {
-                let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
-                Target::These(aliases.into_iter().map(read).collect::<Result<_, _>>()?)
-            }
-        })
-    }
 }
 
 /// Reads the id of an operation.
@@ -451,6 +460,16 @@ mod tests {
         let problem = order(wire, What::Stop(0), whom, trace).unwrap_err();
         assert_eq!(problem.reason, Reason::InvalidArgument);
         assert_eq!(problem.fields.first().unwrap().0, field);
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_an_order_is_told_at_once() {
+        let budget = Some(PbDuration { seconds: -1, nanos: 0 });
+        let wire = wire("7").map(|order| pb::Order { budget, ..order });
+        let trace = Trace::from_random([7; 16]);
+        let problem = order(wire, What::Stop(99), Whom::One(String::new()), trace).unwrap_err();
+        let fields: Vec<_> = problem.fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(fields, ["mode", "order.operation_id", "order.budget", "alias"]);
     }
 
     /// Hazard I04, and design rule 9: empty never means all.

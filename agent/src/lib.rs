@@ -13,6 +13,7 @@ mod convert; // the wire's words to the agent's and back
 mod error;
 mod folder; // the state folder: lock and identity
 mod import; // processes as supervisord and systemd declare them
+mod introduce; // who the agent is, for a server that does not know it yet
 mod journal; // what survives the agent
 mod lane; // a few threads for what may block
 mod life; // the life of one process: a pure state machine
@@ -31,7 +32,9 @@ mod upgrade; // another program takes over, in the same process
 
 use std::{io, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
-use belay_proto::agent::v1::agent_service_server::AgentServiceServer;
+use belay_proto::agent::v1::{
+    agent_service_server::AgentServiceServer, introduction_service_server::IntroductionServiceServer,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{self, SignalKind},
@@ -51,6 +54,7 @@ use crate::{
     auth::RequireToken,
     control::{About, Control, Socket},
     folder::StateFolder,
+    introduce::Introduction,
     journal::Journal,
     notify::ServiceManager,
     os::{
@@ -229,6 +233,7 @@ async fn run_within(
             ..report::describe_host()
         },
     };
+    let introduction = Introduction::new(supervisor.clone(), &reporting);
     let (tell_link, link) = watch::channel(Link::default());
     let reporter =
         AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting, tell_link)));
@@ -279,7 +284,7 @@ async fn run_within(
             outputs.close();
         }
     };
-    let served = serve(listener, api, gatekeeper, shutdown).await;
+    let served = serve(listener, api, introduction, gatekeeper, shutdown).await;
     ending.cancel();
     drop((reporter, ears));
     if timeout(DRAIN, &mut control).await.is_err() {
@@ -300,6 +305,7 @@ async fn run_within(
 async fn serve(
     listener: TcpListener,
     api: Api,
+    introduction: Introduction,
     gatekeeper: RequireToken,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -307,6 +313,8 @@ async fn serve(
     let agent = AgentServiceServer::new(api)
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
+    let introduction =
+        IntroductionServiceServer::new(introduction).max_encoding_message_size(LARGEST_MESSAGE);
     health.set_serving::<AgentServiceServer<Api>>().await;
     let ending = CancellationToken::new();
     // The builder's own setting is not for listeners that it is given, and an answer in two pieces would take 40 ms more.
@@ -317,6 +325,7 @@ async fn serve(
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
         .add_service(health_service)
+        .add_service(InterceptedService::new(introduction, gatekeeper.clone()))
         .add_service(InterceptedService::new(agent, gatekeeper))
         .serve_with_incoming_shutdown(incoming, ending.clone().cancelled_owned());
     tokio::pin!(server);

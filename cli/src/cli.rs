@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use jiff::SignedDuration;
 
 use crate::{
-    commands::{agent, audit, batch, demo_worker, host, log, process, service, task, up, user},
+    commands::{
+        agent, audit, batch, demo_worker, host, key, log, process, reference, service, task, up, user,
+    },
     output::Format,
     target::Connection,
 };
@@ -43,9 +45,18 @@ pub(crate) enum Command {
     /// Run the REST gateway of a server.
     #[command(after_help = "Example:\n  belay gateway --config /etc/belay/gateway.toml")]
     Gateway(service::Args),
-    /// See hosts, label them, and leave them out of orders to many while they are maintained.
+    /// See hosts, add and delete them, label them, and leave them out of orders to many while they are maintained.
     #[command(subcommand)]
     Host(host::Command),
+    /// Keep the regions in which data centres are.
+    #[command(subcommand)]
+    Region(reference::RegionCommand),
+    /// Keep the data centres in which hosts stand.
+    #[command(subcommand)]
+    Idc(reference::IdcCommand),
+    /// Keep the types of hosts.
+    #[command(subcommand)]
+    HostType(reference::HostTypeCommand),
     /// See, stop, start and restart single processes.
     #[command(subcommand)]
     Process(process::Command),
@@ -61,9 +72,15 @@ pub(crate) enum Command {
     /// Say who may call.
     #[command(subcommand)]
     User(user::Command),
+    /// Keep the keys that REST requests are signed with.
+    #[command(subcommand)]
+    Key(key::Command),
     /// See who did what.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Print the description of the REST API, as OpenAPI 3.1.
+    #[command(after_help = "Example:\n  belay openapi > belay.json")]
+    Openapi,
     /// A process for `belay up` and `belay demo` to look after.
     #[command(hide = true)]
     DemoWorker(demo_worker::Args),
@@ -76,12 +93,17 @@ impl Command {
             Self::Up(_) | Self::Demo | Self::Server(_) | Self::Gateway(_) => true,
             Self::Agent(args) => args.is_service(),
             Self::Host(_)
+            | Self::Region(_)
+            | Self::Idc(_)
+            | Self::HostType(_)
             | Self::Process(_)
             | Self::Log(_)
             | Self::Batch(_)
             | Self::Task(_)
             | Self::User(_)
+            | Self::Key(_)
             | Self::Audit(_)
+            | Self::Openapi
             | Self::DemoWorker(_) => false,
         }
     }
@@ -197,6 +219,13 @@ mod tests {
         check("belay host label web-1 zone=z1 role-", true);
         check("belay host maintenance web-1 --on --reason disk --until 2h", true);
         check("belay host maintenance web-1 --off", true);
+        check("belay host list --status NEW,offline --keyword db --service OCP_AGENT --sort name,desc", true);
+        check("belay host create 10.0.0.1 10.0.0.2 --idc hz-1 --type m1 --agent-port 9500 --no-wait", true);
+        check("belay host set web-1 --idc none --alias=", true);
+        check("belay host delete web-1 7 --force --reason lost", true);
+        check("belay region create hz --description lake", true);
+        check("belay idc create hz-1 --region hz", true);
+        check("belay host-type delete m1", true);
         check("belay log obstat2", true);
         check("belay log -f -n 10 web-1 obstat2", true);
         check("belay log web-1 obstat2 --offset 7 --file /x", true);
@@ -233,6 +262,14 @@ mod tests {
         check("belay batch approve 7 --wave 1", false);
         check("belay batch rerun 7 --select all", false);
         check("belay batch pause", false);
+        check("belay host list --status gone", false);
+        check("belay host create --idc hz-1 --type m1", false);
+        check("belay host create 10.0.0.1 --type m1", false);
+        check("belay host create 10.0.0.1 --idc hz-1 --type m1 --agent-port 0", false);
+        check("belay host set web-1", false);
+        check("belay host set web-1 --reason why", false);
+        check("belay host delete", false);
+        check("belay idc create hz-1", false);
         check("belay host label web-1", false);
         check("belay host label web-1 zone", false);
         check("belay host maintenance web-1", false);

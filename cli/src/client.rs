@@ -5,9 +5,11 @@ use std::time::Duration;
 use belay_proto::{
     Reason, Trace,
     v1::{
+        access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
-        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
         user_service_client::UserServiceClient, *,
     },
 };
@@ -234,6 +236,19 @@ calls! {
     QUICK HostServiceClient::get_host(GetHostRequest) -> GetHostResponse;
     QUICK HostServiceClient::update_host_labels(UpdateHostLabelsRequest) -> UpdateHostLabelsResponse;
     QUICK HostServiceClient::set_host_maintenance(SetHostMaintenanceRequest) -> SetHostMaintenanceResponse;
+    QUICK HostServiceClient::update_host_profile(UpdateHostProfileRequest) -> UpdateHostProfileResponse;
+    MANY EnrolmentServiceClient::batch_create_hosts(BatchCreateHostsRequest) -> BatchCreateHostsResponse;
+    MANY EnrolmentServiceClient::delete_host(DeleteHostRequest) -> DeleteHostResponse;
+    MANY EnrolmentServiceClient::batch_delete_hosts(BatchDeleteHostsRequest) -> BatchDeleteHostsResponse;
+    QUICK ReferenceServiceClient::list_regions(ListRegionsRequest) -> ListRegionsResponse;
+    QUICK ReferenceServiceClient::create_region(CreateRegionRequest) -> CreateRegionResponse;
+    QUICK ReferenceServiceClient::delete_region(DeleteRegionRequest) -> DeleteRegionResponse;
+    QUICK ReferenceServiceClient::list_idcs(ListIdcsRequest) -> ListIdcsResponse;
+    QUICK ReferenceServiceClient::create_idc(CreateIdcRequest) -> CreateIdcResponse;
+    QUICK ReferenceServiceClient::delete_idc(DeleteIdcRequest) -> DeleteIdcResponse;
+    QUICK ReferenceServiceClient::list_host_types(ListHostTypesRequest) -> ListHostTypesResponse;
+    QUICK ReferenceServiceClient::create_host_type(CreateHostTypeRequest) -> CreateHostTypeResponse;
+    QUICK ReferenceServiceClient::delete_host_type(DeleteHostTypeRequest) -> DeleteHostTypeResponse;
     QUICK HostAgentServiceClient::get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
     QUICK HostAgentServiceClient::stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
     QUICK HostAgentServiceClient::start_host_agent(StartHostAgentRequest) -> StartHostAgentResponse;
@@ -264,6 +279,11 @@ calls! {
     QUICK UserServiceClient::delete_user(DeleteUserRequest) -> DeleteUserResponse;
     QUICK UserServiceClient::set_password(SetPasswordRequest) -> SetPasswordResponse;
     QUICK UserServiceClient::create_token(CreateTokenRequest) -> CreateTokenResponse;
+    QUICK AccessKeyServiceClient::create_access_key(CreateAccessKeyRequest) -> CreateAccessKeyResponse;
+    QUICK AccessKeyServiceClient::list_access_keys(ListAccessKeysRequest) -> ListAccessKeysResponse;
+    QUICK AccessKeyServiceClient::enable_access_key(EnableAccessKeyRequest) -> EnableAccessKeyResponse;
+    QUICK AccessKeyServiceClient::disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
+    QUICK AccessKeyServiceClient::delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
     QUICK AuditServiceClient::list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
 }
 

@@ -20,8 +20,11 @@ pub(crate) mod batch;
 pub(crate) mod demo;
 pub(crate) mod demo_worker;
 pub(crate) mod host;
+pub(crate) mod key;
 pub(crate) mod log;
+pub(crate) mod openapi;
 pub(crate) mod process;
+pub(crate) mod reference;
 pub(crate) mod service;
 pub(crate) mod task;
 pub(crate) mod task_log;
@@ -40,12 +43,17 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Agent(args) => agent::run(args, &context).await,
         Command::Gateway(args) => service::gateway(args, &context).await,
         Command::Host(command) => host::run(command, &context).await,
+        Command::Region(command) => reference::region(command, &context).await,
+        Command::Idc(command) => reference::idc(command, &context).await,
+        Command::HostType(command) => reference::host_type(command, &context).await,
         Command::Process(command) => process::run(command, &context).await,
         Command::Log(args) => log::run(args, &context).await,
         Command::Batch(command) => batch::run(*command, &context).await,
         Command::Task(command) => task::run(command, &context).await,
         Command::User(command) => user::run(command, &context).await,
+        Command::Key(command) => key::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,
+        Command::Openapi => openapi::run(),
         Command::DemoWorker(args) => demo_worker::run(args).await,
     }
 }

@@ -123,7 +123,7 @@ impl Failure {
     }
 
     fn of_problem(problem: Problem) -> Self {
-        let Problem { reason, mut message, hint, target: _, fields, retry_after } = problem;
+        let Problem { reason, mut message, hint, target: _, fields, retry_after, chinese: _ } = problem;
         for (name, what) in fields {
             if !message.contains(&what) {
                 message += &format!("; `{name}`: {what}");

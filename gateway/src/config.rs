@@ -30,10 +30,15 @@ pub struct Config {
     pub drain: Duration,
     /// The largest request body, in bytes. Default: 1 MiB.
     pub max_body: usize,
+    /// How many requests are answered at a time; more are refused at once. A fifth of that is for orders alone. Default: 512.
+    pub max_requests: usize,
     /// How long the server may take for one call; it is told. Default: `700s`, which is above the worst case of every
     /// synchronous order.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// Whether to show the description of the REST API, at `/docs` and `/api/v2/openapi.json`, to whoever asks.
+    /// Default: true.
+    pub docs: bool,
 }
 
 impl Default for Config {
@@ -45,7 +50,9 @@ impl Default for Config {
             allow_plaintext: false,
             drain: Duration::from_secs(10),
             max_body: 1 << 20,
+            max_requests: 512,
             request_timeout: Duration::from_secs(700),
+            docs: true,
         }
     }
 }
@@ -71,6 +78,9 @@ impl Config {
         self.zone()?;
         if self.max_body == 0 {
             return Err(invalid("max_body", "0 bytes leave no room for an order"));
+        }
+        if self.max_requests == 0 {
+            return Err(invalid("max_requests", "0 requests at a time answer nobody"));
         }
         // gRPC carries a timeout in at most eight digits of a unit; a zero one would refuse every call.
         if self.request_timeout.is_zero() || self.request_timeout > LONGEST_TIMEOUT {
@@ -221,11 +231,12 @@ mod tests {
     fn every_key_is_read() {
         let config: Config = toml::from_str(
             "listen = '0.0.0.0:80'\nserver = 'http://10.0.0.1:9440'\ntimezone = 'Asia/Shanghai'\n\
-             allow_plaintext = true\ndrain = '1s'\nmax_body = 10\nrequest_timeout = '2m'",
+             allow_plaintext = true\ndrain = '1s'\nmax_body = 10\nmax_requests = 3\nrequest_timeout = '2m'\ndocs = false",
         )
         .expect("TOML");
         config.validate().expect("valid");
         assert_eq!(config.request_timeout, Duration::from_secs(120));
+        assert!(!config.docs);
     }
 
     #[test]
@@ -246,6 +257,7 @@ mod tests {
         refused("timezone = 'Mars/Base'", "invalid `timezone`: `Mars/Base`");
         refused("timezone = '+8:00'", "invalid `timezone`");
         refused("max_body = 0", "invalid `max_body`");
+        refused("max_requests = 0", "invalid `max_requests`");
         refused("request_timeout = '0s'", "invalid `request_timeout`");
     }
 

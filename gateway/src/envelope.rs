@@ -11,10 +11,17 @@ use belay_proto::{Problem, Trace};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tracing::error;
+use utoipa::ToSchema;
 
-use crate::{error, json::time};
+use crate::{
+    error,
+    json::time,
+    language::Language,
+    openapi::forms,
+    rejected::{Asked, Rejected},
+};
 
 /// What a route's function answers with.
 pub(crate) type Answer = Result<Done, Refusal>;
@@ -95,6 +102,10 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// Marks a response that has no envelope; an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unwrapped;
+
 /// How a request ended; an extension of the response until it is wrapped.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome(Answer);
@@ -139,15 +150,20 @@ impl Outcome {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         match &self.0 {
             Ok(Done { headers: beside, .. }) => headers.extend(beside.clone()),
-            Err(Refusal(problem)) => error::add_headers(problem, headers),
+            Err(Refusal(problem)) => {
+                headers.insert(header::CONTENT_LANGUAGE, about.language.tag());
+                error::add_headers(problem, headers);
+            }
         }
+        // Whether it is a refusal is not known beforehand either.
+        headers.insert(header::VARY, HeaderValue::from_static("accept-language"));
         response
     }
 
     fn envelope<'a>(&'a self, about: &About<'_>) -> Envelope<'a> {
         let (data, error) = match &self.0 {
             Ok(Done { data, .. }) => (data.as_deref(), None),
-            Err(Refusal(problem)) => (None, Some(ErrorObject::new(problem))),
+            Err(Refusal(problem)) => (None, Some(ErrorObject::new(problem, about))),
         };
         Envelope {
             data,
@@ -174,12 +190,17 @@ pub(crate) struct About<'a> {
     pub(crate) zone: &'a TimeZone,
     /// Its trace.
     pub(crate) trace: Trace,
+    /// The language of what a person reads.
+    pub(crate) language: Language,
+    /// What it said; `None` where its body was not read.
+    pub(crate) asked: Option<&'a Asked>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     data: Option<&'a RawValue>,
     duration: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,39 +212,48 @@ struct Envelope<'a> {
     trace_id: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ErrorObject<'a> {
     /// The number of the old error table; 0 where it has none.
     code: i32,
     error_code: &'static str,
     message: String,
+    /// What a program acts on.
+    #[schema(schema_with = forms::reason)]
     reason: &'static str,
-    sub_errors: Vec<SubError<'a>>,
+    sub_errors: Vec<SubError>,
     target: Option<&'a str>,
 }
 
-#[derive(Debug, Serialize)]
-struct SubError<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SubError {
     field: String,
-    message: &'a str,
+    message: String,
+    /// Which part of the request it belongs to, where that is known.
+    object: Option<&'static str>,
+    /// What was said, where something was, and where it may be repeated.
+    rejected_value: Option<Value>,
 }
 
 impl<'a> ErrorObject<'a> {
-    fn new(problem: &'a Problem) -> Self {
+    fn new(problem: &'a Problem, about: &About<'_>) -> Self {
         let row = error::row(problem.reason);
-        let message = match problem.hint.as_str() {
-            "" => problem.message.clone(),
-            hint => format!("{} (hint: {hint})", problem.message),
+        let sub_error = |(field, message): &'a (String, String)| {
+            // What gRPC has in a message of its own is flat in a body, or in the query.
+            let flat = field.strip_prefix("policy.").or_else(|| field.strip_prefix("terms."));
+            let field = camel_case(flat.unwrap_or(field));
+            let known = !message.starts_with("unknown field");
+            let found = about.asked.map(|asked| asked.find(&field, known));
+            let (object, rejected_value) =
+                found.map_or((None, None), |Rejected { object, value }| (Some(object), value));
+            SubError { field, message: about.language.of_field(message), object, rejected_value }
         };
-        // What gRPC has in a message of its own is flat in a body.
-        let flat = |field: &'a str| field.strip_prefix("policy.").or_else(|| field.strip_prefix("terms."));
-        let name = |field: &'a str| camel_case(flat(field).unwrap_or(field));
-        let sub_error = |(field, message): &'a (String, String)| SubError { field: name(field), message };
         Self {
             code: row.code,
             error_code: row.error_code,
-            message,
+            message: about.language.message(problem),
             reason: problem.reason.as_str(),
             sub_errors: problem.fields.iter().map(sub_error).collect(),
             target: Some(problem.target.as_str()).filter(|target| !target.is_empty()),
@@ -264,6 +294,8 @@ mod tests {
             now: "2021-09-03T05:01:50.465Z".parse().expect("a time"),
             zone: &zone,
             trace: Trace::from_hex("51b0faa7203d42db").expect("a trace"),
+            language: Language::English,
+            asked: None,
         };
         serde_json::to_string_pretty(&Outcome(answer).envelope(&about)).expect("JSON")
     }
@@ -314,7 +346,9 @@ mod tests {
             "subErrors": [
               {
                 "field": "lifetimeSeconds",
-                "message": "too long"
+                "message": "too long",
+                "object": null,
+                "rejectedValue": null
               }
             ],
             "target": "hosts/20"

@@ -1,6 +1,9 @@
 //! The one table from a reason to an HTTP status and to the error codes of the documents, and the way there for
 //! everything that fails without a reason of ours.
 
+#[cfg(test)]
+mod docs; // `docs/errors.md` is made from the tables
+
 use std::{error::Error, fmt, time::Duration};
 
 use belay_proto::{Problem, Reason};
@@ -29,12 +32,19 @@ pub(crate) fn row(reason: Reason) -> Row {
     let (status, code, error_code) = match reason {
         Reason::InvalidArgument => (Http::BAD_REQUEST, 1001, "COM10001"),
         Reason::SortUnsupported => (Http::BAD_REQUEST, 1011, "COM10011"),
-        Reason::Unauthenticated => (Http::UNAUTHORIZED, 0, "IAM10000"),
+        Reason::Unauthenticated | Reason::ClockSkew | Reason::SignatureReplayed => {
+            (Http::UNAUTHORIZED, 0, "IAM10000")
+        }
+        Reason::TooManyAccessKeys => (Http::CONFLICT, 0, "IAM10018"),
         Reason::PermissionDenied | Reason::LogNotOffered => (Http::FORBIDDEN, 0, "IAM11000"),
         Reason::HostUnknown => (Http::NOT_FOUND, 7005, "CMP07005"),
         Reason::ProcessUnknown => (Http::NOT_FOUND, 0, "CMP07054"),
         Reason::TaskUnknown | Reason::SubtaskUnknown => (Http::NOT_FOUND, 4001, "TSK10001"),
         Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown | Reason::PlanUnknown => {
+            (Http::NOT_FOUND, 1002, "COM10002")
+        }
+        Reason::AccessKeyUnknown => (Http::NOT_FOUND, 1002, "COM10002"),
+        Reason::RegionUnknown | Reason::IdcUnknown | Reason::HostTypeUnknown => {
             (Http::NOT_FOUND, 1002, "COM10002")
         }
         Reason::RouteUnknown => (Http::NOT_FOUND, 1003, "COM10003"),
@@ -44,6 +54,12 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::UserExists | Reason::LastAdmin | Reason::BlastRadius | Reason::PlanOutdated => {
             (Http::CONFLICT, 1005, "COM10005")
         }
+        Reason::NameTaken | Reason::StillUsed => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::HostExists => (Http::CONFLICT, 7001, "CMP07001"),
+        Reason::HostInUse => (Http::CONFLICT, 7004, "CMP07004"),
+        Reason::HostWrongState => (Http::CONFLICT, 7006, "CMP07006"),
+        // Told to agents alone.
+        Reason::HostDeleted => (Http::CONFLICT, 7005, "CMP07005"),
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
         Reason::AgentCloned | Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),
@@ -65,7 +81,10 @@ pub(crate) fn row(reason: Reason) -> Row {
             (Http::PRECONDITION_FAILED, 1005, "COM10005")
         }
         Reason::TimedOut => (Http::GATEWAY_TIMEOUT, 0, "TSK10012"),
+        // As the documents print it: 429 with the code 0.
+        Reason::RateLimited => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
         Reason::Overloaded => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
+        Reason::AtCapacity => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::Internal => (Http::INTERNAL_SERVER_ERROR, 0, "COM10999"),
     };
@@ -95,11 +114,13 @@ pub(crate) fn problem(status: &Status) -> Problem {
             warn!(code = ?status.code(), %cause, "Server did not answer in time.");
             Problem::new(Reason::NotProven, "the server did not answer in time; an order may still go on")
                 .hint("read the object again before the order is repeated")
+                .chinese("服务端没有及时响应，操作可能仍在进行", "请先重新查询对象的状态，再决定是否重新操作")
         }
         Code::ResourceExhausted => {
             warn!(%cause, "Server has too much to do.");
             Problem::new(Reason::Overloaded, "the server has too much to do")
                 .hint("try again later")
+                .chinese("服务端负载过高", "请稍后重试")
                 .retry_after(AGAIN)
         }
         Code::Unavailable => unreachable(status),
@@ -114,24 +135,33 @@ pub(crate) fn problem(status: &Status) -> Problem {
 
 /// A fault of Belay itself, whose detail is in the log.
 pub(crate) fn internal() -> Problem {
-    Problem::new(Reason::Internal, "internal error").hint("look for the trace id in the logs of the gateway")
+    Problem::new(Reason::Internal, "internal error")
+        .hint("look for the trace id in the logs of the gateway")
+        .chinese("内部错误", "请根据 Trace ID 在网关的日志中查找原因")
 }
 
 /// What the status of an answer tells that no route's function made.
 pub(crate) fn from_http(status: StatusCode) -> Problem {
     match status {
         StatusCode::NOT_FOUND => Problem::new(Reason::RouteUnknown, "no such route")
-            .hint("compare the path with the API reference; it begins with `/api/v2/`"),
+            .hint("compare the path with the API reference; it begins with `/api/v2/`")
+            .chinese("请求的路径不存在", "请对照 API 文档检查请求路径，它以 `/api/v2/` 开头"),
         StatusCode::METHOD_NOT_ALLOWED => {
             Problem::new(Reason::MethodNotAllowed, "the route has no such method")
                 .hint("the `Allow` header names its methods")
+                .chinese("该路径不支持此请求方法", "请使用响应头 `Allow` 中列出的请求方法")
         }
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Reason::BodyTooLarge, "the body is too large"),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Reason::BodyTooLarge, "the body is too large")
+            .hint("send less")
+            .chinese("请求体过大", "请减小请求体后重新发送"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             Problem::new(Reason::UnsupportedMediaType, "the body is not JSON")
+                .hint("send `Content-Type: application/json`, or no body")
+                .chinese("请求体不是 JSON", "请使用 `Content-Type: application/json`，或不带请求体")
         }
         status if status.is_client_error() => {
             Problem::new(Reason::InvalidArgument, "the request is malformed")
+                .chinese("请求的格式不正确", "请改正后重新发送请求")
         }
         status => {
             error!(%status, "Answer without an outcome.");
@@ -162,10 +192,15 @@ fn unreachable(status: &Status) -> Problem {
     let problem = if never_left {
         Problem::new(Reason::ServerUnreachable, "the server can not be reached; nothing was ordered")
             .hint("check that the Belay server runs, then try again")
+            .chinese("无法连接服务端，没有执行任何操作", "请检查 Belay 服务端是否在运行，然后重试")
     } else {
         let told = "the connection to the server was lost; whether an order was carried out is not known";
         Problem::new(Reason::ServerUnreachable, told)
             .hint("read the object again before the order is repeated")
+            .chinese(
+                "与服务端的连接已断开，操作是否已执行尚不清楚",
+                "请先重新查询对象的状态，再决定是否重新操作",
+            )
     };
     problem.retry_after(AGAIN)
 }
@@ -202,19 +237,32 @@ mod tests {
         INVALID_ARGUMENT       400 COM10001 1001
         SORT_UNSUPPORTED       400 COM10011 1011
         UNAUTHENTICATED        401 IAM10000 0
+        CLOCK_SKEW             401 IAM10000 0
+        SIGNATURE_REPLAYED     401 IAM10000 0
         PERMISSION_DENIED      403 IAM11000 0
         HOST_UNKNOWN           404 CMP07005 7005
         PROCESS_UNKNOWN        404 CMP07054 0
         TASK_UNKNOWN           404 TSK10001 4001
         SUBTASK_UNKNOWN        404 TSK10001 4001
         USER_UNKNOWN           404 COM10002 1002
+        ACCESS_KEY_UNKNOWN     404 COM10002 1002
         OPERATION_UNKNOWN      404 COM10002 1002
+        REGION_UNKNOWN         404 COM10002 1002
+        IDC_UNKNOWN            404 COM10002 1002
+        HOST_TYPE_UNKNOWN      404 COM10002 1002
         ROUTE_UNKNOWN          404 COM10003 1003
         METHOD_NOT_ALLOWED     405 COM10008 1008
         UNSUPPORTED_MEDIA_TYPE 415 COM10003 1003
         BODY_TOO_LARGE         413 COM10003 1003
         USER_EXISTS            409 COM10005 1005
         LAST_ADMIN             409 COM10005 1005
+        TOO_MANY_ACCESS_KEYS   409 IAM10018 0
+        NAME_TAKEN             409 COM10005 1005
+        STILL_USED             409 COM10005 1005
+        HOST_EXISTS            409 CMP07001 7001
+        HOST_IN_USE            409 CMP07004 7004
+        HOST_WRONG_STATE       409 CMP07006 7006
+        HOST_DELETED           409 CMP07005 7005
         AGENT_BUSY             409 CMP07019 7019
         AGENT_CLONED           409 COM10005 1005
         PROCESS_NOT_OPERABLE   409 COM10005 1005
@@ -244,6 +292,8 @@ mod tests {
         WRONG_AGENT            503 CMP10001 0
         STALE_EPOCH            409 COM10005 1005
         OVERLOADED             429 COM10999 0
+        RATE_LIMITED           429 COM10999 0
+        AT_CAPACITY            503 COM10999 0
         SHUTTING_DOWN          503 COM10999 0
         SERVER_UNREACHABLE     503 COM10999 0
         INTERNAL               500 COM10999 0

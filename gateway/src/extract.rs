@@ -4,18 +4,25 @@
 mod batch;
 mod body;
 mod etag;
+mod hosts;
 mod path;
 mod query;
 mod resume;
 mod terms;
 
-pub(crate) use batch::{BatchBody, PlanBody};
+pub(crate) use batch::{Amount, BatchBody, PlanBody};
 pub(crate) use body::{
-    ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody, OrderBody, PasswordBody,
-    RestartBody, StopBody,
+    AccessKeyBody, ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody,
+    OrderBody, PasswordBody, RestartBody, StopBody,
 };
 pub(crate) use etag::{IfNoneMatch, tag};
-pub(crate) use path::{HostPath, Path, ProcessPath, SubtaskPath, TaskPath, UserPath};
+pub(crate) use hosts::{
+    CreateHostsBody, DeleteHostsBody, IdcBody, ProfileBody, ReferenceBody, documented_field,
+};
+pub(crate) use path::{
+    AccessKeyPath, HostPath, HostTypePath, IdcPath, Path, ProcessPath, RegionPath, SubtaskPath, TaskPath,
+    UserPath,
+};
 pub(crate) use query::Query;
 pub(crate) use resume::ResumeToken;
 pub(crate) use terms::{Terms, refuse_terms};

@@ -3,8 +3,9 @@
 //! Keys are in alphabetical order. Process, agent and host objects print `null` for what is not there; task and subtask
 //! objects leave it out. Times carry the offset of the zone that is passed in. Nothing of ours is added to a documented
 //! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`Batch`], [`BatchPlan`], [`OrderPreview`],
-//! [`User`] and [`AuditRecord`], which are our own.
+//! [`User`], [`AccessKey`] and [`AuditRecord`], which are our own.
 
+mod access_key;
 mod agent;
 mod audit;
 mod batch;
@@ -14,12 +15,14 @@ mod host_detail;
 mod page;
 mod preview;
 mod process;
+mod reference;
 mod task;
 mod task_list;
 mod task_log;
 pub(crate) mod time;
 mod user;
 
+pub use access_key::{AccessKey, NewAccessKey};
 pub use agent::HostAgent;
 pub use audit::AuditRecord;
 pub use batch::{Batch, BatchCounts, BatchHost, BatchHostError, BatchPlan, LeftOutHost, PlannedHost};
@@ -29,6 +32,7 @@ pub use host_detail::{HostDetail, HostMaintenance};
 pub use page::{Listed, Page, Paged};
 pub use preview::{OrderPreview, PlannedProcess};
 pub use process::AgentProcess;
+pub use reference::{HostType, Idc, Region};
 pub use task::{Context, Creator, StringMap, Subtask, TaskInstance, WrappedSubtask, WrappedTaskInstance};
 pub use task_list::{BasicSubtask, BasicTaskInstance};
 pub use task_log::SubtaskLog;

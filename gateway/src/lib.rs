@@ -8,13 +8,19 @@
 //! shape or `error` its documented refusal, and `envelope` wraps either.
 
 mod config; // typed settings, checked before anything binds
+mod docs; // the description of the REST API, and pages that show it
 mod envelope; // the one shape of every answer
 mod error; // the one table from a reason to an HTTP status and an error code
 mod extract; // path, query and body, each refused inside the envelope
 pub mod json; // the documented objects
+mod language; // English or Chinese, as the caller wants
+mod load; // how many requests are answered at a time
 mod middleware; // what happens to every request, whatever its route
+mod openapi; // the description of all routes, made from the code
+mod rejected; // what a request said where it was not accepted
 mod routes; // one function for each route, and the table of all
 mod serve; // connections: accepted, bounded, drained
+mod signature; // what the signature of a request is of
 mod sse; // answers that go on
 mod trace; // the trace of a request
 mod upstream; // the one way to the server
@@ -33,6 +39,7 @@ use tokio::{
 use tracing::info;
 
 pub use config::{Config, ConfigError};
+pub use openapi::document as openapi;
 
 /// Serves `listener` until `shutdown` ends; then takes no new connection, refuses new requests, lets the ones under way
 /// finish for at most [`Config::drain`], and drops the rest.

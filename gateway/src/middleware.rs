@@ -1,5 +1,5 @@
 //! What happens to every request, whatever its route: it gets a trace and a line in the log, is refused while the
-//! gateway drains, has its body bounded, and whatever comes back is put into the envelope.
+//! gateway drains or has too much to do, has its body bounded, and whatever comes back is put into the envelope.
 
 use std::{
     any::Any,
@@ -22,16 +22,22 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument as _, error, info, info_span};
 
 use crate::{
-    envelope::{About, Outcome, Refusal},
+    envelope::{About, Outcome, Refusal, Unwrapped},
     error,
+    language::Language,
+    rejected::Asked,
     routes::Gateway,
-    sse::Streamed,
-    trace,
+    signature, trace,
+    upstream::Told,
 };
 
 /// The address at which a connection arrived; an extension of each of its requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LocalAddress(pub(crate) IpAddr);
+
+/// The address from which a connection came; an extension of each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
 /// Puts everything that is common to all requests around the routes.
 pub(crate) fn wrap(routes: Router<Gateway>, gateway: Gateway) -> Router {
@@ -49,27 +55,35 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
     let _under_way = gateway.drain.request();
     let trace = trace::of(request.headers());
     request.extensions_mut().insert(trace);
+    let told = Told::default();
+    request.extensions_mut().insert(told.clone());
     let server = request.extensions().get().map(|&LocalAddress(ip)| ip);
+    let language = Language::of(request.headers());
     let line = LogLine::new(&request);
     async {
         let mut response = next.run(request).await;
-        if response.extensions_mut().remove::<Streamed>().is_some() {
-            // It has an envelope of its own: each event.
+        if response.extensions_mut().remove::<Unwrapped>().is_some() {
+            told.write(response.headers_mut());
             line.write(response.status(), "OK");
             return response;
         }
         let outcome = Outcome::take(&mut response);
+        let asked: Option<Asked> = response.extensions_mut().remove();
         let mut answer = outcome.wrap(&About {
             duration: line.started.elapsed(),
             server,
             now: Timestamp::now(),
             zone: &gateway.zone,
             trace,
+            language,
+            asked: asked.as_ref(),
         });
         if let Some(allow) = response.headers_mut().remove(header::ALLOW) {
             answer.headers_mut().insert(header::ALLOW, allow);
         }
-        if gateway.drain.is_told() {
+        told.write(answer.headers_mut());
+        if gateway.drain.is_told() || outcome.reason() == Reason::AtCapacity.as_str() {
+            // Who is not let in leaves its seat to the next one.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         line.write(answer.status(), outcome.reason());
@@ -79,23 +93,44 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
     .await
 }
 
-/// Refuses what comes in while the gateway is about to end.
+/// Refuses what comes in while the gateway is about to end, or has as much to do as it may have.
 async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     if gateway.drain.is_told() {
         return Refusal::from(error::draining()).into_response();
     }
+    let Some(_place) = gateway.load.place(request.method()) else {
+        let told = "the gateway answers as many requests as it may; nothing was ordered";
+        let problem = Problem::new(Reason::AtCapacity, told).hint("try again in a second").retry_after(AGAIN);
+        return Refusal::from(problem).into_response();
+    };
     next.run(request).await
 }
 
-/// Reads the body, whole but bounded in size and time, so that no route has to and none can forget to.
+/// When to try again where there is too much to do.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Reads the body, whole but bounded in size and time, so that no route has to and none can forget to; and says what a
+/// signature is of, for which the bytes of the body are needed as they came.
 async fn bound(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let waits = parts.headers.contains_key(header::EXPECT);
     let read = tokio::time::timeout(BODY_TIME, read(body, gateway.max_body, waits)).await;
-    match read
-        .unwrap_or_else(|_| Err(Problem::new(Reason::InvalidArgument, "the body did not arrive in time")))
-    {
-        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+    match read.unwrap_or_else(|_| {
+        Err(Problem::new(Reason::InvalidArgument, "the body did not arrive in time")
+            .chinese("请求体没有及时到达", "请检查网络后重新发送请求"))
+    }) {
+        Ok(body) => {
+            match signature::of(&parts, &body) {
+                Ok(Some(signed)) => _ = parts.extensions.insert(signed),
+                Ok(None) => {}
+                Err(problem) => return Refusal::from(problem).into_response(),
+            }
+            let request = Request::from_parts(parts, Body::from(body.clone()));
+            let asked = Asked::new(&request, body);
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(asked);
+            response
+        }
         Err(problem) => Refusal::from(problem).into_response(),
     }
 }
@@ -111,6 +146,7 @@ async fn read(mut body: Body, limit: usize, waits: bool) -> Result<Bytes, Proble
     let too_large = || {
         Problem::new(Reason::BodyTooLarge, "the body is too large")
             .hint(format!("send at most {limit} bytes"))
+            .chinese("请求体过大", format!("请求体最多 {limit} 字节"))
     };
     if waits && body.size_hint().lower() > limit as u64 {
         return Err(too_large());
@@ -118,7 +154,10 @@ async fn read(mut body: Body, limit: usize, waits: bool) -> Result<Bytes, Proble
     let mut bytes = Vec::new();
     let mut length = 0_usize;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Reason::InvalidArgument, "the body could not be read"))?;
+        let frame = frame.map_err(|_| {
+            Problem::new(Reason::InvalidArgument, "the body could not be read")
+                .chinese("无法读取请求体", "请重新发送请求")
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
         if length <= limit {

@@ -1,11 +1,14 @@
 //! The table of all routes, from which the router is made. A test holds it against the `google.api.http` options of
 //! the wire contract.
 
+mod access_keys;
 mod agent;
 mod audit;
 mod batches;
+mod enrolment;
 mod hosts;
 mod processes;
+mod reference;
 mod tasks;
 mod users;
 mod watches;
@@ -24,10 +27,13 @@ use jiff::tz::TimeZone;
 
 use crate::{
     config::{Config, ConfigError},
+    docs,
     envelope::{Answer, Done, Refusal},
     extract::{Query, Terms, refuse_terms, tag},
     json::TaskInstance,
+    load::Load,
     middleware,
+    openapi::{Arguments, Reads},
     serve::Drain,
     upstream::{Call, Upstream},
 };
@@ -39,6 +45,8 @@ pub(crate) struct Gateway {
     pub(crate) zone: TimeZone,
     pub(crate) max_body: usize,
     pub(crate) drain: Drain,
+    pub(crate) docs: bool,
+    pub(crate) load: Load,
 }
 
 impl Gateway {
@@ -49,6 +57,8 @@ impl Gateway {
             zone: config.zone()?,
             max_body: config.max_body,
             drain: Drain::default(),
+            docs: config.docs,
+            load: Load::new(config.max_requests),
         })
     }
 }
@@ -60,6 +70,8 @@ struct Route {
     path: &'static str,
     /// Whether it heeds the terms of an order: `If-Match`, `dryRun`, `wait`. Any other order refuses them.
     on_terms: bool,
+    /// Adds what the function reads of a request.
+    tell: fn(&mut Reads),
     /// Made for the method when the router is built, so that what the table says is what is served.
     function: Box<dyn FnOnce(MethodFilter) -> MethodRouter<Gateway>>,
 }
@@ -72,7 +84,7 @@ impl Route {
 }
 
 /// The documented prefix. The two first pages of the documents leave it out, so every route exists without it too.
-const PREFIX: &str = "/api/v2";
+pub(crate) const PREFIX: &str = "/api/v2";
 
 fn table() -> Vec<Route> {
     vec![
@@ -81,6 +93,22 @@ fn table() -> Vec<Route> {
         get("/compute/hosts/watch", watches::hosts),
         post("/compute/hosts/{hostId}/labels", hosts::update_labels),
         post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance),
+        post("/compute/hosts/{hostId}/profile", hosts::update_profile),
+        delete("/compute/hosts/{hostId}", enrolment::delete),
+        post("/compute/hosts/batchCreate", enrolment::batch_create),
+        post("/compute/hosts/batchDelete", enrolment::batch_delete),
+        get("/compute/regions", reference::list_regions),
+        post("/compute/regions", reference::create_region),
+        get("/compute/regions/{regionId}", reference::get_region),
+        delete("/compute/regions/{regionId}", reference::delete_region),
+        get("/compute/idcs", reference::list_idcs),
+        post("/compute/idcs", reference::create_idc),
+        get("/compute/idcs/{idcId}", reference::get_idc),
+        delete("/compute/idcs/{idcId}", reference::delete_idc),
+        get("/compute/hostTypes", reference::list_host_types),
+        post("/compute/hostTypes", reference::create_host_type),
+        get("/compute/hostTypes/{hostTypeId}", reference::get_host_type),
+        delete("/compute/hostTypes/{hostTypeId}", reference::delete_host_type),
         post("/compute/hosts/batchStopAgents", batches::stop).on_terms(),
         post("/compute/hosts/batchRestartAgents", batches::restart).on_terms(),
         post("/compute/hosts/batchStartAgents", batches::start).on_terms(),
@@ -118,18 +146,34 @@ fn table() -> Vec<Route> {
         delete("/iam/users/{name}", users::delete),
         post("/iam/users/{name}/password", users::set_password),
         post("/iam/tokens", users::create_token),
+        get("/iam/accessKeys", access_keys::list),
+        post("/iam/accessKeys", access_keys::create),
+        post("/iam/accessKeys/{accessKeyId}/enable", access_keys::enable),
+        post("/iam/accessKeys/{accessKeyId}/disable", access_keys::disable),
+        delete("/iam/accessKeys/{accessKeyId}", access_keys::delete),
         get("/audit/records", audit::list),
     ]
 }
 
+/// The table for its description: each method and path, and what the function reads of a request.
+pub(crate) fn described() -> Vec<(&'static str, &'static str, Reads)> {
+    let read = |route: Route| {
+        let mut reads = Reads::default();
+        (route.tell)(&mut reads);
+        (verb(route.method), route.path, reads)
+    };
+    table().into_iter().map(read).collect()
+}
+
 /// All routes, each with the prefix and without, and an answer in the envelope for everything else.
 pub(crate) fn router(gateway: Gateway) -> Router {
-    middleware::wrap(routes(), gateway)
+    let docs = if gateway.docs { docs::routes() } else { Router::new() };
+    middleware::wrap(routes().merge(docs), gateway)
 }
 
 fn routes() -> Router<Gateway> {
     let mut router = Router::new();
-    for Route { method, path, on_terms, function } in table() {
+    for Route { method, path, on_terms, function, .. } in table() {
         let mut function = function(method);
         if method != MethodFilter::GET && !on_terms {
             function = function.layer(axum::middleware::from_fn(without_terms));
@@ -164,20 +208,34 @@ fn bare(status: StatusCode) -> Response {
     status.into_response()
 }
 
-fn get<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+fn get<H: Handler<T, Gateway>, T: Arguments + 'static>(path: &'static str, function: H) -> Route {
     route(MethodFilter::GET, path, function)
 }
 
-fn post<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+fn post<H: Handler<T, Gateway>, T: Arguments + 'static>(path: &'static str, function: H) -> Route {
     route(MethodFilter::POST, path, function)
 }
 
-fn delete<H: Handler<T, Gateway>, T: 'static>(path: &'static str, function: H) -> Route {
+fn delete<H: Handler<T, Gateway>, T: Arguments + 'static>(path: &'static str, function: H) -> Route {
     route(MethodFilter::DELETE, path, function)
 }
 
-fn route<H: Handler<T, Gateway>, T: 'static>(method: MethodFilter, path: &'static str, function: H) -> Route {
-    Route { method, path, on_terms: false, function: Box::new(|method| on(method, function)) }
+fn route<H, T>(method: MethodFilter, path: &'static str, function: H) -> Route
+where
+    H: Handler<T, Gateway>,
+    T: Arguments + 'static,
+{
+    let function = Box::new(|method| on(method, function));
+    Route { method, path, on_terms: false, tell: T::tell, function }
+}
+
+/// The name of a method that the table has.
+fn verb(method: MethodFilter) -> &'static str {
+    match method {
+        MethodFilter::POST => "POST",
+        MethodFilter::DELETE => "DELETE",
+        _ => "GET",
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,10 @@ use tokio_util::{
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
-use crate::{middleware::LocalAddress, routes::Gateway};
+use crate::{
+    middleware::{LocalAddress, PeerAddress},
+    routes::Gateway,
+};
 
 /// Connections at a time; the next one waits in the kernel's queue.
 const CONNECTIONS: usize = 1024;
@@ -112,13 +115,14 @@ async fn accept(
 
 /// Serves one connection until it ends; when `closing`, ends it after the request that it is at.
 async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, app: Router, closing: CancellationToken) {
-    let local = match prepare(&stream) {
-        Ok(local) => local,
+    let (local, peer) = match prepare(&stream) {
+        Ok(addresses) => addresses,
         Err(error) => return debug!(%error, "Connection was gone at once."),
     };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(local);
+        request.extensions_mut().insert(peer);
         let app = app.clone();
         async move { Ok::<_, Infallible>(app.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
@@ -142,10 +146,10 @@ async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, app: Router,
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<LocalAddress> {
+fn prepare(stream: &TcpStream) -> io::Result<(LocalAddress, PeerAddress)> {
     stream.set_nodelay(true)?;
     // The kernel drops a client that takes nothing; without it, one could hold its seat for ever.
     let unread = u32::try_from(UNREAD_TIME.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(stream, unread)?;
-    Ok(LocalAddress(stream.local_addr()?.ip()))
+    Ok((LocalAddress(stream.local_addr()?.ip()), PeerAddress(stream.peer_addr()?.ip())))
 }

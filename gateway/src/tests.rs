@@ -8,6 +8,7 @@ use crate::testing::Running;
 
 mod batches; // orders to many hosts
 mod ends; // a server or a gateway that goes away, and a route that panics
+mod limits; // signed requests, and more of them than there may be
 mod lists; // filters, pages and the way from one to the next
 mod refusals; // requests that never reach the server
 

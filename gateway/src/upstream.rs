@@ -1,14 +1,18 @@
 //! The one way to the server, and what travels there: an allow-list, nothing else of what a caller sends (hazard S13).
 
+mod told;
+
 use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRequestParts;
 use belay_proto::{
-    Problem, Reason, Trace,
+    CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Trace,
     v1::{
+        access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
-        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
         user_service_client::UserServiceClient,
     },
 };
@@ -17,11 +21,15 @@ use jiff::tz::TimeZone;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{
     Request,
-    metadata::{Ascii, MetadataValue},
+    metadata::{Ascii, Binary, MetadataValue},
     transport::{Channel, Endpoint},
 };
 
-use crate::{envelope::Refusal, error, routes::Gateway, trace};
+use self::told::Listened;
+pub(crate) use self::told::Told;
+use crate::{
+    envelope::Refusal, error, middleware::PeerAddress, routes::Gateway, signature::StringToSign, trace,
+};
 
 /// A connection to the server that is made when it is first needed, and again when it was lost. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,6 +48,12 @@ pub(crate) struct Call {
     upstream: Upstream,
     /// As the caller sent it. Checking it is the server's, and so is refusing a request without it.
     authorization: Option<MetadataValue<Ascii>>,
+    /// What the signature in it is of, where it is one.
+    string_to_sign: Option<MetadataValue<Binary>>,
+    /// Where the caller calls from.
+    address: Option<MetadataValue<Ascii>>,
+    /// What the server tells beside its answer.
+    told: Told,
     /// As the caller sent it. What it means is the server's to say.
     idempotency_key: Option<MetadataValue<Ascii>>,
     trace: Trace,
@@ -83,8 +97,9 @@ macro_rules! clients {
         impl Call {
             $(
                 $(#[$doc])*
-                pub(crate) fn $name(&self) -> $client<Channel> {
-                    $client::new(self.upstream.channel.clone()).max_decoding_message_size(LARGEST_REPLY)
+                pub(crate) fn $name(&self) -> $client<Listened> {
+                    let channel = self.told.listen(self.upstream.channel.clone());
+                    $client::new(channel).max_decoding_message_size(LARGEST_REPLY)
                 }
             )*
         }
@@ -94,6 +109,10 @@ macro_rules! clients {
 clients! {
     /// Calls on hosts.
     hosts: HostServiceClient;
+    /// Calls that add and delete hosts.
+    enrolment: EnrolmentServiceClient;
+    /// Calls on regions, data centres and host types.
+    reference: ReferenceServiceClient;
     /// Calls on the agent of a host.
     agents: HostAgentServiceClient;
     /// Calls on the agents of many hosts.
@@ -104,19 +123,27 @@ clients! {
     tasks: TaskServiceClient;
     /// Calls on users.
     users: UserServiceClient;
+    /// Calls on access keys.
+    access_keys: AccessKeyServiceClient;
     /// Calls on the audit trail.
     audit: AuditServiceClient;
 }
 
 impl Call {
-    /// A message with everything that travels with it: credentials, idempotency key, trace, and how long the answer may
-    /// take.
+    /// A message with everything that travels with it: credentials, what they are of and where they come from, idempotency key,
+    /// trace, and how long the answer may take.
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.upstream.timeout);
         self.trace.into_metadata(request.metadata_mut());
         if let Some(authorization) = &self.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        if let Some(text) = &self.string_to_sign {
+            request.metadata_mut().insert_bin(STRING_TO_SIGN, text.clone());
+        }
+        if let Some(address) = &self.address {
+            request.metadata_mut().insert(CLIENT_ADDRESS, address.clone());
         }
         if let Some(key) = &self.idempotency_key {
             request.metadata_mut().insert(IDEMPOTENCY_KEY, key.clone());
@@ -173,6 +200,12 @@ impl FromRequestParts<Gateway> for Call {
         Ok(Self {
             upstream,
             authorization: authorization(parts)?,
+            string_to_sign: parts.extensions.get().map(|StringToSign(text)| MetadataValue::from_bytes(text)),
+            address: parts
+                .extensions
+                .get()
+                .and_then(|PeerAddress(ip)| ip.to_canonical().to_string().parse().ok()),
+            told: parts.extensions.get().cloned().unwrap_or_default(),
             idempotency_key: idempotency_key(parts)?,
             trace: parts.extensions.get().copied().unwrap_or_else(|| trace::of(&parts.headers)),
             zone: gateway.zone.clone(),
@@ -199,15 +232,17 @@ fn authorization(parts: &Parts) -> Result<Option<MetadataValue<Ascii>>, Problem>
     let Some(first) = sent.next() else {
         return Ok(None);
     };
-    let refused = |what: &str| {
+    let refused = |what: &str, chinese: &str| {
         Problem::new(Reason::Unauthenticated, what)
             .hint("send one `Authorization` header with one set of credentials")
+            .chinese(chinese, "请只发送一个 `Authorization` 请求头，其中只有一组凭证")
     };
     if sent.next().is_some() {
-        return Err(refused("more than one `Authorization` header"));
+        return Err(refused("more than one `Authorization` header", "有多个 `Authorization` 请求头"));
     }
-    let mut value = MetadataValue::try_from(first.as_bytes())
-        .map_err(|_| refused("the `Authorization` header is malformed"))?;
+    let mut value = MetadataValue::try_from(first.as_bytes()).map_err(|_| {
+        refused("the `Authorization` header is malformed", "`Authorization` 请求头的格式不正确")
+    })?;
     value.set_sensitive(true);
     Ok(Some(value))
 }
@@ -218,14 +253,17 @@ fn idempotency_key(parts: &Parts) -> Result<Option<MetadataValue<Ascii>>, Proble
     let Some(first) = sent.next() else {
         return Ok(None);
     };
-    let refused = |what: &str| {
+    let refused = |what: &str, chinese: &str| {
         Problem::new(Reason::InvalidArgument, what)
             .field("Idempotency-Key", what)
             .hint("send one `Idempotency-Key` header with one key")
+            .chinese(chinese, "请只发送一个 `Idempotency-Key` 请求头，其中只有一个幂等键")
     };
     if sent.next().is_some() {
-        return Err(refused("more than one `Idempotency-Key` header"));
+        return Err(refused("more than one `Idempotency-Key` header", "有多个 `Idempotency-Key` 请求头"));
     }
     let value = MetadataValue::try_from(first.as_bytes());
-    value.map(Some).map_err(|_| refused("the `Idempotency-Key` header is malformed"))
+    value.map(Some).map_err(|_| {
+        refused("the `Idempotency-Key` header is malformed", "`Idempotency-Key` 请求头的格式不正确")
+    })
 }

@@ -34,17 +34,26 @@ impl Exit {
             | Reason::UnsupportedMediaType
             | Reason::BodyTooLarge
             | Reason::IdempotencyKeyReused => Self::Usage,
-            Reason::Unauthenticated | Reason::PermissionDenied | Reason::LogNotOffered => Self::NotAllowed,
+            Reason::Unauthenticated
+            | Reason::ClockSkew
+            | Reason::SignatureReplayed
+            | Reason::PermissionDenied
+            | Reason::LogNotOffered => Self::NotAllowed,
             Reason::HostUnknown
             | Reason::ProcessUnknown
             | Reason::TaskUnknown
             | Reason::SubtaskUnknown
             | Reason::UserUnknown
+            | Reason::AccessKeyUnknown
             | Reason::PlanUnknown
             | Reason::OperationUnknown
-            | Reason::LogUnknown => Self::NotFound,
+            | Reason::LogUnknown
+            | Reason::RegionUnknown
+            | Reason::IdcUnknown
+            | Reason::HostTypeUnknown => Self::NotFound,
             Reason::UserExists
             | Reason::LastAdmin
+            | Reason::TooManyAccessKeys
             | Reason::AgentBusy
             | Reason::AgentCloned
             | Reason::ProcessNotOperable
@@ -57,14 +66,22 @@ impl Exit {
             | Reason::RollbackProhibited
             | Reason::BlastRadius
             | Reason::PlanOutdated
+            | Reason::StaleEpoch
+            | Reason::NameTaken
+            | Reason::StillUsed
+            | Reason::HostExists
+            | Reason::HostInUse
+            | Reason::HostWrongState
+            | Reason::HostDeleted
             | Reason::PreconditionFailedGeneration
-            | Reason::PreconditionFailedVersion
-            | Reason::StaleEpoch => Self::Conflict,
+            | Reason::PreconditionFailedVersion => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent
             | Reason::ServerUnreachable
             | Reason::ShuttingDown
             | Reason::Overloaded
+            | Reason::RateLimited
+            | Reason::AtCapacity
             | Reason::NotProven
             | Reason::TimedOut
             | Reason::IdempotencyKeyInUse => Self::Unknown,

@@ -63,6 +63,18 @@ id! {
     /// A user.
     UserId
 }
+id! {
+    /// A region.
+    RegionId
+}
+id! {
+    /// A data centre.
+    IdcId
+}
+id! {
+    /// A host type.
+    HostTypeId
+}
 
 #[cfg(test)]
 mod tests {

@@ -31,14 +31,20 @@ mod exit;
 mod fail_point;
 mod ids;
 mod label;
+mod passed;
 mod planted;
 mod problem;
+mod together;
 mod trace;
 
 pub use exit::Exit;
 pub use fail_point::{fail_io, fail_point};
-pub use ids::{HostId, InvalidId, ProcessId, SubtaskId, TaskId, UserId};
+pub use ids::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId, UserId};
 pub use label::{InvalidLabel, MOST_LABELS, check_label_key, check_label_value, check_labels};
+pub use passed::{
+    CLIENT_ADDRESS, LONGEST_STRING_TO_SIGN, RATE_LIMIT, SIGNATURE_FAMILY, SIGNATURE_SCHEME, STRING_TO_SIGN,
+};
 pub use planted::planted;
-pub use problem::{DOMAIN, Problem, Reason};
+pub use problem::{CHINESE, Chinese, DOMAIN, Facts, Problem, Reason, field_in_chinese};
+pub use together::{Join, Together, all};
 pub use trace::Trace;

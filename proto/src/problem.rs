@@ -2,20 +2,27 @@
 //!
 //! A program acts on the [`Reason`], never on prose. A person reads the message and the hint.
 
+mod facts; // what is the same for every problem with a reason
+mod phrases; // what is wrong with a field, in Chinese
+
 use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation, LocalizedMessage, StatusExt};
+
+pub use facts::Facts;
+
+use crate::together::Join;
 
 /// The `domain` of every `google.rpc.ErrorInfo` that Belay sends.
 pub const DOMAIN: &str = "belay";
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $code:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $code:ident;)*) => {
         /// Why an order or a question was not answered. The texts are part of the API: they are never renamed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason {
-            $($(#[$doc])* $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
 
         impl Reason {
@@ -31,6 +38,11 @@ macro_rules! reasons {
             pub const fn code(self) -> Code {
                 match self { $(Self::$name => Code::$code,)* }
             }
+
+            /// What it means, as it is documented above.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),*),)* }.trim_ascii()
+            }
         }
     };
 }
@@ -42,6 +54,10 @@ reasons! {
     SortUnsupported = "SORT_UNSUPPORTED", InvalidArgument;
     /// No credentials, or wrong ones.
     Unauthenticated = "UNAUTHENTICATED", Unauthenticated;
+    /// The request is signed with a time too far from the server's.
+    ClockSkew = "CLOCK_SKEW", Unauthenticated;
+    /// The signature was used before, with a request that changes something.
+    SignatureReplayed = "SIGNATURE_REPLAYED", Unauthenticated;
     /// The caller's roles do not allow it.
     PermissionDenied = "PERMISSION_DENIED", PermissionDenied;
     /// No such host.
@@ -54,8 +70,16 @@ reasons! {
     SubtaskUnknown = "SUBTASK_UNKNOWN", NotFound;
     /// No such user.
     UserUnknown = "USER_UNKNOWN", NotFound;
+    /// No such access key.
+    AccessKeyUnknown = "ACCESS_KEY_UNKNOWN", NotFound;
     /// The agent knows no such operation: the order never arrived.
     OperationUnknown = "OPERATION_UNKNOWN", NotFound;
+    /// No such region.
+    RegionUnknown = "REGION_UNKNOWN", NotFound;
+    /// No such data centre.
+    IdcUnknown = "IDC_UNKNOWN", NotFound;
+    /// No such host type.
+    HostTypeUnknown = "HOST_TYPE_UNKNOWN", NotFound;
     /// No such route or RPC.
     RouteUnknown = "ROUTE_UNKNOWN", Unimplemented;
     /// The route exists, but not with this method.
@@ -68,6 +92,20 @@ reasons! {
     UserExists = "USER_EXISTS", AlreadyExists;
     /// The last user with ADMIN can not go.
     LastAdmin = "LAST_ADMIN", FailedPrecondition;
+    /// The user has as many access keys as may be.
+    TooManyAccessKeys = "TOO_MANY_ACCESS_KEYS", FailedPrecondition;
+    /// Another region, data centre or host type has the name.
+    NameTaken = "NAME_TAKEN", AlreadyExists;
+    /// Something still points to it.
+    StillUsed = "STILL_USED", FailedPrecondition;
+    /// There is a host with this address, or with this agent.
+    HostExists = "HOST_EXISTS", AlreadyExists;
+    /// A task holds the host, so it can not be deleted.
+    HostInUse = "HOST_IN_USE", FailedPrecondition;
+    /// The host is in a state in which it can not be deleted.
+    HostWrongState = "HOST_WRONG_STATE", FailedPrecondition;
+    /// The host of the agent was deleted.
+    HostDeleted = "HOST_DELETED", FailedPrecondition;
     /// A task holds the host, or the agent is in a state in which it can not take the order.
     AgentBusy = "AGENT_BUSY", FailedPrecondition;
     /// More than one living agent reports the identity of the host: an order could reach the wrong one.
@@ -126,6 +164,10 @@ reasons! {
     StaleEpoch = "STALE_EPOCH", FailedPrecondition;
     /// Too much is asked at once.
     Overloaded = "OVERLOADED", ResourceExhausted;
+    /// The user has sent as many requests as its policy allows in a time.
+    RateLimited = "RATE_LIMITED", ResourceExhausted;
+    /// As many requests as there may be are being answered; nothing of this one was done.
+    AtCapacity = "AT_CAPACITY", Unavailable;
     /// The program is about to end.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
     /// The server behind the gateway can not be reached.
@@ -156,10 +198,24 @@ pub struct Problem {
     pub fields: Vec<(String, String)>,
     /// When trying again may help.
     pub retry_after: Option<Duration>,
+    /// The same in Chinese. `None` where there is only what [`Facts`] has for the reason.
+    pub chinese: Option<Box<Chinese>>,
 }
 
+/// What a person is told, in Chinese.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chinese {
+    /// What is wrong: a sentence without its final period.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+/// The language tag of [`Chinese`].
+pub const CHINESE: &str = "zh-CN";
+
 impl Problem {
-    /// A problem with a reason and a message.
+    /// A problem with a reason and a message. Where waiting helps against the reason, it says for how long.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -167,7 +223,8 @@ impl Problem {
             hint: String::new(),
             target: String::new(),
             fields: Vec::new(),
-            retry_after: None,
+            retry_after: reason.facts().retry,
+            chinese: None,
         }
     }
 
@@ -199,12 +256,35 @@ impl Problem {
         self
     }
 
+    /// The same with what it says in Chinese: the message, and what to do next.
+    #[must_use]
+    pub fn chinese(mut self, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        self.chinese = Some(Box::new(Chinese { message: message.into(), hint: hint.into() }));
+        self
+    }
+
+    /// What it says in Chinese. Where nobody said it, that is each wrong field, or what the reason means with the English
+    /// message after it.
+    pub fn in_chinese(&self) -> Chinese {
+        self.chinese.as_deref().cloned().unwrap_or_else(|| {
+            let Facts { chinese, chinese_advice, .. } = self.reason.facts();
+            let field = |(name, what): &(String, String)| format!("字段 `{name}` {}", field_in_chinese(what));
+            let message = match self.reason {
+                Reason::InvalidArgument if !self.fields.is_empty() => {
+                    self.fields.iter().map(field).collect::<Vec<_>>().join("；")
+                }
+                _ => format!("{chinese}：{}", shorten(self.message.clone(), LONGEST_REPEATED)),
+            };
+            Chinese { message, hint: chinese_advice.to_owned() }
+        })
+    }
+
     /// Reads a status that Belay sent. `None` for any other one, such as a lost connection.
     pub fn from_status(status: &Status) -> Option<Self> {
         let details = status.get_error_details();
         let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
         let told = |key: &str| info.metadata.get(key).cloned().unwrap_or_default();
-        Some(Self {
+        let mut problem = Self {
             reason: Reason::parse(&info.reason)?,
             message: status.message().to_owned(),
             hint: told("hint"),
@@ -217,25 +297,113 @@ impl Problem {
                 .map(|field| (field.field.clone(), field.description.clone()))
                 .collect(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
-        })
+            chinese: None,
+        };
+        let chinese = details.localized_message().filter(|told| told.locale == CHINESE);
+        let chinese = chinese.map(|text| Chinese { message: text.message.clone(), hint: told(CHINESE_HINT) });
+        problem.chinese = chinese.filter(|chinese| *chinese != problem.in_chinese()).map(Box::new);
+        Some(problem)
     }
+}
+
+/// What is wrong with a field, in Chinese, or in English where the catalogue does not have it.
+pub fn field_in_chinese(what: &str) -> String {
+    phrases::chinese(what)
+}
+
+/// Two problems of one request. What only names wrong fields is told as one; of others the first is enough.
+impl Join for Problem {
+    fn join(mut self, other: Self) -> Self {
+        if self.reason != Reason::InvalidArgument || other.reason != self.reason {
+            return if self.reason == Reason::InvalidArgument { other } else { self };
+        }
+        let chinese = (self.chinese.is_some() || other.chinese.is_some()).then(|| {
+            let (Chinese { message, hint }, other) = (self.in_chinese(), other.in_chinese());
+            Box::new(Chinese { message: format!("{message}；{}", other.message), hint })
+        });
+        self.message = format!("{}; {}", self.message, other.message);
+        self.fields.extend(other.fields);
+        Self { chinese, ..self }
+    }
+}
+
+/// The key of the Chinese hint in the metadata of `google.rpc.ErrorInfo`.
+const CHINESE_HINT: &str = "hint-zh-CN";
+/// Bytes of a message that are said a second time.
+const LONGEST_REPEATED: usize = 500;
+
+/// What travels of each text, in bytes. All of a problem is in headers, and a peer takes 16 KiB of them or none: the message
+/// takes up to three times its size there, and once more with everything else, in two languages and in Base64.
+const LONGEST_MESSAGE: usize = 1000;
+const LONGEST_HINT: usize = 600;
+const LONGEST_TARGET: usize = 200;
+/// The same for all wrong fields together.
+const LONGEST_FIELDS: usize = 1500;
+
+impl Problem {
+    /// The same with texts that can travel.
+    fn shortened(mut self) -> Self {
+        self.message = shorten(self.message, LONGEST_MESSAGE);
+        self.hint = shorten(self.hint, LONGEST_HINT);
+        self.target = shorten(self.target, LONGEST_TARGET);
+        if let Some(chinese) = &mut self.chinese {
+            chinese.message = shorten(std::mem::take(&mut chinese.message), LONGEST_MESSAGE);
+            chinese.hint = shorten(std::mem::take(&mut chinese.hint), LONGEST_HINT);
+        }
+        let mut left = LONGEST_FIELDS;
+        self.fields = std::mem::take(&mut self.fields)
+            .into_iter()
+            .map_while(|(name, what)| {
+                let (name, what) = (shorten(name, LONGEST_TARGET), shorten(what, LONGEST_HINT));
+                left = left.checked_sub(name.len() + what.len())?;
+                Some((name, what))
+            })
+            .collect();
+        self
+    }
+}
+
+/// The beginning of a text that is too long.
+fn shorten(mut text: String, most: usize) -> String {
+    const GONE: &str = "...";
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - GONE.len()));
+        text.push_str(GONE);
+    }
+    text
 }
 
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
-        let Problem { reason, message, hint, target, fields, retry_after } = problem;
-        let metadata: HashMap<_, _> = [("hint", hint), ("target", target)]
-            .into_iter()
-            .filter(|(_, text)| !text.is_empty())
-            .map(|(key, text)| (key.to_owned(), text))
-            .collect();
+        let problem = problem.shortened();
+        let chinese = problem.in_chinese();
+        let Problem { reason, message, hint, target, fields, retry_after, chinese: _ } = problem;
+        let metadata: HashMap<_, _> =
+            [("hint", hint), ("target", target.clone()), (CHINESE_HINT, chinese.hint)]
+                .into_iter()
+                .filter(|(_, text)| !text.is_empty())
+                .map(|(key, text)| (key.to_owned(), text))
+                .collect();
         let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
-        for (name, what) in fields {
-            details.add_bad_request_violation(name, what);
+        let violations = fields.into_iter().map(|(name, what)| {
+            let message = Some(LocalizedMessage::new(CHINESE, phrases::chinese(&what)));
+            FieldViolation { localized_message: message, ..FieldViolation::new(name, what) }
+        });
+        let violations: Vec<_> = violations.collect();
+        if !violations.is_empty() {
+            details.set_bad_request(violations);
+        }
+        let said = shorten(message.clone(), LONGEST_REPEATED);
+        if reason.code() == Code::FailedPrecondition {
+            details.add_precondition_failure_violation(reason.as_str(), target.clone(), &*said);
+        }
+        if let Some(kind) = reason.facts().resource {
+            details.set_resource_info(kind, target, "", said);
         }
         if retry_after.is_some() {
             details.set_retry_info(retry_after);
         }
+        details.set_localized_message(CHINESE, chinese.message);
         Status::with_error_details(reason.code(), message, details)
     }
 }
@@ -253,7 +421,103 @@ mod tests {
             .retry_after(Duration::from_secs(2));
         let status = Status::from(problem.clone());
         assert_eq!(status.code(), Code::FailedPrecondition);
-        assert_eq!(Problem::from_status(&status), Some(problem));
+        assert_eq!(Problem::from_status(&status), Some(problem.clone()));
+        let chinese = problem.chinese("主机 20 正被任务 7 占用", "请等待任务 7 结束");
+        assert_eq!(Problem::from_status(&Status::from(chinese.clone())), Some(chinese));
+    }
+
+    /// The details are the standard ones of `google.rpc`, each where it fits.
+    #[test]
+    fn a_status_tells_what_stands_in_the_way_and_which_object_is_meant() {
+        let held = Problem::new(Reason::AgentBusy, "task 7 holds host 20").target("hosts/20");
+        let details = Status::from(held).get_error_details();
+        let violations = &details.precondition_failure().expect("a precondition").violations;
+        let told: Vec<_> =
+            violations.iter().map(|v| (&v.r#type[..], &v.subject[..], &v.description[..])).collect();
+        assert_eq!(told, [("AGENT_BUSY", "hosts/20", "task 7 holds host 20")]);
+        assert!(details.resource_info().is_none() && details.bad_request().is_none());
+        assert_eq!(details.retry_info().and_then(|info| info.retry_delay), Some(Duration::from_secs(5)));
+        let chinese = details.localized_message().expect("a message");
+        assert_eq!(chinese.locale, "zh-CN");
+        assert!(chinese.message.ends_with("：task 7 holds host 20"), "{}", chinese.message);
+
+        let unknown = Problem::new(Reason::HostUnknown, "there is no host 20").target("hosts/20");
+        let details = Status::from(unknown).get_error_details();
+        let resource = details.resource_info().expect("a resource");
+        assert_eq!((&resource.resource_type[..], &resource.resource_name[..]), ("belay/Host", "hosts/20"));
+        assert_eq!(resource.description, "there is no host 20");
+        assert!(details.precondition_failure().is_none() && details.retry_info().is_none());
+    }
+
+    /// The codes for unknown and for existing objects say which kind; the others have none.
+    #[test]
+    fn whatever_is_unknown_or_exists_is_of_a_kind() {
+        for reason in Reason::ALL {
+            let is_about_one = matches!(reason.code(), Code::NotFound | Code::AlreadyExists);
+            assert_eq!(reason.facts().resource.is_some(), is_about_one, "{}", reason.as_str());
+        }
+    }
+
+    /// Waiting does not change what a caller sent, nor who it is.
+    #[test]
+    fn waiting_is_advised_only_where_it_can_help() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.facts().retry.is_some()) {
+            let passes = matches!(
+                reason.code(),
+                Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::FailedPrecondition
+            );
+            assert!(passes, "{}", reason.as_str());
+        }
+    }
+
+    #[test]
+    fn every_reason_is_told_in_both_languages() {
+        for reason in Reason::ALL {
+            let Facts { advice, chinese, chinese_advice, .. } = reason.facts();
+            let is_chinese =
+                |text: &str| text.chars().any(|letter| ('\u{4e00}'..='\u{9fff}').contains(&letter));
+            assert!(is_chinese(chinese) && is_chinese(chinese_advice), "{}", reason.as_str());
+            assert!(!advice.is_empty() && advice.is_ascii(), "{}", reason.as_str());
+            assert!(!chinese.ends_with('。') && !chinese_advice.ends_with('。'), "{}", reason.as_str());
+            assert!(!reason.meaning().is_empty());
+        }
+    }
+
+    #[test]
+    fn wrong_fields_are_told_together() {
+        let fields = Problem::new(Reason::InvalidArgument, "two").field("a", "it is empty").field("b", "odd");
+        assert_eq!(fields.in_chinese().message, "字段 `a` 不能为空；字段 `b` odd");
+        let wrong = |name: &str| {
+            Problem::new(Reason::InvalidArgument, format!("invalid `{name}`")).field(name, "wrong")
+        };
+        let both = wrong("page").join(wrong("size"));
+        assert_eq!(both.message, "invalid `page`; invalid `size`");
+        assert_eq!(both.fields.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>(), ["page", "size"]);
+        let other = Problem::new(Reason::Unauthenticated, "who are you");
+        assert_eq!(wrong("page").join(other.clone()), other);
+        assert_eq!(other.clone().join(wrong("page")), other);
+    }
+
+    /// What does not fit into the headers of an answer would be taken for a lost connection.
+    #[test]
+    fn a_long_problem_still_fits_into_headers() {
+        let long = "\u{1f6d1}".repeat(10_000);
+        let mut problem = Problem::new(Reason::InvalidArgument, &*long)
+            .hint(&*long)
+            .target(&*long)
+            .retry_after(Duration::MAX);
+        for number in 0..1000 {
+            problem = problem.field(format!("{number}"), &*long);
+        }
+        let status = Status::from(problem);
+        let headers = status.clone().into_http::<()>();
+        let size: usize =
+            headers.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!((8 << 10..16 << 10).contains(&size), "{size}");
+        let told = Problem::from_status(&status).expect("a problem");
+        assert!(told.message.ends_with("\u{1f6d1}...") && told.message.len() <= LONGEST_MESSAGE);
+        assert_eq!(told.fields[0].0, "0");
+        assert!(told.fields.len() > 2 && told.fields.len() < 10, "{}", told.fields.len());
     }
 
     #[test]

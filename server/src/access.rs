@@ -4,6 +4,8 @@ mod gate;
 mod pass;
 mod password;
 pub(crate) mod policy;
+mod signature;
+mod vault;
 mod verifier;
 
 use belay_proto::{Trace, UserId};
@@ -14,6 +16,7 @@ pub(crate) use {
     pass::Pass,
     password::{Hasher, Overloaded, random_secret},
     policy::check_coverage,
+    vault::Vault,
     verifier::{NotVerified, Verifier, token_digest},
 };
 

@@ -12,7 +12,10 @@ use std::{
 
 use belay_proto::{
     HostId, Problem, Reason, Trace,
-    agent::v1::{self as pb, agent_service_client::AgentServiceClient},
+    agent::v1::{
+        self as pb, agent_service_client::AgentServiceClient,
+        introduction_service_client::IntroductionServiceClient,
+    },
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -25,7 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     api::LARGEST_OF_AGENT,
-    convert::{Operation, OperationState, observed, planned, time},
+    convert::{Introduced, Operation, OperationState, introduced, observed, planned, time},
     error::Error,
     fleet::{Fleet, Reachable},
     process::Observed,
@@ -346,6 +349,30 @@ impl Agents {
         }
     }
 
+    /// Who runs at an address, whoever that is.
+    pub(crate) async fn introduce(&self, address: &str, trace: Trace) -> Result<Introduced, NoAnswer> {
+        let channel = endpoint(address)?.connect_lazy();
+        let mut client = IntroductionServiceClient::new(channel).max_decoding_message_size(LARGEST_OF_AGENT);
+        let request = self.signed(pb::IntroduceRequest {}, Some(trace));
+        let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.introduce(request)).await?;
+        introduced(answer).map_err(|error| NoAnswer::Wrong(error.to_string()))
+    }
+
+    /// Whether the agent with this identity answers at an address, within so long.
+    pub(crate) async fn lives(&self, address: &str, identity: &str, within: Duration) -> bool {
+        let agent = Reachable {
+            address: address.to_owned(),
+            identity: identity.to_owned(),
+            incarnation: String::new(),
+        };
+        let Ok(channel) = endpoint(address).map(|endpoint| endpoint.connect_lazy()) else {
+            return false;
+        };
+        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(LARGEST_OF_AGENT);
+        let request = self.request(&agent, pb::GetInventoryRequest {}, None);
+        bounded(Instant::now() + within, client.get_inventory(request)).await.is_ok()
+    }
+
     /// Reads a log, over a connection of its own: a reader that does not take what it asked for fills that one, and
     /// never the one of orders.
     pub(crate) async fn read_log(
@@ -467,11 +494,17 @@ impl Agents {
     }
 
     fn request<T>(&self, agent: &Reachable, message: T, trace: Option<Trace>) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = self.signed(message, trace);
         // An identity is a UUID, which metadata can carry.
         if let Ok(identity) = agent.identity.parse() {
             request.metadata_mut().insert("belay-agent", identity);
         }
+        request
+    }
+
+    /// A call to whoever has the fleet's token.
+    fn signed<T>(&self, message: T, trace: Option<Trace>) -> Request<T> {
+        let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", self.token.clone());
         if let Some(trace) = trace {
             trace.into_metadata(request.metadata_mut());

@@ -1,18 +1,23 @@
 //! gRPC in: decode, call, encode. No decision is made here.
 
+mod access_keys;
 mod audit;
 mod batches;
+mod enrolment;
 mod hosts;
 mod processes;
+mod reference;
 mod tasks;
 mod users;
 
 use std::sync::Arc;
 
 use belay_proto::v1::{
-    self, agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
-    batch_service_server::BatchServiceServer, host_agent_service_server::HostAgentServiceServer,
-    host_service_server::HostServiceServer, task_service_server::TaskServiceServer,
+    self, access_key_service_server::AccessKeyServiceServer,
+    agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
+    batch_service_server::BatchServiceServer, enrolment_service_server::EnrolmentServiceServer,
+    host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
+    reference_service_server::ReferenceServiceServer, task_service_server::TaskServiceServer,
     user_service_server::UserServiceServer,
 };
 use tonic::{Request, Response, Status, service::Routes};
@@ -54,7 +59,10 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(AgentProcessServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(TaskServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(BatchServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(EnrolmentServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(ReferenceServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(AccessKeyServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
 }
 

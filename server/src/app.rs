@@ -35,6 +35,8 @@ pub(crate) struct App {
     pub(crate) heartbeat: Duration,
     /// A batch of more hosts needs their number said.
     pub(crate) confirm_above: Option<Amount>,
+    /// How many access keys one user may have.
+    pub(crate) max_access_keys: u32,
     /// What batches would do, for a while.
     pub(crate) plans: Plans,
     /// Who watches what.

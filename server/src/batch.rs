@@ -25,6 +25,7 @@ use crate::{
     app::App,
     error::Error,
     fleet::HostView,
+    host::HostStatus,
     restart,
     selector::Selector,
     start, stop,
@@ -199,7 +200,12 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
         let Some(kept) = app.plans.find(id) else {
             return Err(Error::Refused(
                 Problem::new(Reason::PlanUnknown, format!("there is no plan `{id}`, or no longer"))
-                    .hint("plans last for an hour, on the server that made them; plan again"),
+                    .hint("plans last for an hour, on the server that made them; plan again")
+                    .target(format!("plans/{id}"))
+                    .chinese(
+                        format!("计划 `{id}` 不存在或已过期"),
+                        "计划在制定它的服务端上保留一小时，请重新制定计划",
+                    ),
             ));
         };
         if kept.plan.batch.verb != verb {
@@ -218,7 +224,8 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
             Some(_) if planted("plan-not-compared") => Ok((now, again)),
             Some(what) => Err(Error::Refused(
                 Problem::new(Reason::PlanOutdated, format!("since plan `{id}` was made, {what}"))
-                    .hint("plan again, look at it, and order that"),
+                    .hint("plan again, look at it, and order that")
+                    .target(format!("plans/{id}")),
             )),
         };
     }
@@ -244,9 +251,11 @@ async fn find(app: &App, which: &Which) -> Result<Found, Error> {
         // A plan leads to one of the others.
         Which::Planned(_) => Vec::new(),
     };
-    let (left_out, hosts): (Vec<_>, Vec<_>) =
-        meant.into_iter().partition(|host| host.maintenance().is_some() && !planted("maintenance-ignored"));
-    let left_out: Vec<_> = left_out.iter().map(LeftOut::in_maintenance).collect();
+    let is_left_out = |host: &HostView| {
+        host.status == HostStatus::New || host.maintenance().is_some() && !planted("maintenance-ignored")
+    };
+    let (left_out, hosts): (Vec<_>, Vec<_>) = meant.into_iter().partition(is_left_out);
+    let left_out: Vec<_> = left_out.iter().map(LeftOut::of).collect();
     if hosts.is_empty() {
         let what = match left_out.first() {
             None => "no host is meant".to_owned(),
@@ -273,7 +282,8 @@ async fn not_done(app: &App, id: TaskId) -> Result<Vec<HostView>, Error> {
         return Err(Error::Refused(
             Problem::new(Reason::TaskWrongState, format!("task {id} has not ended"))
                 .target(target(id, None))
-                .hint(format!("wait for it with `belay batch watch {id}`")),
+                .hint(format!("wait for it with `belay batch watch {id}`"))
+                .chinese(format!("任务 {id} 尚未结束"), format!("请用 `belay batch watch {id}` 等待它结束")),
         ));
     }
     let lanes = 0..task.graph.lanes.len();
@@ -296,7 +306,14 @@ fn check_number(plan: &Plan, confirmed: Option<usize>) -> Result<(), Error> {
     };
     Err(Error::Refused(
         Problem::new(Reason::BlastRadius, message)
-            .hint(format!("if that is meant, say their number: `confirm_hosts` (or `--confirm`) {hosts}")),
+            .hint(format!("if that is meant, say their number: `confirm_hosts` (or `--confirm`) {hosts}"))
+            .chinese(
+                match confirmed {
+                    Some(said) => format!("该操作涉及 {hosts} 台主机，而确认的数量是 {said}"),
+                    None => format!("该操作涉及 {hosts} 台主机，超过了无需确认数量的上限"),
+                },
+                format!("如确认无误，请给出主机的数量：`confirm_hosts`（或 `--confirm`）{hosts}"),
+            ),
     ))
 }
 
@@ -313,7 +330,13 @@ fn check_free(plan: &Plan) -> Result<(), Error> {
     let problem = Problem::new(Reason::AgentBusy, message)
         .target(format!("hosts/{host}"))
         .hint(format!("wait with `belay task watch {task}`, or leave the host out"))
-        .retry_after(Duration::from_secs(5));
+        .chinese(
+            match held.len() {
+                1 => format!("主机 {host} 正被任务 {task} 占用"),
+                more => format!("有 {more} 台主机正被其他任务占用，其中主机 {host} 被任务 {task} 占用"),
+            },
+            format!("请用 `belay task watch {task}` 等待，或排除该主机"),
+        );
     let named = held.iter().take(NAMED);
     Err(Error::Refused(named.fold(problem, |problem, (host, task)| {
         problem.field("host_ids", format!("host {host} is held by task {task}"))

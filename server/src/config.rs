@@ -1,5 +1,7 @@
 //! The server's settings: one TOML file, every key checked before anything binds.
 
+mod rate_limit;
+
 use std::{
     fs, io,
     net::SocketAddr,
@@ -9,6 +11,7 @@ use std::{
 
 use serde::Deserialize;
 
+pub use self::rate_limit::RateLimit;
 use crate::task::batch::Amount;
 
 /// The server's settings.
@@ -43,6 +46,17 @@ pub struct Config {
     pub idempotency_limit: u32,
     /// How long things are remembered that are over.
     pub retention: Retention,
+    /// How far the time of a signed request may be from the server's, and for how long so its signature is remembered.
+    /// Default: 15 min, as documented.
+    #[serde(with = "humantime_serde")]
+    pub signature_skew: Duration,
+    /// How many access keys one user may have. Default: 10.
+    pub max_access_keys: u32,
+    /// How many requests are answered at a time; more are refused at once. A fifth of that is for orders alone. Agents'
+    /// reports and health are not counted. Default: 2000.
+    pub max_requests: usize,
+    /// How many requests one user may send in a time.
+    pub rate_limit: RateLimit,
 }
 
 /// How long things are remembered that are over. What goes first is what ended first.
@@ -107,6 +121,10 @@ impl Default for Config {
             idempotency_retention: Duration::from_secs(24 * 3600),
             idempotency_limit: 10_000,
             retention: Retention::default(),
+            signature_skew: Duration::from_secs(15 * 60),
+            max_access_keys: 10,
+            max_requests: 2000,
+            rate_limit: RateLimit::default(),
         }
     }
 }
@@ -152,6 +170,15 @@ pub enum ConfigError {
     /// The number of idempotency keys of one user is out of bounds.
     #[error("`idempotency_limit` is {0}; it must be from 1 to 1000000")]
     IdempotencyLimit(u32),
+    /// The time that a signature is good for is out of bounds.
+    #[error("`signature_skew` is {0:?}; it must be from 1s to 1h")]
+    SignatureSkew(Duration),
+    /// The number of access keys of one user is out of bounds.
+    #[error("`max_access_keys` is {0}; it must be from 1 to 1000")]
+    MaxAccessKeys(u32),
+    /// The number of requests at a time is out of bounds.
+    #[error("`max_requests` is {0}; it must be from 1 to 1000000")]
+    MaxRequests(usize),
     /// What happened would be forgotten before anybody could read it.
     #[error("`retention.{name}` is {told}; it must be at least {least}")]
     Forgetful {
@@ -200,6 +227,15 @@ impl Config {
         if !(1..=1_000_000).contains(&self.idempotency_limit) {
             return Err(ConfigError::IdempotencyLimit(self.idempotency_limit));
         }
+        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.signature_skew) {
+            return Err(ConfigError::SignatureSkew(self.signature_skew));
+        }
+        if !(1..=1000).contains(&self.max_access_keys) {
+            return Err(ConfigError::MaxAccessKeys(self.max_access_keys));
+        }
+        if !(1..=1_000_000).contains(&self.max_requests) {
+            return Err(ConfigError::MaxRequests(self.max_requests));
+        }
         self.confirm_above()?;
         self.retention.check()
     }
@@ -218,6 +254,11 @@ impl Config {
     /// The secret that agents and the server show each other. Made at the first start, mode 0600.
     pub fn fleet_token(&self) -> PathBuf {
         self.data.join("fleet.token")
+    }
+
+    /// The secret that those of access keys are sealed with. Made at the first start, mode 0600.
+    pub fn access_key_seal(&self) -> PathBuf {
+        self.data.join("access-keys.seal")
     }
 
     /// The password of the user `admin`, made at random at the first start, mode 0600.
@@ -259,6 +300,11 @@ mod tests {
         check("[retention]\ntasks = \"30min\"", "`retention.tasks` is 1800s; it must be at least 1h");
         check("[retention]\naudit = \"0s\"", "`retention.audit`");
         check("[retention]\nmost_tasks = 0", "`retention.most_tasks` is 0; it must be at least 1000");
+        check("signature_skew = \"2h\"", "from 1s to 1h");
+        check("max_access_keys = 0", "from 1 to 1000");
+        check("max_requests = 0", "from 1 to 1000000");
+        check("[rate_limit]\nenabled = false\nper_10s = 0\nper_day = 5", "ok");
+        check("[rate_limit]\nper_week = 1", "line 2");
         check("[retention]\nlogs = \"1day\"", "line 2");
     }
 }

@@ -1,8 +1,10 @@
 //! What can go wrong, and the one table from there to what a caller is told.
 
+mod chinese; // the same in Chinese
+
 use std::{fmt, time::Duration};
 
-use belay_proto::{HostId, Problem, ProcessId, Reason, SubtaskId, TaskId};
+use belay_proto::{HostId, Join, Problem, ProcessId, Reason, SubtaskId, TaskId};
 use tonic::Status;
 use tracing::{error, info};
 
@@ -59,6 +61,9 @@ pub enum Error {
     /// A list can not be sorted so.
     #[error("invalid `sort`: tasks cannot be sorted by `{0}`")]
     Unsortable(String),
+    /// Hosts can not be sorted so.
+    #[error("invalid `sort`: hosts cannot be sorted by `{0}`")]
+    HostsUnsortable(String),
     /// The caller is not known.
     #[error(transparent)]
     Unauthenticated(NotVerified),
@@ -120,6 +125,35 @@ pub enum Error {
         /// How many are kept.
         most: u32,
     },
+    /// No such access key, or none of the caller's.
+    #[error("there is no access key `{0}`")]
+    AccessKeyUnknown(String),
+    /// The user has as many access keys as may be.
+    #[error("user `{user}` has {most} access keys, and may have no more")]
+    TooManyAccessKeys {
+        /// Who.
+        user: String,
+        /// How many may be.
+        most: u32,
+    },
+    /// The signature of an order was used before.
+    #[error("this signature was used before; nothing was done")]
+    SignatureReplayed,
+    /// The user has sent as many requests as it may.
+    #[error("user `{user}` may send {limit} requests in {}", Span(*span))]
+    RateLimited {
+        /// Who.
+        user: String,
+        /// How many it may send,
+        limit: u32,
+        /// in how long.
+        span: Duration,
+        /// When it may send more.
+        wait: Duration,
+    },
+    /// As many requests as there may be are being answered.
+    #[error("as many requests as there may be are being answered; nothing of this one was done")]
+    AtCapacity,
     /// No such user.
     #[error("there is no user `{0}`")]
     UserUnknown(String),
@@ -231,6 +265,30 @@ impl Error {
 
 impl From<&Error> for Problem {
     fn from(error: &Error) -> Self {
+        match chinese::of(error) {
+            Some((message, hint)) => error.in_english().chinese(message, hint),
+            None => error.in_english(),
+        }
+    }
+}
+
+/// Two errors of one request. What only names wrong fields is told as one; of others the first is enough.
+impl Join for Error {
+    fn join(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Invalid(mut fields), Self::Invalid(others)) => {
+                fields.extend(others);
+                Self::Invalid(fields)
+            }
+            (Self::Invalid(_), other) => other,
+            (first, _) => first,
+        }
+    }
+}
+
+impl Error {
+    fn in_english(&self) -> Problem {
+        let error = self;
         let told = |reason| Problem::new(reason, error.to_string());
         match error {
             Error::Invalid(fields) => fields
@@ -240,9 +298,30 @@ impl From<&Error> for Problem {
             Error::Unsortable(field) => told(Reason::SortUnsupported)
                 .field("sort", format!("tasks cannot be sorted by `{field}`"))
                 .hint("sort by `id`, `createTime` or `startTime`, each with `,asc` or `,desc`"),
-            Error::Unauthenticated(NotVerified::Store(_)) => internal(),
+            Error::HostsUnsortable(field) => told(Reason::SortUnsupported)
+                .field("sort", format!("hosts cannot be sorted by `{field}`"))
+                .hint(
+                    "sort by `id`, `name`, `alias`, `innerIpAddress`, `status`, `createTime` or `updateTime`, each with \
+                     `,asc` or `,desc`",
+                ),
+            Error::Unauthenticated(NotVerified::Store(_) | NotVerified::Sealed(_)) => internal(),
+            Error::Unauthenticated(NotVerified::TooManyWrong(wait)) => told(Reason::RateLimited)
+                .hint("correct the password before you try again")
+                .retry_after(*wait),
+            Error::Unauthenticated(NotVerified::Skewed { .. }) => {
+                told(Reason::ClockSkew).hint("set the clock of the caller, sign the request again and send it")
+            }
+            Error::Unauthenticated(
+                NotVerified::WrongSignature
+                | NotVerified::MalformedSignature(_)
+                | NotVerified::NotSignedHere
+                | NotVerified::OtherSigned,
+            ) => told(Reason::Unauthenticated).hint(
+                "sign method, MD5 of the body, `Content-Type`, `Date`, `Host`, `x-ocp-` headers, path and sorted query, \
+                 and send that very request",
+            ),
             Error::Overloaded | Error::Unauthenticated(NotVerified::Overloaded) => {
-                told(Reason::Overloaded).hint("try again in a second").retry_after(Duration::from_secs(1))
+                told(Reason::Overloaded).hint("try again in a second")
             }
             Error::Unauthenticated(_) => told(Reason::Unauthenticated)
                 .hint("send `authorization: Basic base64(NAME:PASSWORD)` or `authorization: Bearer TOKEN`"),
@@ -270,14 +349,28 @@ impl From<&Error> for Problem {
             Error::KeyReused => told(Reason::IdempotencyKeyReused)
                 .hint("send a new key with a new request; repeat a request unchanged, its reason included"),
             Error::KeyInUse => told(Reason::IdempotencyKeyInUse)
-                .hint("send the same request with the same key again")
-                .retry_after(Duration::from_secs(1)),
+                .hint("send the same request with the same key again"),
             Error::TooManyStreams { .. } => told(Reason::Overloaded)
                 .hint("end a stream that nobody listens to")
                 .retry_after(Duration::from_secs(5)),
             Error::TooManyKeys { .. } => told(Reason::Overloaded)
                 .hint("order without a key; or raise `idempotency_limit` in the server's settings")
                 .retry_after(Duration::from_secs(60)),
+            Error::AccessKeyUnknown(_) => {
+                told(Reason::AccessKeyUnknown).hint("list your access keys with `belay key list`")
+            }
+            Error::TooManyAccessKeys { user, .. } => told(Reason::TooManyAccessKeys)
+                .target(format!("users/{user}"))
+                .hint("delete one that is not used any more: `belay key list` shows when each was last used"),
+            Error::SignatureReplayed => told(Reason::SignatureReplayed).hint(
+                "sign the order again with a new `Date`; two equal orders within a second need an `x-ocp-nonce` header each",
+            ),
+            Error::RateLimited { wait, .. } => told(Reason::RateLimited)
+                .hint(format!("try again in {} s", wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
+                .retry_after(*wait),
+            Error::AtCapacity => {
+                told(Reason::AtCapacity).hint("try again in a second").retry_after(Duration::from_secs(1))
+            }
             Error::UserUnknown(name) => told(Reason::UserUnknown)
                 .target(format!("users/{name}"))
                 .hint("list users with `belay user list`"),
@@ -295,8 +388,7 @@ impl From<&Error> for Problem {
                         "wait for it with `belay task watch {task}`, then order again; or force it on the host \
                          itself: `belay-agent ctl force {alias}`"
                     ),
-                })
-                .retry_after(Duration::from_secs(5)),
+                }),
             Error::NotOperable { host, process, .. } => told(Reason::ProcessNotOperable)
                 .target(target(*host, *process))
                 .hint(format!("order the whole agent of the host instead: `belay agent stop --host {host}`")),
@@ -308,8 +400,7 @@ impl From<&Error> for Problem {
                 .hint(format!(
                     "check that `belay-agent` runs on the host and reaches the server; \
                      `GET /api/v2/compute/hosts/{host}` shows when it last reported"
-                ))
-                .retry_after(Duration::from_secs(5)),
+                )),
             Error::AgentCloned { host, .. } => {
                 told(Reason::AgentCloned).target(format!("hosts/{host}")).hint(
                     "on the host that is the copy: stop its processes with `belay-agent ctl stop --all`, end its agent, \
@@ -318,8 +409,7 @@ impl From<&Error> for Problem {
             }
             Error::AgentDoubted(host) => told(Reason::AgentUnreachable)
                 .target(format!("hosts/{host}"))
-                .hint("try again in a few seconds")
-                .retry_after(Duration::from_secs(5)),
+                .hint("try again in a few seconds"),
             Error::WrongAnswer { host, .. } => told(Reason::NotProven)
                 .target(format!("hosts/{host}"))
                 .hint("read the process again before the order is repeated, and look at the agent's log"),
@@ -327,9 +417,7 @@ impl From<&Error> for Problem {
                 .target(target(*host, *process))
                 .hint(format!("read the process again: `belay process get --host {host} {process}`")),
             Error::Agent(problem) | Error::Refused(problem) => problem.clone(),
-            Error::ShuttingDown => told(Reason::ShuttingDown)
-                .hint("try again in a few seconds")
-                .retry_after(Duration::from_secs(2)),
+            Error::ShuttingDown => told(Reason::ShuttingDown).hint("try again in a few seconds"),
             Error::Config(_)
             | Error::Listen { .. }
             | Error::Transport(_)
@@ -383,6 +471,19 @@ impl fmt::Display for Fields<'_> {
             write!(f, "{comma}invalid `{name}`: {what}")?;
         }
         Ok(())
+    }
+}
+
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            86_400 => f.write_str("a day"),
+            3600 => f.write_str("an hour"),
+            60 => f.write_str("a minute"),
+            seconds => write!(f, "{seconds} s"),
+        }
     }
 }
 

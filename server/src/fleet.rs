@@ -2,9 +2,12 @@
 //!
 //! Reads are answered from here. The database has what must survive; it is always written first.
 
+mod enrolment;
+mod list;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{self, Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::{Duration, Instant},
 };
 
@@ -17,13 +20,19 @@ use tracing::{info, warn};
 use crate::{
     clones::{Agent, Clones, Twin},
     error::Error,
-    host::{AgentState, Facts, Host},
+    host::{AgentState, Facts, Host, HostStatus, Profile, expected_identity},
     labels::{Labels, effective},
     maintenance::Maintenance,
     process::{Observed, Process},
+    reference::Place,
     selector::Selector,
-    store::Declared,
+    store::{Declared, Deleted},
     task::batch::Spent,
+};
+
+pub(crate) use {
+    enrolment::{Undeletable, alive, held, host_deleted},
+    list::{HostFilter, HostSort, HostSortBy, ServiceType},
 };
 
 /// A host whose agent was silent for this many heartbeats is offline.
@@ -35,6 +44,10 @@ pub(crate) struct Fleet {
     hosts: RwLock<BTreeMap<HostId, Entry>>,
     /// Hosts by the identity of their agent, which a host never changes. Locked before or after, never together with them.
     identities: RwLock<HashMap<String, HostId>>,
+    /// The agents of hosts that were deleted, by identity.
+    deleted: RwLock<HashMap<String, Deleted>>,
+    /// The hosts that were deleted in the life of this server. Locked within `hosts`.
+    gone: sync::Mutex<BTreeSet<HostId>>,
     /// A host whose agent was silent for longer is offline.
     patience: Duration,
     /// A copy of an agent that was not heard for longer is gone.
@@ -67,6 +80,8 @@ struct Entry {
     supplanted: bool,
     /// Whether that it has copies was logged.
     told_of_clones: bool,
+    /// Whether it is being deleted: no stream begins then.
+    leaving: bool,
     unsaved: BTreeSet<ProcessId>,
 }
 
@@ -90,6 +105,7 @@ pub(crate) struct HostView {
     pub(crate) task: Option<TaskId>,
     /// Whether its agent reports.
     pub(crate) online: bool,
+    pub(crate) status: HostStatus,
     /// The age of the last report of this server's life.
     pub(crate) report_age: Option<Duration>,
     /// The agents that live at the same time with the identity of this one, itself included. Empty where there is one.
@@ -121,7 +137,7 @@ impl Fleet {
     pub(crate) fn new(hosts: Vec<(Host, Vec<Process>)>, patience: Duration, silence: Duration) -> Self {
         let silence = silence.max(patience);
         let entry = |(host, processes): (Host, Vec<Process>)| {
-            let before = Some(Agent::of(&host.facts, String::new()));
+            let before = host.facts.are_known().then(|| Agent::of(&host.facts, String::new()));
             let mut entry = Entry::new(host, before, silence);
             entry.processes.extend(processes.into_iter().map(|process| (process.id, process)));
             (entry.host.id, entry)
@@ -130,6 +146,8 @@ impl Fleet {
         Self {
             identities: RwLock::new(identities.collect()),
             hosts: RwLock::new(hosts.into_iter().map(entry).collect()),
+            deleted: RwLock::default(),
+            gone: sync::Mutex::default(),
             patience,
             silence,
             began: Instant::now(),
@@ -137,11 +155,6 @@ impl Fleet {
             changes: watch::Sender::new(0),
             operators: Mutex::new(()),
         }
-    }
-
-    /// Every host, by rising id.
-    pub(crate) fn hosts(&self) -> Vec<HostView> {
-        self.read().values().map(|entry| entry.view(self.patience)).collect()
     }
 
     /// The hosts that a selector means, by rising id, those in maintenance too.
@@ -231,10 +244,12 @@ impl Fleet {
         (absent, missing)
     }
 
-    /// Which hosts a selector means, and which of them are down; but for some hosts whose task is the one that asks.
+    /// Which hosts a selector means, and which of them are down; but for some hosts whose task is the one that asks. A host that
+    /// never had an agent does nothing that could be missed.
     pub(crate) fn spent(&self, selector: &Selector, own: &[HostId]) -> Spent {
         let (hosts, own) = (self.read(), own.iter().collect::<BTreeSet<_>>());
-        let meant = hosts.iter().filter(|(_, entry)| selector.matches(&entry.labels));
+        let meant =
+            hosts.iter().filter(|(_, entry)| entry.host.facts.are_known() && selector.matches(&entry.labels));
         let mut spent = Spent::default();
         for (id, entry) in meant {
             spent.members.insert(*id);
@@ -246,24 +261,24 @@ impl Fleet {
         spent
     }
 
-    /// How many hosts are not in maintenance.
+    /// How many hosts with an agent are not in maintenance.
     pub(crate) fn in_service(&self) -> usize {
         let now = Timestamp::now();
         let in_force = |entry: &Entry| entry.host.maintenance.as_ref().is_some_and(|it| it.is_in_force(now));
-        self.read().values().filter(|entry| !in_force(entry)).count()
+        self.read().values().filter(|entry| entry.host.facts.are_known() && !in_force(entry)).count()
     }
 
     /// Waits until the agent of a host reports.
     ///
     /// # Errors
-    /// [`Error::AgentCloned`]: only a person can end that.
+    /// [`Error::AgentCloned`]: only a person can end that; [`Error::HostUnknown`].
     pub(crate) async fn until_reachable(&self, host: HostId) -> Result<(), Error> {
         loop {
             // Enlisted before the look, so that no connection in between is missed.
             let connected = self.connected.notified();
             match self.reachable(host) {
                 Ok(_) => return Ok(()),
-                Err(cloned @ Error::AgentCloned { .. }) => return Err(cloned),
+                Err(hopeless @ (Error::AgentCloned { .. } | Error::HostUnknown(_))) => return Err(hopeless),
                 Err(_) => connected.await,
             }
         }
@@ -327,7 +342,8 @@ impl Fleet {
         same.then(|| (host, entry.processes.values().cloned().collect()))
     }
 
-    /// An agent opened its stream, which ends with its token. Older streams of it are ended: whoever lives comes back.
+    /// An agent opened its stream, which ends with its token. Older streams of it are ended: whoever lives comes back. Gives
+    /// whether it may: not as a host that is being deleted.
     pub(crate) fn connect(
         &self,
         host: Host,
@@ -335,14 +351,13 @@ impl Fleet {
         processes: Vec<(Process, Option<Observed>)>,
         now: Timestamp,
         stream: CancellationToken,
-    ) {
+    ) -> bool {
         let id = host.id;
-        self.identities
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(host.facts.identity.clone())
-            .or_insert(id);
+        let (identity, expected) = (host.facts.identity.clone(), expected_identity(&host.facts.address));
         let mut hosts = self.write();
+        if self.has_left(hosts.get(&id), id) {
+            return false;
+        }
         let entry = hosts.entry(id).or_insert_with(|| Entry::new(host.clone(), None, self.silence));
         let at = Instant::now();
         let same_life = entry.link.as_ref().is_some_and(|link| link.incarnation == host.facts.incarnation);
@@ -371,12 +386,17 @@ impl Fleet {
         }
         entry.link = Some(Link::new(host.facts.incarnation.clone(), at, stream));
         // What tasks and operators say was not the report's to say: keep what they have set meanwhile.
-        let (agent_state, maintenance) = (entry.host.agent_state, entry.host.maintenance.take());
-        let operator_labels = std::mem::take(&mut entry.host.operator_labels);
-        entry.host = Host { agent_state, operator_labels, maintenance, ..host };
-        entry.label();
+        entry.take(host);
         drop(hosts);
+        self.forgive(&identity);
+        let mut identities = self.identities.write().unwrap_or_else(PoisonError::into_inner);
+        if identities.get(&expected) == Some(&id) {
+            identities.remove(&expected);
+        }
+        identities.entry(identity).or_insert(id);
+        drop(identities);
         self.connected.notify_waiters();
+        true
     }
 
     /// An agent reported on its stream. Of two lives of one agent, only the one that came last is believed what it says of
@@ -466,6 +486,16 @@ impl Fleet {
         }
     }
 
+    /// What an operator has made durable of what a host is.
+    pub(crate) fn set_profile(&self, host: HostId, place: Place, profile: Profile, now: Timestamp) {
+        if let Some(entry) = self.write().get_mut(&host) {
+            entry.host.place = Arc::new(place);
+            entry.host.profile = Arc::new(profile);
+            entry.host.update_time = now;
+            entry.label();
+        }
+    }
+
     /// Which open task holds a host.
     pub(crate) fn set_task(&self, host: HostId, task: Option<TaskId>) {
         if let Some(entry) = self.write().get_mut(&host) {
@@ -518,7 +548,7 @@ impl Link {
 impl Entry {
     fn new(host: Host, before: Option<Agent>, silence: Duration) -> Self {
         Self {
-            labels: Arc::new(effective(&host.facts.labels, &host.operator_labels)),
+            labels: Arc::new(effective(&host)),
             host,
             processes: BTreeMap::new(),
             task: None,
@@ -528,13 +558,14 @@ impl Entry {
             clones: Clones::new(before, silence),
             supplanted: false,
             told_of_clones: false,
+            leaving: false,
             unsaved: BTreeSet::new(),
         }
     }
 
     /// Puts together what the host is selected by.
     fn label(&mut self) {
-        self.labels = Arc::new(effective(&self.host.facts.labels, &self.host.operator_labels));
+        self.labels = Arc::new(effective(&self.host));
     }
 
     fn end_beside(&mut self, which: impl Fn(&Link) -> bool) {
@@ -585,6 +616,7 @@ impl Entry {
             labels: self.labels.clone(),
             task: self.task,
             online: report_age.is_some_and(|age| age <= patience),
+            status: self.status(patience),
             report_age,
             clones: self.clones.twins(Instant::now()),
             doubted: !self.beside.is_empty() || self.supplanted,

@@ -1,9 +1,12 @@
 //! A host and what its agent, as a whole, is doing.
 
+use std::sync::Arc;
+
 use belay_proto::HostId;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::{labels::Labels, maintenance::Maintenance};
+use crate::{labels::Labels, maintenance::Maintenance, reference::Place};
 
 /// What is known of one host.
 #[derive(Debug, Clone)]
@@ -16,13 +19,68 @@ pub(crate) struct Host {
     pub(crate) operator_labels: Labels,
     /// The maintenance that was ordered last, unless it was ended. What is shown of a host has it only while it is in force.
     pub(crate) maintenance: Option<Maintenance>,
+    /// Where operators say that it stands, and of which type it is.
+    pub(crate) place: Arc<Place>,
+    /// What else they say that it is.
+    pub(crate) profile: Arc<Profile>,
     pub(crate) last_report_time: Option<Timestamp>,
     pub(crate) create_time: Timestamp,
     pub(crate) update_time: Timestamp,
 }
 
+/// What operators say that a host is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Profile {
+    pub(crate) alias: String,
+    pub(crate) description: String,
+    pub(crate) serial_number: String,
+    pub(crate) kind: Option<HostKind>,
+    pub(crate) ssh_port: Option<u16>,
+    pub(crate) publish_ports: Vec<String>,
+    pub(crate) credential: Option<i64>,
+}
+
+/// What kind of machine a host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HostKind {
+    #[serde(rename = "DEDICATED_PHYSICAL_MACHINE")]
+    PhysicalMachine,
+    #[serde(rename = "DEDICATED_CONTAINER")]
+    Container,
+    /// A cloud server.
+    #[serde(rename = "DEDICATED_ECS")]
+    Ecs,
+}
+
+/// Whether a host can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum HostStatus {
+    /// It was added, and its agent was never heard.
+    New,
+    /// Its agent reports.
+    Available,
+    /// Its agent does not report.
+    Offline,
+}
+
+impl HostStatus {
+    /// The documented word.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "NEW",
+            Self::Available => "AVAILABLE",
+            Self::Offline => "OFFLINE",
+        }
+    }
+}
+
+/// What stands before the address of an agent that is not known yet, in the place of its identity: no address is expected
+/// twice, and no UUID looks so.
+const EXPECTED: &str = "at:";
+
 /// What an agent says of itself and its machine when it connects.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Made once by the agent, kept on its disk.
     pub(crate) identity: String,
@@ -46,6 +104,18 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// What is known of a host that was added before its agent was heard: where that is to be.
+    pub(crate) fn expected_at(address: String) -> Self {
+        let mut facts = Self { identity: expected_identity(&address), address, ..Self::default() };
+        facts.name = facts.inner_ip_address().to_owned();
+        facts
+    }
+
+    /// Whether they are those of an agent, and not of a host whose agent was never heard.
+    pub(crate) fn are_known(&self) -> bool {
+        !self.identity.starts_with(EXPECTED)
+    }
+
     /// The address without its port.
     pub(crate) fn inner_ip_address(&self) -> &str {
         let host = self.address.rsplit_once(':').map_or(&self.address[..], |(host, _)| host);
@@ -53,8 +123,13 @@ impl Facts {
     }
 }
 
+/// What stands for the identity of an agent that is expected at an address.
+pub(crate) fn expected_identity(address: &str) -> String {
+    format!("{EXPECTED}{address}")
+}
+
 /// What the agent of a host, as a whole, is meant to be doing. Durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum AgentState {
     /// Its processes are meant to run.
@@ -105,24 +180,16 @@ mod tests {
 
     #[test]
     fn an_address_is_shown_without_its_port() {
-        let facts = |address: &str| Facts {
-            identity: String::new(),
-            incarnation: String::new(),
-            boot_id: String::new(),
-            version: String::new(),
-            address: address.into(),
-            name: String::new(),
-            operating_system: String::new(),
-            operating_system_release: String::new(),
-            architecture: String::new(),
-            install_home: String::new(),
-            log_home: String::new(),
-            tracker: String::new(),
-            tracker_reason: String::new(),
-            labels: Labels::new(),
-        };
+        let facts = |address: &str| Facts { address: address.into(), ..Facts::default() };
         assert_eq!(facts("10.0.0.5:9441").inner_ip_address(), "10.0.0.5");
         assert_eq!(facts("[::1]:9441").inner_ip_address(), "::1");
         assert_eq!(facts("host-7:9441").inner_ip_address(), "host-7");
+    }
+
+    #[test]
+    fn a_host_without_an_agent_is_called_by_its_address() {
+        let facts = Facts::expected_at("[fd00::7]:9441".into());
+        assert_eq!((&facts.name[..], facts.are_known()), ("fd00::7", false));
+        assert!(Facts { identity: "0191d4a0-0000-7000-8000-000000000000".into(), ..facts }.are_known());
     }
 }

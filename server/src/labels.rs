@@ -14,7 +14,8 @@ use crate::{
     app::App,
     error::Error,
     fleet::HostView,
-    host,
+    host::{self, Host},
+    reference::RESERVED,
     store::{AuditEntry, HostChange},
 };
 
@@ -29,10 +30,13 @@ pub(crate) struct LabelOrder {
     pub(crate) reason: String,
 }
 
-/// What a host is selected by.
-pub(crate) fn effective(of_agent: &Labels, of_operators: &Labels) -> Labels {
-    let mut labels = of_agent.clone();
-    labels.extend(of_operators.clone());
+/// What a host is selected by: what its agent says, over that what operators set, and where it stands, which nobody else
+/// says.
+pub(crate) fn effective(host: &Host) -> Labels {
+    let mut labels = host.facts.labels.clone();
+    labels.extend(host.operator_labels.clone());
+    labels.retain(|key, _| !key.starts_with(RESERVED));
+    labels.extend(host.place.labels());
     labels
 }
 
@@ -60,6 +64,10 @@ pub(crate) async fn update_labels(
         Ok(view) => view.host.operator_labels,
         Err(error) => return Err(app.refused(audit, error).await),
     };
+    if let Some(key) = set.keys().find(|key| key.starts_with(RESERVED)) {
+        let what = format!("`{key}` says where the host stands: set that with `belay host set`");
+        return Err(app.refused(audit, Error::invalid("set", what)).await);
+    }
     labels.retain(|key, _| !remove.contains(key));
     labels.extend(set);
     if let Err(fault) = check_labels(labels.iter().map(|(key, value)| (&key[..], &value[..]))) {

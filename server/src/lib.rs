@@ -3,6 +3,7 @@
 //! In reading order:
 
 mod access; // who may do what
+mod access_keys; // changes of the keys that requests are signed with
 mod agents; // the only way out to a host
 mod api; // gRPC in: decode, call, encode
 mod app; // what all of these share
@@ -10,16 +11,21 @@ mod batch; // orders to many hosts at once
 mod clones; // whether agents with one identity are one or copies
 mod config; // settings
 mod convert; // wire types to domain types and back
+mod create; // the whole workflow of hosts that are added
+mod delete; // hosts that leave the fleet
 mod error; // the domain error, and the one table from it to what a caller is told
 mod fleet; // what is known of the fleet, in memory
 mod host; // a host: record and states
 mod labels; // what hosts are selected by, and how operators say it
+mod load; // how many requests are answered at a time
 mod local; // what people ordered on the hosts themselves
 mod maintenance; // hosts that are left out of orders to many
 mod open_files; // how many connections there may be
 mod order; // an order to one process, whatever its verb
 mod process; // a process: record and states
+mod profile; // what operators say that a host is
 mod read_log; // reading the log of a process
+mod reference; // regions, data centres and host types
 mod registrar; // takes in agents of which something is to be written down
 mod repeat; // the first answer again for an order that is sent again
 mod reports; // the streams on which agents report
@@ -33,6 +39,7 @@ mod store; // what must survive a crash
 mod task; // what a durable task is, and its runner
 mod task_log; // reading and following the log of a step
 mod terms; // on which terms an order is given
+mod throttle; // how many requests each user may send
 mod users; // changes of users // opens and runs all of it
 mod watch; // hosts and processes as they change
 
@@ -40,7 +47,7 @@ mod watch; // hosts and processes as they change
 pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn";
 
 pub use access::policy::UncoveredRpc;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, RateLimit};
 pub use error::Error;
 pub use server::{Server, run, start};
 pub use store::StoreError;

@@ -10,9 +10,10 @@ use tracing::warn;
 
 use crate::{
     error::{Chain, Error},
+    fleet::host_deleted,
     host::{Facts, Host},
     process::Process,
-    store::{Declared, Store},
+    store::{Declared, Deleted, Store, StoreError},
 };
 
 /// Agents of one transaction: so many that the disk is no matter, so few that orders soon have their turn.
@@ -77,9 +78,17 @@ async fn take_in(store: Arc<Store>, mut registrations: mpsc::Receiver<Registrati
                 for Registration { facts, declared, answer } in some.drain(..) {
                     let recorded = store.register(&facts, &declared, Timestamp::now()).await;
                     // As above.
-                    let _ = answer.send(recorded.map_err(Error::Store));
+                    let _ = answer.send(recorded.map_err(refusal));
                 }
             }
         }
+    }
+}
+
+/// Why an agent is not taken in.
+fn refusal(error: StoreError) -> Error {
+    match error {
+        StoreError::HostDeleted { host, by } => host_deleted(&Deleted { host, by }),
+        error => Error::Store(error),
     }
 }

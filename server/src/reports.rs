@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use belay_proto::{
-    HostId,
+    HostId, Problem, Reason,
     fleet::v1::{ReportRequest, ReportResponse, Welcome, fleet_service_server::FleetService},
 };
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use crate::{
     convert::{Report, report},
     error::Error,
     fleet::OFFLINE_AFTER,
-    host::Facts,
+    host::{Facts, target},
     local::{self, LocalOperation},
     order,
     store::Declared,
@@ -54,6 +54,7 @@ impl Reports {
         let now = Timestamp::now();
         let agent = Agent::of(&facts, machine);
         let stream = app.shutdown.child_token();
+        app.fleet.refuse_deleted(&facts)?;
         if let Some(id) = app.fleet.connect_beside(&facts.identity, &agent, &stream) {
             return Ok((id, stream));
         }
@@ -76,7 +77,13 @@ impl Reports {
                 (process, seen)
             })
             .collect();
-        app.fleet.connect(host, agent, observed, now, stream.clone());
+        if !app.fleet.connect(host, agent, observed, now, stream.clone()) {
+            return Err(Error::Refused(
+                Problem::new(Reason::HostWrongState, format!("host {id} is being deleted"))
+                    .target(target(id))
+                    .hint("come again in a moment"),
+            ));
+        }
         info!(host = %id, name = facts.name, address = facts.address, incarnation = facts.incarnation, "Agent connected.");
         let (unsettled, connected) = (app.clone(), stream.clone());
         app.background

@@ -23,7 +23,7 @@ use tower::ServiceBuilder;
 use tracing::{error, info, warn};
 
 use crate::{
-    access::{Gate, Hasher, Verifier, check_coverage, random_secret},
+    access::{Gate, Hasher, Vault, Verifier, check_coverage, random_secret},
     agents::Agents,
     api,
     app::App,
@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
+    load::Load,
     open_files::allow_open_files,
     registrar::Registrar,
     repeat::Repeats,
@@ -44,20 +45,23 @@ use crate::{
 
 /// How often the last observations are written back.
 const WRITE_BACK: Duration = Duration::from_secs(5);
-/// Bounds of one connection.
-const STREAMS: u32 = 256;
+/// Bounds of one connection. A gateway has one for all its callers.
+const STREAMS: u32 = 1024;
 const LARGEST_HEADERS: u32 = 16 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 8] = [
+const SERVED: [&str; 11] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
     "belay.v1.TaskService",
     "belay.v1.BatchService",
+    "belay.v1.EnrolmentService",
+    "belay.v1.ReferenceService",
     "belay.v1.UserService",
+    "belay.v1.AccessKeyService",
     "belay.v1.AuditService",
     "belay.fleet.v1.FleetService",
 ];
@@ -70,12 +74,14 @@ pub struct Server {
     config: Config,
     store: Arc<Store>,
     hasher: Hasher,
+    vault: Vault,
+    contract: DescriptorPool,
     fleet_token: String,
 }
 
 impl Server {
     /// Opens the database of `config.data`, made where it is missing. At the very first start it makes the secret of the
-    /// fleet, and the user `admin` with a password at random, each in a file of mode 0600.
+    /// fleet, the seal of access keys, and the user `admin` with a password at random, each in a file of mode 0600.
     ///
     /// # Errors
     /// Where the settings are not acceptable, another server has the database, a newer program wrote it, or a file can
@@ -87,13 +93,14 @@ impl Server {
         check_coverage(&pool, &SERVED)?;
         let store = Arc::new(Store::open(&config).await?);
         let fleet_token = secret_file(&config.fleet_token())?;
+        let vault = Vault::new(&secret_file(&config.access_key_seal())?);
         let hasher = Hasher::start()
             .map_err(|error| Error::Internal(format!("no thread to hash passwords: {error}")))?;
         if store.has_no_user().await? {
             users::create_first(&store, &hasher, secret_file(&config.admin_password())?).await?;
             info!(user = users::FIRST_USER, password_file = %config.admin_password().display(), "First user made.");
         }
-        Ok(Self { config, store, hasher, fleet_token })
+        Ok(Self { config, store, hasher, vault, contract: pool, fleet_token })
     }
 }
 
@@ -120,17 +127,18 @@ pub async fn run(
     server: Server,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let Server { config, store, hasher, fleet_token } = server;
+    let Server { config, store, hasher, vault, contract, fleet_token } = server;
     let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let app = Arc::new(App {
         fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER, config.clone_silence),
         registrar: Registrar::spawn(store.clone()),
         agents: Agents::new(&fleet_token, store.epoch())?,
-        verifier: Arc::new(Verifier::new(store.clone(), hasher)?),
+        verifier: Arc::new(Verifier::new(store.clone(), hasher, vault, &config)?),
         store: store.clone(),
         executor: address.ip().to_string(),
         heartbeat: config.heartbeat,
         confirm_above: config.confirm_above()?,
+        max_access_keys: config.max_access_keys,
         plans: Plans::default(),
         watches: Watches::new(store.epoch()),
         runners: executor::Runners::default(),
@@ -138,6 +146,7 @@ pub async fn run(
         background: TaskTracker::new(),
         shutdown: CancellationToken::new(),
     });
+    app.fleet.remember(app.store.deleted_agents().await?);
     executor::resume(&app).await?;
     retention::begin(&app, config.retention);
     let write_back = tokio::spawn(write_back(app.clone()));
@@ -148,7 +157,8 @@ pub async fn run(
         health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
     }
 
-    let gate = Gate::new(app.verifier.clone(), store, &fleet_token);
+    let gate = Gate::new(app.verifier.clone(), store, &fleet_token, &contract, &config);
+    let load = Load::new(config.max_requests);
     let reports =
         FleetServiceServer::new(Reports::new(app.clone())).max_decoding_message_size(api::LARGEST_OF_AGENT);
     let routes = api::routes(&app).add_service(reports).add_service(health_service);
@@ -171,7 +181,7 @@ pub async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(LARGEST_HEADERS)
-        .layer(ServiceBuilder::new().layer(gate).layer(repeats))
+        .layer(ServiceBuilder::new().layer(load).layer(gate).layer(repeats))
         .add_routes(routes)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), begin_drain);
 
@@ -228,6 +238,7 @@ async fn write_back(app: Arc<App>) {
 }
 
 async fn save_observations(app: &App) {
+    app.verifier.save_uses().await;
     let unsaved = app.fleet.take_unsaved();
     if unsaved.processes.is_empty() && unsaved.seen.is_empty() {
         return;

@@ -2,15 +2,18 @@
 //!
 //! There is one writer: a transaction waits its turn, and what it reads no other one changes. Reads go beside it.
 
+mod access_keys;
 mod append;
 mod audit;
 mod connect;
+mod enrolment;
 mod entity;
 mod hosts;
 mod keys;
 mod local;
 mod migrations;
 mod operations;
+mod reference;
 mod retention;
 mod task_list;
 mod task_logs;
@@ -26,15 +29,17 @@ use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions
 use tokio::sync::broadcast;
 
 pub(crate) use {
+    access_keys::{AccessKey, NewSignature},
     append::{Appended, Claim, Draft},
     audit::{AuditEntry, AuditRow},
-    hosts::{Declared, HostChange},
+    enrolment::{Deleted, NewHosts},
+    hosts::{Declared, HostChange, ProfileChange},
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
     task_list::{Listed, PageStart, Position, SortBy, TaskFilter, TaskPage, TaskRow, TaskSort, TaskStretch},
     task_logs::{FIRST_LINES, KeptLine, NEWEST_LINES},
-    tasks::NewTask,
+    tasks::{NewTask, TakenTask},
 };
 
 /// The database.
@@ -93,9 +98,37 @@ pub enum StoreError {
     /// The user has as many idempotency keys as are kept.
     #[error("as many idempotency keys of the user as may be are kept already")]
     TooManyKeys,
+    /// The user has as many access keys as may be.
+    #[error("the user has as many access keys as may be")]
+    TooManyAccessKeys,
     /// The name is taken.
     #[error("the name is taken")]
     NameTaken,
+    /// Something points to it still, as this says in half a sentence.
+    #[error("{0} to it")]
+    Used(String),
+    /// There is no such data centre.
+    #[error("there is no data centre {0}")]
+    NoIdc(belay_proto::IdcId),
+    /// There is no such host type.
+    #[error("there is no host type {0}")]
+    NoHostType(belay_proto::HostTypeId),
+    /// A host has the address, or the agent, already.
+    #[error("host {host} has `{what}` already")]
+    HostExists {
+        /// The host.
+        host: belay_proto::HostId,
+        /// The address or the identity.
+        what: String,
+    },
+    /// The host of the agent was deleted.
+    #[error("host {host} of the agent was deleted by {by}")]
+    HostDeleted {
+        /// The host.
+        host: belay_proto::HostId,
+        /// Who deleted it.
+        by: String,
+    },
     /// No user would be left who may change users.
     #[error("this is the last user with ADMIN")]
     LastAdmin,

@@ -137,6 +137,8 @@ nodes! {
     FinishStart = "finish_start";
     PrepareRestart = "prepare_restart";
     RenewChannel = "renew_channel";
+    PreCheckCreate = "pre_check_create";
+    FinishCreate = "finish_create";
     /// Drawn between the steps of a batch. It does nothing, and holds nobody up.
     Wait = "wait";
     /// The undo of a stop.
@@ -156,6 +158,8 @@ impl Node {
             | Self::FinishStart
             | Self::PrepareRestart
             | Self::RenewChannel
+            | Self::PreCheckCreate
+            | Self::FinishCreate
             | Self::Wait
             | Self::Unknown => false,
         }

@@ -1,6 +1,6 @@
 //! Changes of users: checked, in the audit trail, and forgotten by the verifier.
 
-use belay_proto::Trace;
+use belay_proto::{Trace, all};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -35,11 +35,11 @@ pub(crate) async fn create(
     roles: Vec<Role>,
     password: String,
 ) -> Result<User, Error> {
-    check_name(&name)?;
-    check_password(&password)?;
-    if roles.is_empty() {
-        return Err(Error::invalid("roles", "there is none; give at least one"));
-    }
+    let some_role = match roles.is_empty() {
+        true => Err(Error::invalid("roles", "there is none; give at least one")),
+        false => Ok(()),
+    };
+    all((check_name(&name), check_password(&password), some_role))?;
     let mut distinct: Vec<Role> = Vec::with_capacity(roles.len());
     for role in roles {
         if !distinct.contains(&role) {

@@ -16,45 +16,32 @@ use belay_proto::v1::{
     BatchOrder, BatchPolicy, BatchStopHostAgentsRequest, HostStatus, ListHostsRequest, StopHostAgentRequest,
     TaskState, WatchTaskRequest,
 };
-use belay_tests::{Fleet, Simulation, Times, floor::write_down, wait_for};
+use belay_tests::{Fleet, SimulatedFleet, Simulation, Times, floor::write_down, wait_for};
 
 const TASKS: usize = 300;
+const FEW: usize = 10;
 const COMMITS: usize = 6;
 const AT_ONCE: usize = 50;
 const HOSTS: usize = 1000;
 
 #[tokio::main]
 async fn main() {
-    let fleet =
-        Fleet::without_hosts(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), "5s")
-            .await;
-    let agents = fleet.simulate(Simulation::new(HOSTS, fleet.address())).await;
-    let mut ids = Vec::new();
-    for agent in agents.agents() {
-        ids.push(agent.wait_for_host().await);
-    }
-    wait_for("all hosts are available", async || {
-        let request = ListHostsRequest { size: 2000, ..Default::default() };
-        let hosts = fleet.wire().hosts().list_hosts(request).await.expect("hosts").into_inner().hosts;
-        let available = hosts.iter().filter(|host| host.status() == HostStatus::Available).count();
-        if available == HOSTS { Ok(()) } else { Err(available) }
-    })
-    .await;
-
     println!("a task of three steps, {TASKS} times, one after the other");
+    let (fleet, _agents, ids) = fleet_of(FEW).await;
     // As many commits as such a task needs.
     let lines = write_down(fleet.folder(), TASKS * COMMITS);
     let floor = lines.chunks(COMMITS).map(|lines| lines.iter().sum()).collect();
     report("floor: 6 lines on the disk", floor);
-    let mut times = Vec::new();
-    for host in ids.iter().cycle().take(TASKS) {
-        times.push(stop(&fleet, *host).await);
-    }
-    report("Belay: accepted to SUCCESSFUL", times);
+    report("Belay: accepted to SUCCESSFUL", stop_each(&fleet, &ids).await);
     match dbos(fleet.folder()) {
         Some(times) => report("DBOS: a workflow of three steps", times),
         None => println!("  DBOS is not installed"),
     }
+    drop(fleet);
+
+    let (fleet, _agents, ids) = fleet_of(HOSTS).await;
+    println!("the same while {HOSTS} agents on this machine report");
+    report("Belay: accepted to SUCCESSFUL", stop_each(&fleet, &ids).await);
 
     println!("tasks of {HOSTS} hosts, {AT_ONCE} callers");
     let start = Instant::now();
@@ -86,6 +73,33 @@ async fn main() {
         times.push(batch(&fleet, &ids).await);
     }
     report("Belay: ordered to SUCCESSFUL", times);
+}
+
+/// A server with so many agents, all of which it has heard.
+async fn fleet_of(agents: usize) -> (Fleet, SimulatedFleet, Vec<i64>) {
+    let belay = env!("CARGO_BIN_EXE_belay-under-test");
+    let fleet = Fleet::without_hosts(belay, env!("CARGO_BIN_EXE_victim"), "5s").await;
+    let simulated = fleet.simulate(Simulation::new(agents, fleet.address())).await;
+    let mut ids = Vec::new();
+    for agent in simulated.agents() {
+        ids.push(agent.wait_for_host().await);
+    }
+    wait_for("all hosts are available", async || {
+        let request = ListHostsRequest { size: 2000, ..Default::default() };
+        let hosts = fleet.wire().hosts().list_hosts(request).await.expect("hosts").into_inner().hosts;
+        let available = hosts.iter().filter(|host| host.status() == HostStatus::Available).count();
+        if available == agents { Ok(()) } else { Err(available) }
+    })
+    .await;
+    (fleet, simulated, ids)
+}
+
+async fn stop_each(fleet: &Fleet, hosts: &[i64]) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for host in hosts.iter().cycle().take(TASKS) {
+        times.push(stop(fleet, *host).await);
+    }
+    times
 }
 
 async fn stop(fleet: &Fleet, host_id: i64) -> Duration {

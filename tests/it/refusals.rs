@@ -1,5 +1,6 @@
 //! Wrong input, and right input at the wrong time: each with the documented envelope, a stable reason, and a next step.
 
+use belay_proto::{Problem, v1::StopAgentProcessRequest};
 use belay_tests::{Answer, Client, HostSetup, NOBODY, wait_for};
 use http::{Method, StatusCode};
 
@@ -162,6 +163,38 @@ async fn right_input_at_the_wrong_time() {
     })
     .await;
     check(&admin.post(&format!("{process}/stop")).await, 503, "SERVER_UNREACHABLE", "");
+}
+
+/// A refusal of the server, whose words are made far from where the language is known, and one with several wrong fields.
+#[tokio::test]
+async fn a_refusal_is_told_in_chinese_too() {
+    let fleet = fleet(vec![HostSetup::new().base("ocp_agentd")]).await;
+    let host = fleet.host_id(0).await;
+    let stop = format!("{}/stop", fleet.process_path(0, "ocp_agentd").await);
+    let chinese = fleet.admin().header("accept-language", "zh-CN,zh;q=0.9,en;q=0.8");
+    let answer = chinese.post(&stop).await;
+    check(
+        &answer,
+        409,
+        "PROCESS_NOT_OPERABLE",
+        &format!("是主机 {host} 的基础进程，不能单独操作（提示：请改为操作"),
+    );
+    assert_eq!(answer.headers["content-language"], "zh-CN");
+    let answer = fleet.admin().post(&stop).await;
+    check(&answer, 409, "PROCESS_NOT_OPERABLE", "can not be ordered alone");
+    assert_eq!(answer.headers["content-language"], "en");
+
+    let nothing = StopAgentProcessRequest { reason: "two\nlines".into(), ..Default::default() };
+    let refused = fleet.wire().processes().stop_agent_process(nothing).await.expect_err("no ids");
+    let problem = Problem::from_status(&refused).expect("a reason");
+    let fields: Vec<_> = problem.fields.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(fields, ["host_id", "agent_process_id", "reason"], "{problem:?}");
+    let told = problem.in_chinese().message;
+    assert!(
+        told.starts_with("字段 `host_id` 0 不是 ID：ID 是 1 到 9223372036854775807 之间的整数；"),
+        "{told}"
+    );
+    assert!(told.ends_with("；字段 `reason` 含有控制字符，请写成一行"), "{told}");
 }
 
 /// Hazard A12: an order for one host never has an effect on another, whatever address its agent reports.

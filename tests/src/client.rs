@@ -4,9 +4,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use belay_proto::{
     agent::v1::agent_service_client::AgentServiceClient,
     v1::{
+        access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        batch_service_client::BatchServiceClient, host_agent_service_client::HostAgentServiceClient,
-        host_service_client::HostServiceClient, task_service_client::TaskServiceClient,
+        batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
+        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
+        reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
         user_service_client::UserServiceClient,
     },
 };
@@ -23,12 +25,15 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use crate::Signer;
+
 /// A REST caller.
 #[derive(Debug, Clone)]
 pub struct Client {
     base: String,
     http: Http<HttpConnector, Full<tonic::codegen::Bytes>>,
     headers: HeaderMap,
+    signer: Option<Signer>,
 }
 
 /// What came back.
@@ -50,13 +55,20 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = Http::builder(TokioExecutor::new()).build(connector);
-        Self { base: base.to_owned(), http, headers: HeaderMap::new() }
+        Self { base: base.to_owned(), http, headers: HeaderMap::new(), signer: None }
     }
 
     /// The same as a user.
     #[must_use]
     pub fn user(self, name: &str, password: &str) -> Self {
         self.header("authorization", &basic(name, password))
+    }
+
+    /// The same with every request signed.
+    #[must_use]
+    pub fn signed(mut self, signer: Signer) -> Self {
+        self.signer = Some(signer);
+        self
     }
 
     /// The same with a header.
@@ -88,6 +100,12 @@ impl Client {
         headers.extend(self.headers.clone());
         if !body.is_empty() && !headers.contains_key(header::CONTENT_TYPE) {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(signer) = &self.signer {
+            let host = self.base.trim_start_matches("http://");
+            let signed =
+                signer.sign(request.method_ref().expect("a method"), host, path, headers_of(&request), &body);
+            request.headers_mut().expect("a request").extend(signed);
         }
         let request = request.body(Full::from(body)).expect("a request");
         let answer = self.http.request(request).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
@@ -121,6 +139,10 @@ impl Answer {
     pub fn trace(&self) -> &str {
         self.json["traceId"].as_str().unwrap_or_default()
     }
+}
+
+fn headers_of(request: &http::request::Builder) -> &HeaderMap {
+    request.headers_ref().expect("a request")
 }
 
 /// What holds for every answer, whatever its status (hazard I18).
@@ -186,6 +208,10 @@ impl Wire {
         orders: AgentServiceClient,
         /// Hosts.
         hosts: HostServiceClient,
+        /// Hosts that come and go.
+        enrolment: EnrolmentServiceClient,
+        /// Regions, data centres and host types.
+        reference: ReferenceServiceClient,
         /// Agents.
         agents: HostAgentServiceClient,
         /// Processes.
@@ -196,6 +222,8 @@ impl Wire {
         batches: BatchServiceClient,
         /// Users.
         users: UserServiceClient,
+        /// Access keys.
+        access_keys: AccessKeyServiceClient,
         /// The audit trail.
         audit: AuditServiceClient,
     }

@@ -381,7 +381,12 @@ impl Fleet {
 
     /// A REST caller without credentials.
     pub fn anyone(&self) -> Client {
-        Client::new(&format!("http://{}:{GATEWAY_PORT}", self.address))
+        Client::new(&self.rest())
+    }
+
+    /// The beginning of every URL of the REST API.
+    pub fn rest(&self) -> String {
+        format!("http://{}:{GATEWAY_PORT}", self.address)
     }
 
     /// A REST caller who may do everything.

@@ -18,6 +18,7 @@ mod planted;
 mod power_loss;
 mod proxy;
 mod shape;
+mod signer;
 mod simulated;
 mod supervisord;
 mod times;
@@ -35,7 +36,8 @@ pub use part::Part;
 pub use planted::{Ended, Planted, Suite, Suites, planted_bugs};
 pub use power_loss::{Acknowledged, Acknowledges, PowerLoss};
 pub use proxy::Proxy;
-pub use shape::Shape;
+pub use shape::{Freedom, Shape};
+pub use signer::Signer;
 pub use simulated::{
     Connections, Entry, Kind, Orders, Script, SimulatedAgent, SimulatedFleet, Simulation, allow_files,
     pause_before_connecting,

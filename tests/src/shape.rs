@@ -44,6 +44,59 @@ impl Shape {
     }
 }
 
+/// How an answer may differ in shape from a documented one. Places are written as in `data.contents[].name`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Freedom {
+    /// Where `null` may stand for a documented value.
+    pub may_be_null: Vec<String>,
+    /// Which documented keys may be left out.
+    pub may_be_absent: Vec<String>,
+}
+
+impl Shape {
+    /// Where this is not of a documented shape: another key, another order of keys, another type, a `null` or the lack of one.
+    /// What no example of a list shows is not compared.
+    pub fn differences(&self, documented: &Self, freedom: &Freedom) -> Vec<String> {
+        self.differences_at("", documented, freedom)
+    }
+
+    fn differences_at(&self, place: &str, documented: &Self, freedom: &Freedom) -> Vec<String> {
+        match (self, documented) {
+            (Self::Object(fields), Self::Object(documented)) => {
+                let below = |key: &str| {
+                    [place, key].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
+                };
+                let keys: Vec<_> = fields.iter().map(|(key, _)| key).collect();
+                let is_left_out =
+                    |key: &String| freedom.may_be_absent.contains(&below(key)) && !keys.contains(&key);
+                let wanted: Vec<_> =
+                    documented.iter().map(|(key, _)| key).filter(|key| !is_left_out(key)).collect();
+                if keys != wanted {
+                    return vec![format!("`{place}` has the keys {keys:?}, documented are {wanted:?}")];
+                }
+                let shape_of = |key| documented.iter().find(|(name, _)| name == key).map(|(_, shape)| shape);
+                let differences = fields.iter().filter_map(|(key, shape)| {
+                    Some(shape.differences_at(&below(key), shape_of(key)?, freedom))
+                });
+                differences.flatten().collect()
+            }
+            (Self::List(elements), Self::List(documented)) => {
+                // Elements of one list may have several shapes: the closest one counts.
+                let place = format!("{place}[]");
+                let closest = |element: &Self| {
+                    let told = documented.iter().map(|shown| element.differences_at(&place, shown, freedom));
+                    told.min_by_key(Vec::len).unwrap_or_default()
+                };
+                elements.iter().flat_map(closest).collect()
+            }
+            (Self::Null, _) if freedom.may_be_null.iter().any(|other| other == place) => Vec::new(),
+            (made, documented) if made == documented => Vec::new(),
+            (made, documented) => vec![format!("`{place}` is {made:?}, documented is {documented:?}")],
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Visit)
@@ -97,5 +150,41 @@ impl<'de> Visitor<'de> for Visit {
             fields.push(field);
         }
         Ok(Shape::Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(made: &str, documented: &str, differs: bool) {
+        let freedom = Freedom { may_be_null: vec!["a[].n".into()], may_be_absent: vec!["o".into()] };
+        let differences = Shape::of(made).differences(&Shape::of(documented), &freedom);
+        assert_eq!(!differences.is_empty(), differs, "{differences:#?}");
+    }
+
+    #[test]
+    fn every_difference_in_shape_is_found() {
+        let documented = r#"{"a": [{"n": 1, "t": "x"}, {"n": null, "t": null}], "e": [], "o": true}"#;
+        check(documented, documented, false);
+        check(r#"{"a": [], "e": [7, {"x": 1}]}"#, documented, false);
+        check(r#"{"a": [{"n": null, "t": "y"}], "e": [], "o": false}"#, documented, false);
+        for other in [
+            r#"{"e": [], "a": [], "o": true}"#,
+            r#"{"a": [], "o": true}"#,
+            r#"{"a": [], "e": [], "o": true, "x": 1}"#,
+            r#"{"a": [], "e": [], "o": "true"}"#,
+            r#"{"a": [], "e": [], "o": null}"#,
+            r#"{"a": [], "e": null}"#,
+            r#"{"a": {}, "e": []}"#,
+            r#"{"a": [{"n": 1, "t": null}], "e": []}"#,
+            r#"{"a": [{"n": 1.5, "t": "x"}], "e": []}"#,
+            r#"{"a": [{"t": "x", "n": 1}], "e": []}"#,
+            r#"{"a": [{"n": 1, "t": "x"}, {"n": 1}], "e": []}"#,
+            "null",
+        ] {
+            check(other, documented, true);
+        }
     }
 }

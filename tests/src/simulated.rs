@@ -142,6 +142,11 @@ impl SimulatedFleet {
         std::mem::take(&mut lock(&self.shared.connections))
     }
 
+    /// The same, and it is not forgotten.
+    pub fn connections(&self) -> Connections {
+        lock(&self.shared.connections).clone()
+    }
+
     /// How many of them are welcomed at the moment.
     pub fn connected(&self) -> usize {
         self.agents.iter().filter(|agent| agent.host().is_some()).count()

@@ -19,14 +19,14 @@ const BATCH: &str = "Batch ";
 impl Client {
     /// Every host, by rising id.
     pub(crate) async fn hosts(&self) -> Result<Vec<Host>, Failure> {
-        self.selected_hosts(None).await
+        self.listed_hosts(ListHostsRequest::default()).await
     }
 
-    /// The hosts that a selector means, by rising id; every host where there is none.
-    pub(crate) async fn selected_hosts(&self, selector: Option<String>) -> Result<Vec<Host>, Failure> {
+    /// All hosts of a list, which `asked` describes but for its pages.
+    pub(crate) async fn listed_hosts(&self, asked: ListHostsRequest) -> Result<Vec<Host>, Failure> {
         let mut hosts = Vec::new();
         for page in 1.. {
-            let request = ListHostsRequest { page, size: PAGE, selector: selector.clone() };
+            let request = ListHostsRequest { page, size: PAGE, ..asked.clone() };
             let answer = self.list_hosts(request).await?;
             hosts.extend(answer.hosts);
             if is_last(page, answer.page) {

@@ -1,5 +1,7 @@
 //! `belay host`.
 
+mod enrol;
+
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use belay_gateway::json;
@@ -24,14 +26,12 @@ use crate::{
 /// What to do with hosts.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List hosts: all, or those with certain labels.
+    /// List hosts: all, or those with certain labels, in certain states, or that are called so.
     #[command(after_help = "Examples:\n  belay host list -o json | jq '.contents[].name'\n  \
-                      belay host list --select 'zone=z1,cluster!=obtest,role in (db,web),!retired'")]
-    List {
-        /// Only hosts with such labels: requirements joined by commas, all of which must hold.
-        #[arg(long, value_name = "SELECTOR")]
-        select: Option<String>,
-    },
+                      belay host list --select 'zone=z1,cluster!=obtest,role in (db,web),!retired'\n  \
+                      belay host list --select belay/region=hz --status OFFLINE,NEW --sort name,desc\n  \
+                      belay host list --keyword 10.0.3.")]
+    List(enrol::ListArgs),
     /// Show one host.
     #[command(after_help = "Example:\n  belay host get web-1")]
     Get {
@@ -56,6 +56,18 @@ pub(crate) enum Command {
                       belay host maintenance web-1 --off"
     )]
     Maintenance(MaintenanceArgs),
+    /// Add hosts on which an agent runs, or is about to: each is taken in by a task. Belay does not install agents.
+    #[command(after_help = "Examples:\n  belay host create 10.0.3.7 --idc hz-1 --type m1 --alias db7\n  \
+                      belay host create 10.0.3.7 10.0.3.8 --idc hz-1 --type m1 --agent-port 9500 --no-wait")]
+    Create(enrol::CreateArgs),
+    /// Say where a host stands, of which type it is, and what else it is called.
+    #[command(after_help = "Examples:\n  belay host set web-1 --idc hz-1 --type m1\n  \
+                      belay host set web-1 --alias '' --idc none")]
+    Set(enrol::SetArgs),
+    /// Delete hosts whose agents have ended. All of them or none.
+    #[command(after_help = "Examples:\n  belay host delete web-1 --reason retired\n  \
+                      belay host delete web-1 web-2 --force --reason 'the rack is gone'")]
+    Delete(enrol::DeleteArgs),
 }
 
 /// Whether the maintenance of a host begins or ends.
@@ -88,15 +100,18 @@ pub(crate) struct Label {
 /// Does it.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
-        Command::List { select } => list(select, context).await,
+        Command::List(args) => list(args, context).await,
         Command::Get { host } => get(&host, context).await,
         Command::Label { host, labels, reason } => set_labels(&host, labels, reason, context).await,
         Command::Maintenance(args) => set_maintenance(args, context).await,
+        Command::Create(args) => enrol::create(args, context).await,
+        Command::Set(args) => enrol::set(args, context).await,
+        Command::Delete(args) => enrol::delete(args, context).await,
     }
 }
 
-async fn list(select: Option<String>, context: &Context) -> Result<(), Failure> {
-    let hosts = context.client().await?.selected_hosts(select).await?;
+async fn list(args: enrol::ListArgs, context: &Context) -> Result<(), Failure> {
+    let hosts = context.client().await?.listed_hosts(args.request()).await?;
     let text = table(&hosts);
     context.answer(
         |zone| json::Listed {
@@ -184,6 +199,7 @@ fn table(hosts: &[Host]) -> String {
         "REPORT AGE",
         "TASK",
         "MAINTENANCE",
+        "IDC",
         "LABELS",
     ]);
     for host in hosts {
@@ -197,7 +213,8 @@ fn table(hosts: &[Host]) -> String {
             words::duration(host.report_age.as_ref()),
             task(host),
             host.maintenance.as_ref().map(|maintenance| maintenance.reason.clone()).unwrap_or_default(),
-            labels(&host.labels),
+            host.idc.as_ref().map(|idc| idc.name.clone()).unwrap_or_default(),
+            labels(&own(&host.labels)),
         ]);
     }
     format!("{}{}", table.render(), clones(hosts))
@@ -206,14 +223,19 @@ fn table(hosts: &[Host]) -> String {
 fn detail(host: &Host) -> String {
     let about = fields([
         ("host", names::host_words(host)),
-        ("address", host.inner_ip_address.clone()),
+        ("alias", host.alias.clone()),
+        ("description", host.description.clone()),
+        ("agent at", host.agent_address.clone()),
+        ("region", host.region.as_ref().map(|region| region.name.clone()).unwrap_or_default()),
+        ("data centre", host.idc.as_ref().map(|idc| idc.name.clone()).unwrap_or_default()),
+        ("host type", host.r#type.as_ref().map(|of| of.name.clone()).unwrap_or_default()),
         ("status", words::host_status(host.status)),
         ("agent", words::host_agent_status(host.agent_status)),
         ("version", host.agent_version.clone()),
         ("report age", words::duration(host.report_age.as_ref())),
         ("task", task(host)),
         ("maintenance", host.maintenance.as_ref().map(maintenance).unwrap_or_default()),
-        ("labels", labels(&host.labels)),
+        ("labels", labels(&own(&host.labels))),
         ("of them set here", labels(&host.operator_labels)),
         ("first seen", words::time(host.create_time.as_ref())),
     ]);
@@ -231,6 +253,12 @@ fn maintenance(maintenance: &HostMaintenance) -> String {
         end => format!("ends {}", words::until(end.as_ref(), Timestamp::now())),
     };
     format!("{reason}; by {operator} since {}, {end}", words::time(begin_time.as_ref()))
+}
+
+/// Labels without those that tell where the host stands, which is told beside them.
+fn own(all: &HashMap<String, String>) -> HashMap<String, String> {
+    let own = all.iter().filter(|(key, _)| !key.starts_with("belay/"));
+    own.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// Labels by rising key, such as `role=db,zone=z1`: a selector that means hosts like this one.

@@ -6,60 +6,93 @@
 use std::fmt;
 
 use belay_proto::{
-    Problem,
+    Problem, all,
     v1::{AbsentHosts, BatchOrder, BatchPolicy, BatchVerb, DisruptionBudget},
 };
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de};
+use utoipa::ToSchema;
 
 use super::invalid;
+use crate::openapi::forms;
 
 /// The body of an order to many hosts.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct BatchBody {
     /// As the documents spell it for a stop.
+    #[schema(schema_with = forms::maybe_ids)]
     host_ids: Option<Vec<i64>>,
     /// As their example spells it for a restart.
     #[serde(rename = "hostids")]
+    #[schema(schema_with = forms::maybe_ids)]
     hostids: Option<Vec<i64>>,
     /// As they spell it where hosts are deleted.
+    #[schema(schema_with = forms::maybe_ids)]
     host_id_list: Option<Vec<i64>>,
+    /// Which hosts, by their labels.
+    #[schema(schema_with = forms::maybe_selector)]
     selector: Option<String>,
+    /// The hosts of this ended batch that failed, were skipped or were never begun.
+    #[schema(minimum = 1)]
     rerun_of: Option<i64>,
+    /// Exactly what this plan shows.
+    #[schema(min_length = 1)]
     plan_id: Option<String>,
+    /// At most so many hosts at once.
     parallel: Option<Amount>,
+    /// How many hosts each wave has; the last one again and again.
+    #[schema(min_items = 1, max_items = 100)]
     waves: Option<Vec<Amount>>,
+    /// Once so many hosts have failed, no further one begins.
     stop_after: Option<Amount>,
+    /// The same, within one wave.
     stop_after_in_wave: Option<Amount>,
+    /// Whether each wave but the first waits until it is approved.
     approve_waves: Option<bool>,
+    /// How long the hosts of a wave must have been healthy before the next one begins.
+    #[schema(schema_with = forms::day)]
     healthy_for: Option<Period>,
+    /// What becomes of hosts whose agent does not report.
     absent: Option<Absent>,
+    /// How long absent hosts are waited for.
+    #[schema(schema_with = forms::week)]
     absent_wait: Option<Period>,
+    /// A label: hosts with different values of it are never under way at once.
+    #[schema(schema_with = forms::maybe_label_key)]
     one_at_a_time: Option<String>,
+    /// How many of which hosts may be down at a time.
+    #[schema(max_items = 16)]
     budgets: Option<Vec<BudgetBody>>,
+    /// How many hosts the caller means; needed where they are many.
+    #[schema(minimum = 1)]
     confirm_hosts: Option<i32>,
+    /// Why, for the audit trail.
     reason: Option<String>,
+    /// Whether only the plan is wanted.
     dry_run: Option<bool>,
     not_started_after: Option<String>,
 }
 
 /// The body of the question what an order would do.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanBody {
     verb: Option<Verb>,
     order: Option<BatchBody>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct BudgetBody {
+    /// Which hosts.
+    #[schema(schema_with = forms::selector)]
     selector: String,
+    /// How many of them may be down.
     max_down: Amount,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Verb {
     Stop,
@@ -67,7 +100,7 @@ enum Verb {
     Start,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum Absent {
     Fail,
@@ -88,15 +121,16 @@ impl BatchBody {
 
     /// The order, as the wire has it.
     pub(crate) fn order(self) -> Result<BatchOrder, Problem> {
-        let policy = self.policy()?;
-        let Hosts { host_ids, selector, rerun_of, plan_id } = self.hosts()?;
+        let (hosts, policy, confirm_hosts) =
+            all((self.hosts(), self.policy(), said("confirmHosts", self.confirm_hosts, 0)))?;
+        let Hosts { host_ids, selector, rerun_of, plan_id } = hosts;
         Ok(BatchOrder {
             host_ids,
             selector,
             rerun_of,
             plan_id,
             policy,
-            confirm_hosts: said("confirmHosts", self.confirm_hosts, 0)?,
+            confirm_hosts,
             reason: self.reason.unwrap_or_default(),
             terms: None,
         })
@@ -141,19 +175,20 @@ impl BatchBody {
     /// How it goes. `None` where nothing is said of it.
     fn policy(&self) -> Result<Option<BatchPolicy>, Problem> {
         let text = |amount: &Option<Amount>| amount.clone().map(|Amount(text)| text).unwrap_or_default();
+        let (waves, one_at_a_time) = all((
+            said("waves", self.waves.clone(), Vec::new()),
+            said("oneAtATime", self.one_at_a_time.clone(), String::new()),
+        ))?;
         let policy = BatchPolicy {
             parallel: text(&self.parallel),
-            waves: said("waves", self.waves.clone(), Vec::new())?
-                .into_iter()
-                .map(|Amount(text)| text)
-                .collect(),
+            waves: waves.into_iter().map(|Amount(text)| text).collect(),
             stop_after: text(&self.stop_after),
             stop_after_in_wave: text(&self.stop_after_in_wave),
             approve_waves: self.approve_waves.unwrap_or(false),
             healthy_for: self.healthy_for.map(prost_types::Duration::from),
             absent: self.absent.map_or(AbsentHosts::Unspecified, AbsentHosts::from).into(),
             absent_wait: self.absent_wait.map(prost_types::Duration::from),
-            one_at_a_time: said("oneAtATime", self.one_at_a_time.clone(), String::new())?,
+            one_at_a_time,
             budgets: self.budgets.iter().flatten().map(DisruptionBudget::from).collect(),
         };
         Ok(Some(policy).filter(|policy| *policy != BatchPolicy::default()))
@@ -163,14 +198,16 @@ impl BatchBody {
 impl PlanBody {
     /// What is to be planned, as the wire has it.
     pub(crate) fn plan(self) -> Result<(BatchVerb, BatchOrder), Problem> {
-        let verb = self.verb.ok_or_else(|| invalid("verb", "it must be STOP, RESTART or START"))?;
+        let verb = self.verb.ok_or_else(|| invalid("verb", "it must be STOP, RESTART or START"));
         let order = self.order.ok_or_else(|| {
             invalid("order", "it is missing").hint("it is the body of the order that is to be planned")
-        })?;
-        if order.dry_run.is_some() {
-            return Err(invalid("order.dryRun", "a plan does nothing anyway").hint("leave it out"));
-        }
-        Ok((verb.into(), order.order()?))
+        });
+        let order = order.and_then(|order| match order.dry_run {
+            None => order.order(),
+            Some(_) => Err(invalid("order.dryRun", "a plan does nothing anyway").hint("leave it out")),
+        });
+        let (verb, order) = all((verb, order))?;
+        Ok((verb.into(), order))
     }
 }
 
@@ -196,7 +233,7 @@ fn said<T: PartialEq>(name: &str, value: Option<T>, silent: T) -> Result<T, Prob
 
 /// A count or a share: `3`, `"3"`, `"10%"`. What it may be is the server's to say, but it is never empty.
 #[derive(Debug, Clone, PartialEq)]
-struct Amount(String);
+pub(crate) struct Amount(String);
 
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -374,6 +411,17 @@ mod tests {
         check(r#"{"hostIds": [2], "hostids": [2]}"#, "hostids", "by `hostIds` and `hostids`");
         check(r#"{"hostIdList": [2], "selector": "all"}"#, "selector", "by `hostIdList` and `selector`");
         check(r#"{"hostIds": [], "planId": "p1"}"#, "planId", "in more than one way");
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let wrong = r#"{"hostIds": [], "waves": [], "oneAtATime": "", "confirmHosts": 0}"#;
+        let fields = order(wrong).expect_err("refused").fields;
+        let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["hostIds", "waves", "oneAtATime", "confirmHosts"]);
+        let types = order(r#"{"hostids": "2", "parallel": -1, "absent": "X"}"#).expect_err("refused").fields;
+        let names: Vec<_> = types.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["hostids", "absent", "parallel"]);
     }
 
     #[test]

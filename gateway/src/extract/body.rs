@@ -3,6 +3,8 @@
 //! The policy for every body (hazard I03): an empty one is `{}`, whatever its type; otherwise it must be a JSON object
 //! sent as JSON. Unknown and repeated keys and wrong types are refused by name; `null` is the same as leaving out.
 
+mod faults; // all that is wrong with a body, and not only the first
+
 use std::{collections::HashMap, fmt};
 
 use axum::extract::{FromRequest, Request};
@@ -11,15 +13,16 @@ use belay_proto::{Problem, Reason, v1::Role};
 use http::{HeaderMap, header};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::error::Category;
+use utoipa::ToSchema;
 
 use super::invalid;
-use crate::envelope::Refusal;
+use crate::{envelope::Refusal, openapi::forms};
 
 /// The body, read as JSON.
 pub(crate) struct Json<T>(pub(crate) T);
 
 /// The optional body of an order.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct OrderBody {
     /// Why, for the audit trail.
@@ -55,10 +58,11 @@ impl OrderBody {
 }
 
 /// The optional body of an approval.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ApproveBody {
     /// Which wave; the one that waits where nothing is said.
+    #[schema(minimum = 2)]
     wave: Option<i32>,
     /// Whether only a preview is wanted.
     pub(crate) dry_run: Option<bool>,
@@ -83,7 +87,7 @@ impl ApproveBody {
 }
 
 /// The optional body of a stop of one process.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct StopBody {
     /// Why, for the audit trail.
@@ -107,19 +111,21 @@ impl StopBody {
 }
 
 /// The labels of a host to set and to remove.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LabelsBody {
     /// Those to set, by key.
+    #[schema(schema_with = forms::labels)]
     pub(crate) set: Option<HashMap<String, String>>,
     /// The keys of those to remove.
+    #[schema(schema_with = forms::label_keys)]
     pub(crate) remove: Option<Vec<String>>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
 }
 
 /// The maintenance of a host.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct MaintenanceBody {
     /// Whether it begins or ends. The server refuses that nothing is said.
@@ -127,15 +133,20 @@ pub(crate) struct MaintenanceBody {
     /// Why.
     pub(crate) reason: Option<String>,
     /// For how long; until it is ended where nothing is said.
+    #[schema(minimum = 1, maximum = 31622400)]
     pub(crate) duration_seconds: Option<i64>,
 }
 
-/// The user to add. No `Debug`: it holds a password.
-#[derive(Deserialize)]
+/// The user to add.
+// No `Debug`: it holds a password.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateUserBody {
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     pub(crate) name: String,
+    #[schema(schema_with = forms::password)]
     pub(crate) password: String,
+    #[schema(schema_with = forms::roles)]
     roles: Vec<String>,
 }
 
@@ -153,17 +164,20 @@ impl CreateUserBody {
     }
 }
 
-/// The password to set. No `Debug`.
-#[derive(Deserialize)]
+/// The password to set.
+// No `Debug`.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordBody {
+    #[schema(schema_with = forms::password)]
     pub(crate) password: String,
 }
 
 /// The token to make.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct CreateTokenBody {
+    #[schema(minimum = 60, maximum = 31536000)]
     lifetime_seconds: Option<i64>,
 }
 
@@ -178,15 +192,35 @@ impl CreateTokenBody {
     }
 }
 
+/// The access key to make.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessKeyBody {
+    /// Whose; the caller's where it is not said.
+    user: Option<String>,
+}
+
+impl AccessKeyBody {
+    /// Whose; empty, which stands for the caller on the wire, where it is not said.
+    pub(crate) fn user(self) -> Result<String, Problem> {
+        match self.user.as_deref() {
+            // Said in so many words, nobody can not mean the caller.
+            Some("") => Err(invalid("user", "it is empty")),
+            _ => Ok(self.user.unwrap_or_default()),
+        }
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
         // The middleware has read it whole, and no more of it than is allowed.
-        let bytes = body::to_bytes(body, usize::MAX)
-            .await
-            .map_err(|_| Problem::new(Reason::InvalidArgument, "the body could not be read"))?;
+        let bytes = body::to_bytes(body, usize::MAX).await.map_err(|_| {
+            Problem::new(Reason::InvalidArgument, "the body could not be read")
+                .chinese("无法读取请求体", "请重新发送请求")
+        })?;
         Ok(Self(read(&parts.headers, &bytes)?))
     }
 }
@@ -197,12 +231,14 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &Bytes) -> Result<T, Pr
     }
     if !is_json(headers) {
         return Err(Problem::new(Reason::UnsupportedMediaType, "the body is not JSON")
-            .hint("send `Content-Type: application/json`, or no body"));
+            .hint("send `Content-Type: application/json`, or no body")
+            .chinese("请求体不是 JSON", "请使用 `Content-Type: application/json`，或不带请求体"));
     }
     // Left to itself, serde would take the array `["why"]` for the object `{"reason": "why"}`.
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first != Some(&b'{') {
-        return Err(Problem::new(Reason::InvalidArgument, "the body is not a JSON object"));
+        return Err(Problem::new(Reason::InvalidArgument, "the body is not a JSON object")
+            .chinese("请求体不是 JSON 对象", "请以 `{` 开头、发送一个 JSON 对象"));
     }
     parse(bytes)
 }
@@ -213,7 +249,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let path = error.path().to_string();
         let error = error.into_inner();
         match error.classify() {
-            Category::Data => wrong(&path, &error),
+            Category::Data => faults::with_the_others::<T>(wrong(&path, &error), bytes),
             Category::Io | Category::Syntax | Category::Eof => malformed(&error),
         }
     })?;
@@ -224,13 +260,15 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 /// Names the field, and says what it should be; not what it is, which may be a password.
 fn wrong(path: &str, error: &dyn fmt::Display) -> Problem {
     let text = error.to_string();
+    // Which line it stands in helps nobody who is told the name of the field.
+    let (text, _) = text.split_once(" at line ").unwrap_or((&text, ""));
     let unplaced = ["duplicate field `", "missing field `"].into_iter().find_map(|kind| {
         let (name, _) = text.strip_prefix(kind)?.split_once('`')?;
         Some(name)
     });
     let what = match text.rsplit_once(", expected ") {
         Some((is, expected)) if !is.starts_with("unknown field") => format!("expected {expected}"),
-        _ => text.clone(),
+        _ => text.to_owned(),
     };
     match unplaced.unwrap_or(path) {
         "." => Problem::new(Reason::InvalidArgument, format!("invalid body: {what}")),
@@ -240,6 +278,7 @@ fn wrong(path: &str, error: &dyn fmt::Display) -> Problem {
 
 fn malformed(error: &dyn fmt::Display) -> Problem {
     Problem::new(Reason::InvalidArgument, format!("the body is not valid JSON: {error}"))
+        .chinese(format!("请求体不是有效的 JSON：{error}"), "请改正后重新发送请求")
 }
 
 /// Whether the body is sent as JSON in UTF-8.

@@ -1,7 +1,7 @@
 //! What the variables of a path say.
 
 use axum::extract::{FromRequestParts, RawPathParams};
-use belay_proto::{HostId, InvalidId, ProcessId, SubtaskId, TaskId};
+use belay_proto::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId, all};
 use http::request::Parts;
 
 use belay_proto::Problem;
@@ -39,6 +39,26 @@ pub(crate) struct UserPath {
     pub(crate) name: String,
 }
 
+/// `{accessKeyId}`.
+pub(crate) struct AccessKeyPath {
+    pub(crate) id: String,
+}
+
+/// `{regionId}`.
+pub(crate) struct RegionPath {
+    pub(crate) region: RegionId,
+}
+
+/// `{idcId}`.
+pub(crate) struct IdcPath {
+    pub(crate) idc: IdcId,
+}
+
+/// `{hostTypeId}`.
+pub(crate) struct HostTypePath {
+    pub(crate) host_type: HostTypeId,
+}
+
 /// What can be read from the variables of a path.
 pub(crate) trait FromPath: Sized {
     /// Reads it.
@@ -54,8 +74,7 @@ impl FromPath for HostPath {
 
 impl FromPath for ProcessPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
-        let host = path.id("hostId")?;
-        let process = path.id("agentProcessId")?;
+        let (host, process) = all((path.id("hostId"), path.id("agentProcessId")))?;
         Ok(Self { host, process })
     }
 }
@@ -69,8 +88,7 @@ impl FromPath for TaskPath {
 
 impl FromPath for SubtaskPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
-        let task = path.id("taskInstanceId")?;
-        let subtask = path.id("subtaskInstanceId")?;
+        let (task, subtask) = all((path.id("taskInstanceId"), path.id("subtaskInstanceId")))?;
         Ok(Self { task, subtask })
     }
 }
@@ -79,6 +97,34 @@ impl FromPath for UserPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
         let name = path.text("name").to_owned();
         Ok(Self { name })
+    }
+}
+
+impl FromPath for AccessKeyPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let id = path.text("accessKeyId").to_owned();
+        Ok(Self { id })
+    }
+}
+
+impl FromPath for RegionPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let region = path.id("regionId")?;
+        Ok(Self { region })
+    }
+}
+
+impl FromPath for IdcPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let idc = path.id("idcId")?;
+        Ok(Self { idc })
+    }
+}
+
+impl FromPath for HostTypePath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let host_type = path.id("hostTypeId")?;
+        Ok(Self { host_type })
     }
 }
 

@@ -2,8 +2,8 @@
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use belay_proto::{
-    Problem,
-    v1::{TaskStatus, TaskType},
+    Join, Problem,
+    v1::{HostStatus, ServiceType, TaskStatus, TaskType},
 };
 use http::request::Parts;
 
@@ -69,6 +69,48 @@ impl Query {
         text.split(',').map(status).collect()
     }
 
+    /// The states of hosts in `status`, separated by commas; none where it is not given.
+    pub(crate) fn host_statuses(&self) -> Result<Vec<i32>, Problem> {
+        let known = |name: &str| HostStatus::from_str_name(&format!("HOST_STATUS_{name}"));
+        self.words("status", |name| {
+            let status = known(name).filter(|status| *status != HostStatus::Unspecified);
+            status
+                .map(i32::from)
+                .ok_or("it must be of NEW, AVAILABLE, ONLINE, OFFLINE, DELETING, joined by commas")
+        })
+    }
+
+    /// Types of services, separated by commas; none where they are not given.
+    pub(crate) fn service_types(&self, name: &str) -> Result<Vec<i32>, Problem> {
+        let known = |name: &str| ServiceType::from_str_name(&format!("SERVICE_TYPE_{name}"));
+        self.words(name, |name| {
+            let service = known(name).filter(|service| *service != ServiceType::Unspecified);
+            service.map(i32::from).ok_or(
+                "it must be of OB_CLUSTER, OB_PROXY, OCP_AGENT, BACKUP_AGENT, RESTORE_AGENT, BACKUP_RESTORE_AGENT, OMS, \
+                 joined by commas",
+            )
+        })
+    }
+
+    /// Words of a closed list, separated by commas. An empty or unknown one is refused: it must not come to mean every one.
+    fn words(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<i32, &'static str>,
+    ) -> Result<Vec<i32>, Problem> {
+        let words = self.one(name)?.map(|text| text.split(',').map(|word| read(word.trim())));
+        words.into_iter().flatten().map(|word| word.map_err(|what| invalid(name, what))).collect()
+    }
+
+    /// Whether something is so; it is not where nothing is said.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.one(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(invalid(name, "it must be `true` or `false`")),
+        }
+    }
+
     /// The type of tasks in `type`; unspecified where it is not given.
     pub(crate) fn task_type(&self) -> Result<i32, Problem> {
         let known = match self.one("type")? {
@@ -122,13 +164,11 @@ impl Query {
     /// Refuses documented filters that Belay does not have: ignored, they would answer with rows that the caller meant
     /// to leave out.
     pub(crate) fn refuse(&self, filters: &[&str]) -> Result<(), Problem> {
-        match self.pairs.iter().find(|(name, _)| filters.contains(&name.as_str())) {
-            None => Ok(()),
-            Some((name, _)) => {
-                Err(invalid(name, "Belay does not have this filter")
-                    .hint("leave it out and filter the answer"))
-            }
-        }
+        let sent = self.pairs.iter().filter(|(name, _)| filters.contains(&name.as_str()));
+        let refused = sent.map(|(name, _)| {
+            invalid(name, "Belay does not have this filter").hint("leave it out and filter the answer")
+        });
+        refused.reduce(Join::join).map_or(Ok(()), Err)
     }
 
     fn small(&self, name: &str, max: i64) -> Result<i32, Problem> {
@@ -203,11 +243,33 @@ mod tests {
         }
     }
 
+    /// Hazard I15.
     #[test]
-    fn filters_that_are_missing_here_are_refused() {
-        let problem = query("keyword=x").refuse(&["keyword"]).expect_err("refused");
-        assert_eq!(problem.fields[0].0, "keyword");
-        assert_eq!(query("other=x").refuse(&["keyword"]), Ok(()));
+    fn words_of_hosts_are_the_documented_ones() {
+        assert_eq!(query("").host_statuses(), Ok(Vec::new()));
+        assert_eq!(query("status=ONLINE,NEW").host_statuses(), Ok(vec![4, 3]));
+        for bad in [
+            "status=",
+            "status=new",
+            "status=NEW,",
+            "status=UNSPECIFIED",
+            "status=3",
+            "status=NEW&status=NEW",
+        ] {
+            assert!(query(bad).host_statuses().is_err(), "{bad}");
+        }
+        let services = |text: &str| query(text).service_types("includedServiceType");
+        assert_eq!(services("includedServiceType=OCP_AGENT,OMS"), Ok(vec![3, 7]));
+        assert!(services("includedServiceType=").is_err() && services("includedServiceType=DB").is_err());
+    }
+
+    #[test]
+    fn a_flag_is_said_in_full() {
+        assert_eq!(query("").flag("force"), Ok(false));
+        assert_eq!(query("force=true").flag("force"), Ok(true));
+        for bad in ["force=", "force", "force=1", "force=True", "force=true&force=true"] {
+            assert!(query(bad).flag("force").is_err(), "{bad}");
+        }
     }
 
     #[test]

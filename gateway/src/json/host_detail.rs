@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use belay_proto::v1;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Host, time};
 
 /// A host with its labels and its maintenance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct HostDetail {
     /// All that the documents know of a host.
     #[serde(flatten)]
     pub host: Host,
+    /// `HOST:PORT` at which its agent is, or is to be where the host is `NEW`.
+    pub agent_address: String,
     /// What to select it by: what its agent says, and over that what operators set.
     pub labels: BTreeMap<String, String>,
     /// Its maintenance. `null` where there is none.
@@ -25,7 +28,7 @@ pub struct HostDetail {
 }
 
 /// The maintenance of a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct HostMaintenance {
@@ -43,6 +46,7 @@ impl HostDetail {
     /// A host with all that is said of it.
     pub fn new(mut wire: v1::Host, zone: &TimeZone) -> Self {
         Self {
+            agent_address: std::mem::take(&mut wire.agent_address),
             labels: std::mem::take(&mut wire.labels).into_iter().collect(),
             maintenance: wire.maintenance.take().map(|maintenance| HostMaintenance::new(maintenance, zone)),
             operator_labels: std::mem::take(&mut wire.operator_labels).into_iter().collect(),

@@ -2,9 +2,10 @@
 
 use belay_proto::v1;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Paged<T> {
     /// The rows of this page.
     pub contents: Vec<T>,
@@ -13,14 +14,14 @@ pub struct Paged<T> {
 }
 
 /// A whole list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Listed<T> {
     /// All its rows.
     pub contents: Vec<T>,
 }
 
 /// Where a page stands in the whole list.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
     /// Its number, from 1.

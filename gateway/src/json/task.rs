@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use belay_proto::v1;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{bare, known, time};
 
 /// `TaskInstance`: what an accepted order answers with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names, each for what it says
@@ -18,13 +19,16 @@ pub struct TaskInstance {
     /// The user's name.
     pub creator: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub executor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub host_id: Option<i64>,
     pub id: i64,
     pub name: String,
     pub operation: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub start_time: Option<String>,
     pub status: String,
     pub subtasks: Vec<Subtask>,
@@ -33,23 +37,27 @@ pub struct TaskInstance {
 }
 
 /// `WrappedTaskInstance`: a task as it is read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names, each for what it says
 pub struct WrappedTaskInstance {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub create_time: Option<String>,
     pub creator: Creator,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub executor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub finish_time: Option<String>,
     pub id: i64,
     pub name: String,
     pub operation: String,
     pub prohibit_rollback: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub start_time: Option<String>,
     pub status: String,
     pub subtasks: Vec<WrappedSubtask>,
@@ -58,7 +66,7 @@ pub struct WrappedTaskInstance {
 }
 
 /// A step of a [`TaskInstance`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names, each for what it says
@@ -80,18 +88,21 @@ pub struct Subtask {
 }
 
 /// A step of a [`WrappedTaskInstance`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names, each for what it says
 pub struct WrappedSubtask {
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub create_time: Option<String>,
     pub description: String,
     pub downstreams: Vec<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub executor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub finish_time: Option<String>,
     pub id: i64,
     pub name: String,
@@ -102,6 +113,7 @@ pub struct WrappedSubtask {
     pub run_time: i32,
     pub series_id: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub start_time: Option<String>,
     pub status: String,
     pub timeout: i32,
@@ -109,7 +121,7 @@ pub struct WrappedSubtask {
 }
 
 /// Who ordered a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[non_exhaustive]
 pub struct Creator {
     /// The user's id.
@@ -119,7 +131,7 @@ pub struct Creator {
 }
 
 /// What a task's steps work on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names
@@ -132,12 +144,13 @@ pub struct Context {
 }
 
 /// Numbers and truth values are texts here, and the order is the documented one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names
 pub struct StringMap {
     pub prohibit_rollback: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub host_id: Option<String>,
 }
 

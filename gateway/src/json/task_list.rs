@@ -3,6 +3,7 @@
 use belay_proto::v1;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     task::{Creator, operation, status, subtask_status},
@@ -10,24 +11,26 @@ use super::{
 };
 
 /// `BasicTaskInstance`: a row of a list of tasks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names, each for what it says
 pub struct BasicTaskInstance {
     pub creator: Creator,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub finish_time: Option<String>,
     pub id: i64,
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub start_time: Option<String>,
     pub status: String,
     pub subtasks: Vec<BasicSubtask>,
 }
 
 /// A step of a [`BasicTaskInstance`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[non_exhaustive]
 #[allow(missing_docs)] // the documented names, each for what it says
 pub struct BasicSubtask {

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use belay_proto::v1;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{task::operation, time};
 
 /// The log of a subtask.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[non_exhaustive]
 pub struct SubtaskLog {
     /// Its lines, each run begun by a banner.

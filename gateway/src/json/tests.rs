@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::*;
 
 mod batches;
+mod hosts;
 mod tasks;
 
 use tasks::stop_agent;

@@ -3,11 +3,12 @@
 use belay_proto::v1;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{bare, time};
 
 /// Someone who may call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct User {
@@ -23,8 +24,9 @@ pub struct User {
     pub update_time: Option<String>,
 }
 
-/// A bearer token, shown once. Its `Debug` form hides it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A bearer token, shown once.
+// Its `Debug` form hides it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Token {

@@ -1,6 +1,6 @@
 //! The audit trail.
 
-use belay_proto::v1::ListAuditRecordsRequest;
+use belay_proto::{all, v1::ListAuditRecordsRequest};
 
 use crate::{
     envelope::{Answer, Done},
@@ -11,8 +11,8 @@ use crate::{
 
 /// `GET /audit/records`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
-    let request =
-        call.request(ListAuditRecordsRequest { before_id: query.id("beforeId")?, size: query.size()? });
+    let (before_id, size) = all((query.id("beforeId"), query.size()))?;
+    let request = call.request(ListAuditRecordsRequest { before_id, size });
     let reply = call.audit().list_audit_records(request).await?.into_inner();
     let record = |record| AuditRecord::new(record, call.zone());
     Done::with(&Listed { contents: reply.records.into_iter().map(record).collect() })

@@ -67,6 +67,10 @@ pub(super) async fn get(call: Call, Path(path): Path<TaskPath>) -> Answer {
         Some(batch) => Done::with(&batch),
         None => Err(Problem::new(Reason::TaskUnknown, format!("task {id} is not a batch of hosts"))
             .hint(format!("see it with `GET /api/v2/tasks/instances/{id}`"))
+            .chinese(
+                format!("任务 {id} 不是批量任务"),
+                format!("请用 `GET /api/v2/tasks/instances/{id}` 查看该任务"),
+            )
             .target(format!("tasks/{id}"))
             .into()),
     }

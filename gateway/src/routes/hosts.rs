@@ -1,21 +1,28 @@
 //! Hosts.
 
-use belay_proto::v1::{GetHostRequest, ListHostsRequest, SetHostMaintenanceRequest, UpdateHostLabelsRequest};
+use belay_proto::v1::{
+    GetHostRequest, ListHostsRequest, SetHostMaintenanceRequest, UpdateHostLabelsRequest,
+    UpdateHostProfileRequest,
+};
 
 use crate::{
     envelope::{Answer, Done},
-    extract::{HostPath, Json, LabelsBody, MaintenanceBody, Path, Query},
+    extract::{HostPath, Json, LabelsBody, MaintenanceBody, Path, ProfileBody, Query},
     json::{Host, HostDetail, Paged},
     upstream::{Call, told},
 };
 
 /// `GET /compute/hosts`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
-    query.refuse(&["status", "keyword", "includedServiceType", "excludedServiceType", "sort"])?;
     let request = call.request(ListHostsRequest {
         page: query.page()?,
         size: query.size()?,
         selector: query.maybe_text("selector")?,
+        statuses: query.host_statuses()?,
+        keyword: query.text(&["keyword"])?,
+        included_service_types: query.service_types("includedServiceType")?,
+        excluded_service_types: query.service_types("excludedServiceType")?,
+        sort: query.text(&["sort"])?,
     });
     let reply = call.hosts().list_hosts(request).await?.into_inner();
     Done::with(&Paged {
@@ -62,5 +69,24 @@ pub(super) async fn set_maintenance(
         duration: duration_seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
     });
     let reply = call.hosts().set_host_maintenance(request).await?.into_inner();
+    Done::with(&HostDetail::new(told(reply.host)?, call.zone()))
+}
+
+/// `POST /compute/hosts/{hostId}/profile`
+pub(super) async fn update_profile(
+    call: Call,
+    Path(path): Path<HostPath>,
+    Json(body): Json<ProfileBody>,
+) -> Answer {
+    let ProfileBody { idc_id, type_id, alias, description, reason } = body;
+    let request = call.request(UpdateHostProfileRequest {
+        host_id: path.host.get(),
+        idc_id,
+        type_id,
+        alias,
+        description,
+        reason: reason.unwrap_or_default(),
+    });
+    let reply = call.hosts().update_host_profile(request).await?.into_inner();
     Done::with(&HostDetail::new(told(reply.host)?, call.zone()))
 }

@@ -1,10 +1,12 @@
 //! Single processes of a host's agent.
 
-use belay_proto::v1::{
-    self, GetAgentProcessRequest, ListAgentProcessesRequest, RestartAgentProcessRequest,
-    StartAgentProcessRequest, StopAgentProcessRequest,
+use belay_proto::{
+    all,
+    v1::{
+        self, GetAgentProcessRequest, ListAgentProcessesRequest, RestartAgentProcessRequest,
+        StartAgentProcessRequest, StopAgentProcessRequest,
+    },
 };
-
 use http::header::ETAG;
 
 use crate::{
@@ -16,11 +18,8 @@ use crate::{
 
 /// `GET /compute/hosts/{hostId}/agent/processes`
 pub(super) async fn list(call: Call, Path(path): Path<HostPath>, query: Query) -> Answer {
-    let request = call.request(ListAgentProcessesRequest {
-        host_id: path.host.get(),
-        page: query.page()?,
-        size: query.size()?,
-    });
+    let (page, size) = all((query.page(), query.size()))?;
+    let request = call.request(ListAgentProcessesRequest { host_id: path.host.get(), page, size });
     let reply = call.processes().list_agent_processes(request).await?.into_inner();
     let process = |process| AgentProcess::new(process, call.zone());
     Done::with(&Paged {

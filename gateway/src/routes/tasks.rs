@@ -1,11 +1,13 @@
 //! Tasks.
 
-use belay_proto::v1::{
-    self, ApproveWaveRequest, CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest, GetTaskRequest,
-    ListTasksRequest, PauseTaskRequest, ResumeTaskRequest, RetrySubtaskRequest, RetryTaskRequest,
-    RollbackTaskRequest, SkipSubtaskRequest,
+use belay_proto::{
+    all,
+    v1::{
+        self, ApproveWaveRequest, CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest,
+        GetTaskRequest, ListTasksRequest, PauseTaskRequest, ResumeTaskRequest, RetrySubtaskRequest,
+        RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest,
+    },
 };
-
 use http::header::ETAG;
 
 use super::PREFERENCE_APPLIED;
@@ -18,19 +20,28 @@ use crate::{
 
 /// `GET /tasks/instances`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
+    let place = all((query.page(), query.size(), query.text(&["sort"]), query.text(&["pageToken"])));
+    let ids = all((query.id("hostId"), query.id("clusterId"), query.id("tenantId")));
+    let kinds = all((query.task_statuses(), query.task_type()));
+    let names = all((query.text(&["name"]), query.text(&["cluterName", "clusterName"]), query.tenant_name()));
+    let (place, ids, kinds, names) = all((place, ids, kinds, names))?;
+    let (page, size, sort, page_token) = place;
+    let (host_id, cluster_id, tenant_id) = ids;
+    let (statuses, r#type) = kinds;
+    let (name, cluster_name, tenant_name) = names;
     let request = call.request(ListTasksRequest {
-        page: query.page()?,
-        size: query.size()?,
-        host_id: query.id("hostId")?,
-        statuses: query.task_statuses()?,
-        name: query.text(&["name"])?,
-        r#type: query.task_type()?,
-        cluster_name: query.text(&["cluterName", "clusterName"])?,
-        cluster_id: query.id("clusterId")?,
-        tenant_name: query.tenant_name()?,
-        tenant_id: query.id("tenantId")?,
-        sort: query.text(&["sort"])?,
-        page_token: query.text(&["pageToken"])?,
+        page,
+        size,
+        host_id,
+        statuses,
+        name,
+        r#type,
+        cluster_name,
+        cluster_id,
+        tenant_name,
+        tenant_id,
+        sort,
+        page_token,
     });
     let reply = call.tasks().list_tasks(request).await?.into_inner();
     let task = |task| BasicTaskInstance::new(task, call.zone());

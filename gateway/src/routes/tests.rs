@@ -35,6 +35,10 @@ async fn each_route_leads_to_its_rpc() {
             .replace("{agent_process_id}", "185")
             .replace("{task_id}", "30443")
             .replace("{subtask_id}", "32074")
+            .replace("{access_key_id}", "0a1b2c3d4e5f6071")
+            .replace("{region_id}", "7")
+            .replace("{idc_id}", "8")
+            .replace("{host_type_id}", "9")
             .replace("{name}", "kim");
         let body = match rpc.as_str() {
             "create_user" => r#"{"name": "kim", "password": "a password", "roles": ["ADMIN"]}"#,
@@ -42,6 +46,7 @@ async fn each_route_leads_to_its_rpc() {
                 r#"{"hostIds": [2, 3]}"#
             }
             "plan_batch" => r#"{"verb": "STOP", "order": {"hostIds": [2, 3]}}"#,
+            "batch_delete_hosts" => r#"{"hostIdList": [2, 3]}"#,
             "set_password" => r#"{"password": "a password"}"#,
             _ => "",
         };
@@ -51,7 +56,12 @@ async fn each_route_leads_to_its_rpc() {
             let seen = gateway.fake.take_seen();
             assert_eq!(seen.iter().map(|seen| seen.rpc).collect::<Vec<_>>(), [rpc.as_str()], "{verb} {path}");
             let said = [("20", "host_id: 20"), ("185", "process_id: 185"), ("30443", "task_id: 30443")];
-            let said = said.into_iter().chain([("32074", "subtask_id: 32074"), ("kim", "name: \"kim\"")]);
+            let ours = [("7", "region_id: 7"), ("8", "idc_id: 8"), ("9", "host_type_id: 9")];
+            let said = said
+                .into_iter()
+                .chain(ours)
+                .chain([("32074", "subtask_id: 32074"), ("kim", "name: \"kim\"")])
+                .chain([("0a1b2c3d4e5f6071", "access_key_id: \"0a1b2c3d4e5f6071\"")]);
             for (_, field) in said.filter(|(value, _)| path.split('/').any(|part| part == *value)) {
                 assert!(seen[0].message.contains(field), "{verb} {path}: {}", seen[0].message);
             }
@@ -109,15 +119,6 @@ fn http(pool: &DescriptorPool, method: &MethodDescriptor) -> Option<(String, Str
 fn normal(path: &str) -> String {
     let part = |part| if str::starts_with(part, '{') { "{}" } else { part };
     path.split('/').map(part).collect::<Vec<_>>().join("/")
-}
-
-fn verb(method: MethodFilter) -> &'static str {
-    match method {
-        MethodFilter::GET => "GET",
-        MethodFilter::POST => "POST",
-        MethodFilter::DELETE => "DELETE",
-        other => panic!("no route has {other:?}"),
-    }
 }
 
 fn snake(name: &str) -> String {

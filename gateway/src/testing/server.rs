@@ -7,8 +7,9 @@ use std::{
 };
 
 use belay_proto::v1::{
-    self, agent_process_service_server as processes, audit_service_server as audit,
-    batch_service_server as batches, host_agent_service_server as agents, host_service_server as hosts,
+    self, access_key_service_server as access_keys, agent_process_service_server as processes,
+    audit_service_server as audit, batch_service_server as batches, enrolment_service_server as enrolment,
+    host_agent_service_server as agents, host_service_server as hosts, reference_service_server as reference,
     task_service_server as tasks, user_service_server as users,
 };
 use tokio::{net::TcpListener, sync::Notify};
@@ -56,6 +57,12 @@ impl Fake {
     /// The next calls wait for `release`.
     pub(crate) fn hold(&self) {
         *lock(&self.held) = true;
+    }
+
+    /// Those that wait go on, and the next ones do not wait.
+    pub(crate) fn let_go(&self) {
+        *lock(&self.held) = false;
+        self.release.notify_waiters();
     }
 
     /// What was asked since this was last called.
@@ -109,6 +116,7 @@ service! { hosts::HostService {
     get_host(GetHostRequest) -> GetHostResponse;
     update_host_labels(UpdateHostLabelsRequest) -> UpdateHostLabelsResponse;
     set_host_maintenance(SetHostMaintenanceRequest) -> SetHostMaintenanceResponse;
+    update_host_profile(UpdateHostProfileRequest) -> UpdateHostProfileResponse;
 }
     type WatchHostsStream = BoxStream<v1::WatchHostsResponse>;
 
@@ -116,6 +124,25 @@ service! { hosts::HostService {
         Err(Status::unimplemented("not played"))
     }
 }
+service! { enrolment::EnrolmentService {
+    batch_create_hosts(BatchCreateHostsRequest) -> BatchCreateHostsResponse;
+    delete_host(DeleteHostRequest) -> DeleteHostResponse;
+    batch_delete_hosts(BatchDeleteHostsRequest) -> BatchDeleteHostsResponse;
+} }
+service! { reference::ReferenceService {
+    list_regions(ListRegionsRequest) -> ListRegionsResponse;
+    get_region(GetRegionRequest) -> GetRegionResponse;
+    create_region(CreateRegionRequest) -> CreateRegionResponse;
+    delete_region(DeleteRegionRequest) -> DeleteRegionResponse;
+    list_idcs(ListIdcsRequest) -> ListIdcsResponse;
+    get_idc(GetIdcRequest) -> GetIdcResponse;
+    create_idc(CreateIdcRequest) -> CreateIdcResponse;
+    delete_idc(DeleteIdcRequest) -> DeleteIdcResponse;
+    list_host_types(ListHostTypesRequest) -> ListHostTypesResponse;
+    get_host_type(GetHostTypeRequest) -> GetHostTypeResponse;
+    create_host_type(CreateHostTypeRequest) -> CreateHostTypeResponse;
+    delete_host_type(DeleteHostTypeRequest) -> DeleteHostTypeResponse;
+} }
 service! { agents::HostAgentService {
     get_host_agent(GetHostAgentRequest) -> GetHostAgentResponse;
     stop_host_agent(StopHostAgentRequest) -> StopHostAgentResponse;
@@ -160,6 +187,13 @@ service! { users::UserService {
     set_password(SetPasswordRequest) -> SetPasswordResponse;
     create_token(CreateTokenRequest) -> CreateTokenResponse;
 } }
+service! { access_keys::AccessKeyService {
+    create_access_key(CreateAccessKeyRequest) -> CreateAccessKeyResponse;
+    list_access_keys(ListAccessKeysRequest) -> ListAccessKeysResponse;
+    enable_access_key(EnableAccessKeyRequest) -> EnableAccessKeyResponse;
+    disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
+    delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
+} }
 service! { audit::AuditService {
     list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
 } }
@@ -200,10 +234,13 @@ pub(super) async fn spawn(fake: Arc<Fake>) -> SocketAddr {
     let shared = Shared(fake);
     let served = Server::builder()
         .add_service(hosts::HostServiceServer::new(shared.clone()))
+        .add_service(enrolment::EnrolmentServiceServer::new(shared.clone()))
+        .add_service(reference::ReferenceServiceServer::new(shared.clone()))
         .add_service(agents::HostAgentServiceServer::new(shared.clone()))
         .add_service(batches::BatchServiceServer::new(shared.clone()))
         .add_service(processes::AgentProcessServiceServer::new(shared.clone()))
         .add_service(users::UserServiceServer::new(shared.clone()))
+        .add_service(access_keys::AccessKeyServiceServer::new(shared.clone()))
         .add_service(audit::AuditServiceServer::new(shared.clone()))
         .add_service(tasks::TaskServiceServer::new(shared))
         .serve_with_incoming(TcpIncoming::from(listener));

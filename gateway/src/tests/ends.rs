@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{body::Body, routing};
-use belay_proto::v1;
+use belay_proto::{Problem, Reason, v1};
 use http::Request;
 use tower::ServiceExt as _;
 
@@ -45,6 +45,17 @@ async fn a_call_that_was_lost_under_way_is_not_said_to_have_failed() {
         answer.body["error"]["message"].as_str().is_some_and(|told| told.contains("is not known")),
         "{answer:?}"
     );
+}
+
+/// Found by a selector of 4,000 blanks: the server told it back, and more than fits into the headers of its answer.
+#[tokio::test]
+async fn a_problem_with_a_long_text_is_not_a_lost_connection() {
+    let gateway = Running::start().await;
+    let long = "no host is meant by `".to_owned() + &" ".repeat(20_000);
+    gateway.fake.fail(Problem::new(Reason::InvalidArgument, &*long).field("policy.budgets", long));
+    let answer = gateway.send("POST", STOP, &[], b"").await;
+    assert_eq!((answer.status, answer.reason()), (400, "INVALID_ARGUMENT"));
+    assert_eq!(answer.body["error"]["subErrors"][0]["field"], "budgets");
 }
 
 #[tokio::test]

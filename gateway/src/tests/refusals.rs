@@ -1,5 +1,7 @@
 //! Requests that are refused before the server hears of them, and what else is HTTP alone.
 
+use belay_proto::{Problem, Reason};
+
 use super::{JSON, PARENT, STOP};
 use crate::testing::{Connection, Running};
 
@@ -106,4 +108,84 @@ async fn head_is_get_without_the_body() {
     let answer = connection.rest().await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     assert_eq!(gateway.fake.take_seen().len(), 1);
+}
+
+/// Each says where it was and what it said, so that a form can mark it; in the language that its reader wants.
+#[tokio::test]
+async fn all_that_is_wrong_is_told_at_once_with_what_was_said() {
+    let gateway = Running::start().await;
+    let told = |answer: &crate::testing::Answer| {
+        let errors = answer.body["error"]["subErrors"].as_array().expect("sub errors").clone();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        errors
+            .iter()
+            .map(|error| (text(&error["field"]), text(&error["object"]), error["rejectedValue"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let row = |field: &str, object: &str, value: serde_json::Value| (field.into(), object.into(), value);
+    let list = gateway.get("/api/v2/tasks/instances?size=2001&status=DONE,x&hostId=0&page=").await;
+    let mut seen = told(&list);
+    seen.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(
+        seen,
+        [
+            row("hostId", "query", "0".into()),
+            row("page", "query", "".into()),
+            row("size", "query", "2001".into()),
+            row("status", "query", "DONE,x".into()),
+        ]
+    );
+    let path = STOP.replace("/20/", "/x%20y/").replace("185", "0");
+    let stop = gateway.send("POST", &path, &[], b"").await;
+    assert_eq!(told(&stop), [row("hostId", "path", "x y".into()), row("agentProcessId", "path", "0".into())]);
+    let stop = gateway.send("POST", STOP, &[JSON], br#"{"force": "yes", "reason": 7, "extra": 1}"#).await;
+    assert_eq!(
+        told(&stop),
+        [
+            row("force", "body", "yes".into()),
+            row("extra", "body", serde_json::Value::Null),
+            row("reason", "body", 7.into()),
+        ]
+    );
+    let user = br#"{"name": 5, "password": 12345678, "role": ["hunter2"]}"#;
+    let user = gateway.send("POST", "/iam/users", &[JSON], user).await;
+    assert_eq!(told(&user).len(), 4, "{:?}", user.body);
+    let text = user.body.to_string();
+    assert!(!text.contains("12345678") && !text.contains("hunter2"), "{text}");
+    assert!(gateway.fake.take_seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_speaks_the_language_that_is_wanted() {
+    let gateway = Running::start().await;
+    let problem = Problem::new(Reason::AgentBusy, "host 20 is held by task 7")
+        .hint("wait for task 7")
+        .chinese("主机 20 正被任务 7 占用", "请等待任务 7 结束");
+    let said = async |language: &str| {
+        gateway.fake.fail(problem.clone());
+        let answer = gateway.send("POST", STOP, &[("Accept-Language", language)], b"").await;
+        assert_eq!((answer.status, answer.reason()), (409, "AGENT_BUSY"), "{language}");
+        assert_eq!(answer.header("vary"), Some("accept-language"));
+        let message = answer.body["error"]["message"].as_str().expect("a message").to_owned();
+        (answer.header("content-language").expect("a language").to_owned(), message)
+    };
+    let chinese = ("zh-CN".to_owned(), "主机 20 正被任务 7 占用（提示：请等待任务 7 结束）".to_owned());
+    let english = ("en".to_owned(), "host 20 is held by task 7 (hint: wait for task 7)".to_owned());
+    for wanted in ["zh", "zh-CN", "zh-Hans;q=0.9, en;q=0.8", "en;q=0, *"] {
+        assert_eq!(said(wanted).await, chinese, "{wanted}");
+    }
+    for wanted in ["", "en", "*", "fr", "zh;q=0", "zh;q=garbage", "en, zh;q=0.9"] {
+        assert_eq!(said(wanted).await, english, "{wanted}");
+    }
+    // What is wrong with a field follows it too.
+    let wrong = "/api/v2/compute/hosts?size=2001";
+    let wrong = gateway.send("GET", wrong, &[("Accept-Language", "zh")], b"").await;
+    let error = &wrong.body["error"];
+    assert_eq!(error["subErrors"][0]["message"], "应为 1 到 2000 之间的整数");
+    assert_eq!(error["message"], "字段 `size` 应为 1 到 2000 之间的整数（提示：请改正后重新发送请求）");
+    // Also where no route's function was ever asked.
+    let lost = gateway.send("GET", "/nowhere", &[("Accept-Language", "zh-CN")], b"").await;
+    assert_eq!(lost.header("content-language"), Some("zh-CN"));
+    let message = lost.body["error"]["message"].as_str().expect("a message");
+    assert_eq!(message, "请求的路径不存在（提示：请对照 API 文档检查请求路径，它以 `/api/v2/` 开头）");
 }

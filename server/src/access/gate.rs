@@ -1,4 +1,4 @@
-//! The gate before every RPC: who calls, may they, with which trace. What it admits carries a [`Caller`].
+//! The gate before every RPC: who calls, may they, how often, with which trace. What it admits carries a [`Caller`].
 
 use std::{
     convert::Infallible,
@@ -8,23 +8,38 @@ use std::{
     task::{Context, Poll},
 };
 
-use belay_proto::{Problem, Reason, Trace};
+use base64::{
+    Engine,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use belay_proto::{CLIENT_ADDRESS, Problem, STRING_TO_SIGN, Trace};
 use blake2::{Blake2s256, Digest};
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
-use jiff::Timestamp;
-use tonic::{Status, body::Body};
+use jiff::{SignedDuration, Timestamp};
+use prost_reflect::DescriptorPool;
+use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, info_span, warn};
 
 use super::{
-    Caller, Pass, Verifier, pass,
+    Caller, Pass, Verifier,
     policy::{Policy, Rule, rule},
-    verifier::NotVerified,
+    signature::Paths,
+    verifier::{NotVerified, Presented, Signed, token_digest},
 };
 use crate::{
+    config::Config,
     error::Error,
-    store::{AuditEntry, Store},
+    store::{AuditEntry, NewSignature, Store},
+    throttle::{Allowance, Throttle},
 };
+
+/// Binary metadata, with or without what fills it up.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Admits a call, or refuses it.
 #[derive(Debug, Clone)]
@@ -38,20 +53,36 @@ struct Inner {
     store: Arc<Store>,
     /// The digest of what agents show.
     fleet_token: [u8; 32],
+    throttle: Throttle,
+    paths: Paths,
+    /// How long an order under an idempotency key is answered and not carried out.
+    keys_are_kept: SignedDuration,
 }
 
 impl Gate {
     /// A gate that knows users by `verifier` and agents by the fleet's token.
-    pub(crate) fn new(verifier: Arc<Verifier>, store: Arc<Store>, fleet_token: &str) -> Self {
+    pub(crate) fn new(
+        verifier: Arc<Verifier>,
+        store: Arc<Store>,
+        fleet_token: &str,
+        contract: &DescriptorPool,
+        config: &Config,
+    ) -> Self {
         let fleet_token = Blake2s256::digest(format!("Bearer {fleet_token}")).into();
-        Self { inner: Arc::new(Inner { verifier, store, fleet_token }) }
+        let throttle = Throttle::new(&config.rate_limit);
+        let paths = Paths::of(contract);
+        let keys_are_kept = SignedDuration::try_from(config.idempotency_retention).unwrap_or_default();
+        Self { inner: Arc::new(Inner { verifier, store, fleet_token, throttle, paths, keys_are_kept }) }
     }
 
+    /// Who makes the call at `path`, with the right to what lasts where it does, and what is left to that user.
     async fn admit(
         &self,
         path: &str,
         headers: &HeaderMap,
+        peer: &str,
         trace: Trace,
+        left: &mut Option<Allowance>,
     ) -> Result<Option<(Caller, Option<Pass>)>, Error> {
         let rule = rule(path).ok_or_else(|| Error::RouteUnknown(path.to_owned()))?;
         let mut credentials = headers.get_all(AUTHORIZATION).iter();
@@ -70,27 +101,59 @@ impl Gate {
                 }
             }
             Policy::Authenticated | Policy::Roles(_) => {
-                let user = self.inner.verifier.verify(credential).await.map_err(Error::Unauthenticated)?;
+                let text = headers.get(STRING_TO_SIGN).and_then(|value| BASE64.decode(value.as_bytes()).ok());
+                let address =
+                    headers.get(CLIENT_ADDRESS).and_then(|value| value.to_str().ok()).unwrap_or(peer);
+                let presented = Presented { credential, text: text.as_deref(), address };
+                let verified = self.inner.verifier.verify(presented).await;
+                let (user, signed) = verified.map_err(Error::Unauthenticated)?;
                 let caller = Caller { user, trace };
-                match rule.policy.allows(&caller.user.roles) {
-                    true => {
-                        let pass = rule.lasts.then(|| Pass {
-                            verifier: self.inner.verifier.clone(),
-                            store: self.inner.store.clone(),
-                            rule,
-                            user: caller.user.clone(),
-                            credential: pass::lasting(credential),
-                        });
-                        Ok(Some((caller, pass)))
-                    }
-                    false => Err(self.refuse(rule, caller).await),
+                self.throttle(&caller, left)?;
+                if !rule.policy.allows(&caller.user.roles) {
+                    let (user, action) = (caller.user.name.clone(), rule.action());
+                    let denied = Error::Denied { user, action, needs: rule.policy.needs() };
+                    return Err(self.refuse(rule, caller, false, denied).await);
                 }
+                if let Some((signed, statement)) = signed {
+                    if !self.inner.paths.lead_to(path, rule.order, &statement) {
+                        return Err(Error::Unauthenticated(NotVerified::OtherSigned));
+                    }
+                    if rule.order && !self.is_first(signed, headers).await? {
+                        return Err(self.refuse(rule, caller, true, Error::SignatureReplayed).await);
+                    }
+                }
+                let pass = credential.filter(|_| rule.lasts).map(|credential| Pass {
+                    verifier: self.inner.verifier.clone(),
+                    rule,
+                    user: caller.user.clone(),
+                    credential: credential.to_vec(),
+                });
+                Ok(Some((caller, pass)))
             }
         }
     }
 
+    /// Counts a call of a user, and says what is left.
+    fn throttle(&self, caller: &Caller, left: &mut Option<Allowance>) -> Result<(), Error> {
+        let taken = self.inner.throttle.take(caller.user.id);
+        *left = taken.map(|taken| taken.unwrap_or_else(|full| full));
+        let Some(Err(Allowance { limit, span, reset: wait, .. })) = taken else {
+            return Ok(());
+        };
+        Err(Error::RateLimited { user: caller.user.name.clone(), limit, span, wait })
+    }
+
+    /// Whether the signature of an order was not used yet, or only for the same order under the same idempotency key, which is
+    /// then answered as it was.
+    async fn is_first(&self, signed: Signed, headers: &HeaderMap) -> Result<bool, Error> {
+        let digest = |key: &http::HeaderValue| token_digest(&String::from_utf8_lossy(key.as_bytes()));
+        let idempotency_key = headers.get("idempotency-key").map(digest).unwrap_or_default();
+        let new = NewSignature { digest: signed.digest, idempotency_key, expire: signed.expire };
+        Ok(self.inner.store.use_signature(new, Timestamp::now(), self.inner.keys_are_kept).await?)
+    }
+
     /// A refused order is in the trail before its caller hears of it.
-    async fn refuse(&self, rule: &Rule, caller: Caller) -> Error {
+    async fn refuse(&self, rule: &Rule, caller: Caller, allowed: bool, why: Error) -> Error {
         let action = rule.action();
         if rule.order {
             let entry = AuditEntry {
@@ -99,15 +162,15 @@ impl Gate {
                 action,
                 target: String::new(),
                 reason: String::new(),
-                allowed: false,
-                outcome: Reason::PermissionDenied.as_str().into(),
+                allowed,
+                outcome: Problem::from(&why).reason.as_str().into(),
                 trace: caller.trace,
             };
             if let Err(error) = self.inner.store.audit(entry).await {
                 return Error::Store(error);
             }
         }
-        Error::Denied { user: caller.user.name, action, needs: rule.policy.needs() }
+        why
     }
 }
 
@@ -148,7 +211,11 @@ where
         let span =
             info_span!("rpc", trace_id = %trace, path = %request.uri().path(), user = tracing::field::Empty);
         let work = async move {
-            match gate.admit(request.uri().path(), request.headers(), trace).await {
+            let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+            let peer = peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default();
+            let mut left = None;
+            let admitted = gate.admit(request.uri().path(), request.headers(), &peer, trace, &mut left).await;
+            let Ok(mut response) = match admitted {
                 Ok(caller) => {
                     if let Some((caller, pass)) = caller {
                         if let Some(pass) = pass {
@@ -164,7 +231,11 @@ where
                     warn!(reason = problem.reason.as_str(), "Call refused.");
                     Ok(Status::from(problem).into_http())
                 }
+            };
+            if let Some(left) = left {
+                left.write(response.headers_mut());
             }
+            Ok(response)
         };
         Box::pin(work.instrument(span))
     }

@@ -50,7 +50,7 @@ const fn order(path: &'static str, policy: Policy) -> Rule {
     Rule { path, policy, order: true, takes_key: true, lasts: false }
 }
 
-/// An order that takes no idempotency key. Orders of users do not: of their passwords and tokens nothing may be kept.
+/// An order that takes no idempotency key. Orders of users do not: of their passwords, tokens and keys nothing may be kept.
 const fn unkeyed_order(path: &'static str, policy: Policy) -> Rule {
     Rule { path, policy, order: true, takes_key: false, lasts: false }
 }
@@ -61,6 +61,22 @@ const RULES: &[Rule] = &[
     watch("/belay.v1.HostService/WatchHosts", READ_HOSTS),
     order("/belay.v1.HostService/UpdateHostLabels", ORDER_HOSTS),
     order("/belay.v1.HostService/SetHostMaintenance", ORDER_HOSTS),
+    order("/belay.v1.HostService/UpdateHostProfile", ORDER_HOSTS),
+    order("/belay.v1.EnrolmentService/BatchCreateHosts", ORDER_HOSTS),
+    order("/belay.v1.EnrolmentService/DeleteHost", ORDER_HOSTS),
+    order("/belay.v1.EnrolmentService/BatchDeleteHosts", ORDER_HOSTS),
+    read("/belay.v1.ReferenceService/ListRegions", READ_HOSTS),
+    read("/belay.v1.ReferenceService/GetRegion", READ_HOSTS),
+    order("/belay.v1.ReferenceService/CreateRegion", ORDER_HOSTS),
+    order("/belay.v1.ReferenceService/DeleteRegion", ORDER_HOSTS),
+    read("/belay.v1.ReferenceService/ListIdcs", READ_HOSTS),
+    read("/belay.v1.ReferenceService/GetIdc", READ_HOSTS),
+    order("/belay.v1.ReferenceService/CreateIdc", ORDER_HOSTS),
+    order("/belay.v1.ReferenceService/DeleteIdc", ORDER_HOSTS),
+    read("/belay.v1.ReferenceService/ListHostTypes", READ_HOSTS),
+    read("/belay.v1.ReferenceService/GetHostType", READ_HOSTS),
+    order("/belay.v1.ReferenceService/CreateHostType", ORDER_HOSTS),
+    order("/belay.v1.ReferenceService/DeleteHostType", ORDER_HOSTS),
     read("/belay.v1.HostAgentService/GetHostAgent", READ_HOSTS),
     order("/belay.v1.HostAgentService/StopHostAgent", ORDER_HOSTS),
     order("/belay.v1.HostAgentService/StartHostAgent", ORDER_HOSTS),
@@ -96,6 +112,12 @@ const RULES: &[Rule] = &[
     // One's own password, or with ADMIN anyone's: the handler knows whose it is.
     unkeyed_order("/belay.v1.UserService/SetPassword", Policy::Authenticated),
     unkeyed_order("/belay.v1.UserService/CreateToken", Policy::Authenticated),
+    // One's own access keys, or with ADMIN anyone's, as above.
+    read("/belay.v1.AccessKeyService/ListAccessKeys", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/CreateAccessKey", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/EnableAccessKey", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/DisableAccessKey", Policy::Authenticated),
+    unkeyed_order("/belay.v1.AccessKeyService/DeleteAccessKey", Policy::Authenticated),
     read("/belay.v1.AuditService/ListAuditRecords", ADMIN),
     read("/belay.fleet.v1.FleetService/Report", Policy::Fleet),
     read("/grpc.health.v1.Health/Check", Policy::Open),

@@ -1,5 +1,6 @@
 //! Tells who a credential belongs to. A password costs an argon2 run only now and then: a verified credential is
-//! remembered for a short while, as a keyed digest, and forgotten when its user changes.
+//! remembered for a short while, as a keyed digest, and forgotten when its user changes. A signature is good for one request,
+//! so nothing is remembered of it but when its key was used.
 
 use std::{
     collections::HashMap,
@@ -8,17 +9,26 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use belay_proto::SIGNATURE_FAMILY;
 use blake2::{
     Blake2s256, Blake2sMac256, Digest,
     digest::{KeyInit, Mac},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use tracing::error;
 
 use super::{
     User,
     password::{Hasher, Overloaded},
+    signature::{Shown, Statement},
+    vault::Vault,
 };
-use crate::store::{Store, StoreError};
+use crate::{
+    config::Config,
+    store::{Store, StoreError},
+    throttle::Logins,
+};
 
 /// How long a verified credential is believed.
 const REMEMBER: Duration = Duration::from_secs(60);
@@ -33,7 +43,32 @@ pub(crate) struct Verifier {
     store: Arc<Store>,
     key: [u8; 32],
     remembered: Mutex<Remembered>,
+    logins: Logins,
     pub(crate) hasher: Hasher,
+    pub(crate) vault: Vault,
+    skew: Duration,
+    /// Access keys that were used, and when, since that was last written down.
+    used: Mutex<HashMap<String, Timestamp>>,
+}
+
+/// What a call shows of who makes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Presented<'a> {
+    /// Its `authorization`.
+    pub(crate) credential: Option<&'a [u8]>,
+    /// What a signature is of, as the gateway read the request.
+    pub(crate) text: Option<&'a [u8]>,
+    /// Where it comes from.
+    pub(crate) address: &'a str,
+}
+
+/// A signature that is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signed {
+    /// The digest of key and signature.
+    pub(crate) digest: String,
+    /// From when on it is refused for its age.
+    pub(crate) expire: Timestamp,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +85,7 @@ pub enum NotVerified {
     #[error("credentials are missing")]
     Missing,
     /// They are of no kind that is known.
-    #[error("the `authorization` metadata is neither `Basic` nor `Bearer`")]
+    #[error("the `authorization` metadata is neither `Basic` nor `Bearer`, nor a signature")]
     Malformed,
     /// The name or the password is wrong; which one is not told.
     #[error("the user name or the password is wrong")]
@@ -58,6 +93,39 @@ pub enum NotVerified {
     /// The token is not good.
     #[error("the token is unknown, revoked or has ended")]
     WrongToken,
+    /// As many wrong passwords were tried as may be. When more may be.
+    #[error("too many wrong passwords were tried")]
+    TooManyWrong(Duration),
+    /// The access key is not known or disabled, or the signature is wrong; which one is not told.
+    #[error("the access key or the signature is wrong")]
+    WrongSignature,
+    /// What a signed request says can not be read.
+    #[error("the request is not signed as it must be: {0}")]
+    MalformedSignature(&'static str),
+    /// A signed request that did not come through the gateway, which alone could say what was signed.
+    #[error("a signed request must come through the REST gateway")]
+    NotSignedHere,
+    /// What was signed is another request than the one that is made.
+    #[error("another request was signed than the one that is made")]
+    OtherSigned,
+    /// The time of a signed request is too far from the server's.
+    #[error(
+        "the time of the request is {} s {} the server's, which is `{now}`; it may be {} s",
+        apart.abs().as_secs(), if apart.is_negative() { "ahead of" } else { "behind" }, most.as_secs()
+    )]
+    Skewed {
+        /// How far it is behind.
+        apart: SignedDuration,
+        /// The server's time, as `Date` has it.
+        now: String,
+        /// How far it may be.
+        most: Duration,
+    },
+    /// The secret of an access key can not be opened.
+    #[error(
+        "the secret of access key `{0}` can not be opened with `access-keys.seal`: is that another file than it was?"
+    )]
+    Sealed(String),
     /// Too many are being verified already.
     #[error("too many passwords are being verified")]
     Overloaded,
@@ -71,21 +139,40 @@ impl Verifier {
     ///
     /// # Errors
     /// Where the system gives no random bytes.
-    pub(crate) fn new(store: Arc<Store>, hasher: Hasher) -> Result<Self, getrandom::Error> {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        hasher: Hasher,
+        vault: Vault,
+        config: &Config,
+    ) -> Result<Self, getrandom::Error> {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
-        Ok(Self { store, key, remembered: Mutex::default(), hasher })
+        let logins = Logins::new(config.rate_limit.wrong_passwords)?;
+        let (remembered, used) = (Mutex::default(), Mutex::default());
+        Ok(Self { store, key, remembered, logins, hasher, vault, skew: config.signature_skew, used })
     }
 
-    /// The user of an `authorization` value: `Basic ...` or `Bearer ...`.
+    /// The user of an `authorization` value: `Basic ...`, `Bearer ...`, or a signature, of which the statement about the
+    /// request is given too.
     ///
     /// # Errors
     /// [`NotVerified`].
-    pub(crate) async fn verify(&self, authorization: Option<&[u8]>) -> Result<User, NotVerified> {
-        let credential = authorization.ok_or(NotVerified::Missing)?;
+    pub(crate) async fn verify<'a>(
+        &self,
+        presented: Presented<'a>,
+    ) -> Result<(User, Option<(Signed, Statement<'a>)>), NotVerified> {
+        let credential = presented.credential.ok_or(NotVerified::Missing)?;
         if credential.len() > LONGEST_CREDENTIAL {
             return Err(NotVerified::Malformed);
         }
+        if credential.starts_with(SIGNATURE_FAMILY.as_bytes()) {
+            let (user, signed, statement) = self.verify_signature(credential, presented.text).await?;
+            return Ok((user, Some((signed, statement))));
+        }
+        Ok((self.verify_secret(credential, presented.address).await?, None))
+    }
+
+    async fn verify_secret(&self, credential: &[u8], address: &str) -> Result<User, NotVerified> {
         let digest = self.digest(credential);
         let changes = match self.recall(&digest) {
             Ok(user) => return Ok(user),
@@ -94,7 +181,7 @@ impl Verifier {
         let text = std::str::from_utf8(credential).map_err(|_| NotVerified::Malformed)?;
         let (scheme, value) = text.split_once(' ').ok_or(NotVerified::Malformed)?;
         let (user, until) = match scheme.to_ascii_lowercase().as_str() {
-            "basic" => (self.verify_basic(value).await?, Instant::now() + REMEMBER),
+            "basic" => (self.verify_basic(value, address).await?, Instant::now() + REMEMBER),
             "bearer" => self.verify_bearer(value).await?,
             _ => return Err(NotVerified::Malformed),
         };
@@ -109,14 +196,63 @@ impl Verifier {
         remembered.users.retain(|_, (user, _)| user.name != name);
     }
 
-    async fn verify_basic(&self, value: &str) -> Result<User, NotVerified> {
+    async fn verify_basic(&self, value: &str, address: &str) -> Result<User, NotVerified> {
         let decoded = BASE64_STANDARD.decode(value.trim()).map_err(|_| NotVerified::Malformed)?;
         let decoded = String::from_utf8(decoded).map_err(|_| NotVerified::Malformed)?;
         let (name, password) = decoded.split_once(':').ok_or(NotVerified::Malformed)?;
+        self.logins.check(name, address).map_err(NotVerified::TooManyWrong)?;
         let found = self.store.user_by_name(name).await?;
         let (user, hash) = found.unzip();
         let right = self.hasher.verify(password.to_owned(), hash).await?;
-        user.filter(|_| right).ok_or(NotVerified::WrongPassword)
+        user.filter(|_| right).ok_or_else(|| {
+            self.logins.wrong(name, address);
+            NotVerified::WrongPassword
+        })
+    }
+
+    /// First what needs no secret, so that nothing of it tells whether the key exists.
+    async fn verify_signature<'a>(
+        &self,
+        credential: &[u8],
+        text: Option<&'a [u8]>,
+    ) -> Result<(User, Signed, Statement<'a>), NotVerified> {
+        let authorization = std::str::from_utf8(credential).map_err(|_| NotVerified::Malformed)?;
+        let shown = Shown::read(authorization)?;
+        let text = text.ok_or(NotVerified::NotSignedHere)?;
+        let statement = Statement::read(text)?;
+        let now = Timestamp::now();
+        statement.check_time(now, self.skew)?;
+
+        let found = self.store.sealed_access_key(shown.key).await?;
+        let (user, enabled, secret) = match found {
+            Some(sealed) => {
+                let secret = self.vault.open(shown.key, sealed.user.id.get(), &sealed.secret);
+                let Some(secret) = secret else {
+                    error!(key = shown.key, "The secret of an access key can not be opened.");
+                    return Err(NotVerified::Sealed(shown.key.to_owned()));
+                };
+                (Some(sealed.user), sealed.enabled, secret)
+            }
+            // As much work as for a key that there is.
+            None => (None, false, SecretString::from("0".repeat(32))),
+        };
+        let right = shown.is_of(text, &secret);
+        let user = user.filter(|_| right && enabled).ok_or(NotVerified::WrongSignature)?;
+
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(shown.key.to_owned(), now);
+        Ok((user, Signed { digest: shown.digest(), expire: statement.expires(self.skew) }, statement))
+    }
+
+    /// Writes down when access keys were last used.
+    pub(crate) async fn save_uses(&self) {
+        let uses = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        if uses.is_empty() {
+            return;
+        }
+        let uses: Vec<_> = uses.into_iter().collect();
+        if let Err(error) = self.store.save_access_key_use(&uses).await {
+            error!(%error, "When access keys were last used could not be written down.");
+        }
     }
 
     async fn verify_bearer(&self, value: &str) -> Result<(User, Instant), NotVerified> {

@@ -4,20 +4,23 @@ use belay_proto::v1::{
     GetHostAgentRequest, GetHostAgentResponse, GetHostRequest, GetHostResponse, ListHostsRequest,
     ListHostsResponse, RestartHostAgentRequest, RestartHostAgentResponse, SetHostMaintenanceRequest,
     SetHostMaintenanceResponse, StartHostAgentRequest, StartHostAgentResponse, StopHostAgentRequest,
-    StopHostAgentResponse, UpdateHostLabelsRequest, UpdateHostLabelsResponse, WatchHostsRequest,
-    WatchHostsResponse, host_agent_service_server::HostAgentService, host_service_server::HostService,
+    StopHostAgentResponse, UpdateHostLabelsRequest, UpdateHostLabelsResponse, UpdateHostProfileRequest,
+    UpdateHostProfileResponse, WatchHostsRequest, WatchHostsResponse,
+    host_agent_service_server::HostAgentService, host_service_server::HostService,
 };
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted, cut, passed, told};
+use super::{Api, admitted, passed, told};
 use crate::{
     convert::{
-        Term, agent_to_wire, given_to_wire, heard, host_id, host_news_to_wire, host_order, host_to_wire,
-        label_order, maintenance_order, page, page_to_wire, selector, terms as read_terms,
+        Term, agent_to_wire, given_to_wire, heard, host_filter, host_id, host_news_to_wire, host_order,
+        host_sort, host_to_wire, label_order, maintenance_order, page, page_to_wire, profile_order,
+        terms as read_terms,
     },
     labels::update_labels,
     maintenance::set_maintenance,
+    profile::update_profile,
     restart::restart_agent,
     start::start_agent,
     stop::stop_agent,
@@ -30,15 +33,12 @@ impl HostService for Api {
         &self,
         request: Request<ListHostsRequest>,
     ) -> Result<Response<ListHostsResponse>, Status> {
-        let ListHostsRequest { page: number, size, selector: selected } = request.into_inner();
-        let page = page(number, size)?;
-        let hosts = match selector(selected)? {
-            Some(selector) => self.app.fleet.select(&selector),
-            None => self.app.fleet.hosts(),
-        };
-        let total = hosts.len() as u64;
+        let message = request.into_inner();
+        let page = page(message.page, message.size)?;
+        let (filter, sort) = (host_filter(&message)?, host_sort(&message.sort)?);
+        let (hosts, total) = self.app.fleet.list(&filter, sort, page);
         Ok(Response::new(ListHostsResponse {
-            hosts: cut(hosts, page).iter().map(host_to_wire).collect(),
+            hosts: hosts.iter().map(host_to_wire).collect(),
             page: Some(page_to_wire(page, total)),
         }))
     }
@@ -82,6 +82,18 @@ impl HostService for Api {
         let set = async move { set_maintenance(&app, &caller, host, order).await };
         let view = self.app.to_the_end(set).await?;
         Ok(Response::new(SetHostMaintenanceResponse { host: Some(host_to_wire(&view)) }))
+    }
+
+    async fn update_host_profile(
+        &self,
+        request: Request<UpdateHostProfileRequest>,
+    ) -> Result<Response<UpdateHostProfileResponse>, Status> {
+        let (caller, message) = admitted(request)?;
+        let (host, order) = profile_order(message)?;
+        let app = self.app.clone();
+        let update = async move { update_profile(&app, &caller, host, order).await };
+        let view = self.app.to_the_end(update).await?;
+        Ok(Response::new(UpdateHostProfileResponse { host: Some(host_to_wire(&view)) }))
     }
 }
 

@@ -225,13 +225,10 @@ impl TaskService for Api {
                         }
                     }
                 }
-                match find(&app, id).await {
-                    Ok(found) => task = found,
-                    Err(error) => {
-                        // Whoever watches may be gone.
-                        let _ = send.try_send(Err(error.into()));
-                        return;
-                    }
+                if let Err(error) = app.store.catch_up(&mut task).await {
+                    // Whoever watches may be gone.
+                    let _ = send.try_send(Err(Error::Store(error).into()));
+                    return;
                 }
             }
         };

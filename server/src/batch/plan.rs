@@ -10,7 +10,7 @@ use crate::{
     app::App,
     error::Error,
     fleet::HostView,
-    host::AgentState,
+    host::{AgentState, HostStatus},
     task::{
         Batch,
         batch::{Absent, Amount, BatchVerb, Budget},
@@ -57,10 +57,13 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    pub(super) fn in_maintenance(view: &HostView) -> Self {
-        let told = view
-            .maintenance()
-            .map(|maintenance| format!("in maintenance by {}: {}", maintenance.operator, maintenance.reason));
+    pub(super) fn of(view: &HostView) -> Self {
+        let told = match view.status {
+            HostStatus::New => Some("NEW: its agent was never heard".to_owned()),
+            HostStatus::Available | HostStatus::Offline => view.maintenance().map(|maintenance| {
+                format!("in maintenance by {}: {}", maintenance.operator, maintenance.reason)
+            }),
+        };
         Self { host: view.host.id, name: view.host.facts.name.clone(), why: told.unwrap_or_default() }
     }
 }

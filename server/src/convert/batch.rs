@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use belay_proto::{check_label_key, v1};
+use belay_proto::{all, check_label_key, v1};
 
 use super::{
     inward::{host_id, reason, task_id},
@@ -48,37 +48,35 @@ pub(crate) fn batch_order(verb: BatchVerb, message: Option<v1::BatchOrder>) -> R
     };
     let is_said = [!host_ids.is_empty(), !selector.is_empty(), rerun_of != 0, !plan_id.is_empty()];
     let which = match is_said {
-        [true, false, false, false] => Which::These(these(host_ids)?),
-        [false, true, false, false] => Which::Selected(
-            selector.parse().map_err(|fault: InvalidSelector| Error::invalid("selector", fault))?,
-        ),
-        [false, false, true, false] => Which::RerunOf(task_id(rerun_of)?),
+        [true, false, false, false] => these(host_ids).map(Which::These),
+        [false, true, false, false] => selector
+            .parse()
+            .map(Which::Selected)
+            .map_err(|fault: InvalidSelector| Error::invalid("selector", fault)),
+        [false, false, true, false] => task_id(rerun_of).map(Which::RerunOf),
         [false, false, false, true] if policy.is_some() => {
-            return Err(Error::invalid("policy", "a plan has its own; leave it out"));
+            Err(Error::invalid("policy", "a plan has its own; leave it out"))
         }
-        [false, false, false, true] => Which::Planned(plan_id),
+        [false, false, false, true] => Ok(Which::Planned(plan_id)),
         [false, false, false, false] => {
             let what = "no host is named; say which by `host_ids`, `selector`, `rerun_of` or `plan_id`";
-            return Err(Error::invalid("host_ids", what));
+            Err(Error::invalid("host_ids", what))
         }
         _ => {
             let what = "say the hosts in one way: `host_ids`, `selector`, `rerun_of` or `plan_id`";
-            return Err(Error::invalid("host_ids", what));
+            Err(Error::invalid("host_ids", what))
         }
     };
     let confirmed = match confirm_hosts {
-        0 => None,
+        0 => Ok(None),
         number => {
-            Some(usize::try_from(number).map_err(|_| Error::invalid("confirm_hosts", "it is below 0"))?)
+            usize::try_from(number).map(Some).map_err(|_| Error::invalid("confirm_hosts", "it is below 0"))
         }
     };
-    Ok(BatchOrder {
-        which,
-        policy: policy.map(read_policy).transpose()?.unwrap_or_default(),
-        confirmed,
-        reason: reason(why)?,
-        terms: terms(wire, takes)?,
-    })
+    let policy = policy.map(read_policy).transpose();
+    let (which, policy, confirmed, reason, terms) =
+        all((which, policy, confirmed, reason(why), terms(wire, takes)))?;
+    Ok(BatchOrder { which, policy: policy.unwrap_or_default(), confirmed, reason, terms })
 }
 
 fn these(ids: Vec<i64>) -> Result<BTreeSet<belay_proto::HostId>, Error> {
@@ -96,7 +94,7 @@ fn these(ids: Vec<i64>) -> Result<BTreeSet<belay_proto::HostId>, Error> {
 }
 
 fn read_policy(policy: v1::BatchPolicy) -> Result<Policy, Error> {
-    let absent = read_absent(policy.absent(), policy.absent_wait)?;
+    let absent = read_absent(policy.absent(), policy.absent_wait);
     let v1::BatchPolicy {
         parallel,
         waves,
@@ -109,27 +107,40 @@ fn read_policy(policy: v1::BatchPolicy) -> Result<Policy, Error> {
         one_at_a_time,
         budgets,
     } = policy;
-    if waves.len() > MOST_WAVES {
-        return Err(Error::invalid("policy.waves", format!("there are more than {MOST_WAVES}")));
-    }
-    if budgets.len() > MOST_BUDGETS {
-        return Err(Error::invalid("policy.budgets", format!("there are more than {MOST_BUDGETS}")));
-    }
-    if !one_at_a_time.is_empty()
-        && let Err(fault) = check_label_key(&one_at_a_time)
-    {
-        return Err(Error::invalid("policy.one_at_a_time", fault));
-    }
-    Ok(Policy {
-        parallel: maybe_amount("policy.parallel", &parallel)?.unwrap_or(Policy::default().parallel),
-        waves: waves.iter().map(|wave| amount("policy.waves", wave)).collect::<Result<_, _>>()?,
-        stop_after: maybe_amount("policy.stop_after", &stop_after)?,
-        stop_after_in_wave: maybe_amount("policy.stop_after_in_wave", &stop_after_in_wave)?,
-        approve_waves,
-        healthy_for: healthy_for.map(|time| span("policy.healthy_for", time, LONGEST_HEALTH)).transpose()?,
+    let waves = match waves.len() {
+        ..=MOST_WAVES => waves.iter().map(|wave| amount("policy.waves", wave)).collect(),
+        _ => Err(Error::invalid("policy.waves", format!("there are more than {MOST_WAVES}"))),
+    };
+    let budgets = match budgets.len() {
+        ..=MOST_BUDGETS => budgets.into_iter().map(read_budget).collect(),
+        _ => Err(Error::invalid("policy.budgets", format!("there are more than {MOST_BUDGETS}"))),
+    };
+    let one_at_a_time = Some(one_at_a_time).filter(|key| !key.is_empty());
+    let key = one_at_a_time.as_deref().map_or(Ok(()), check_label_key);
+    let amounts = all((
+        maybe_amount("policy.parallel", &parallel),
+        maybe_amount("policy.stop_after", &stop_after),
+        maybe_amount("policy.stop_after_in_wave", &stop_after_in_wave),
+    ));
+    let (amounts, waves, healthy_for, absent, (), budgets) = all((
+        amounts,
+        waves,
+        healthy_for.map(|time| span("policy.healthy_for", time, LONGEST_HEALTH)).transpose(),
         absent,
-        one_at_a_time: Some(one_at_a_time).filter(|key| !key.is_empty()),
-        budgets: budgets.into_iter().map(read_budget).collect::<Result<_, _>>()?,
+        key.map_err(|fault| Error::invalid("policy.one_at_a_time", fault)),
+        budgets,
+    ))?;
+    let (parallel, stop_after, stop_after_in_wave) = amounts;
+    Ok(Policy {
+        parallel: parallel.unwrap_or(Policy::default().parallel),
+        waves,
+        stop_after,
+        stop_after_in_wave,
+        approve_waves,
+        healthy_for,
+        absent,
+        one_at_a_time,
+        budgets,
     })
 }
 
@@ -151,8 +162,9 @@ fn read_absent(absent: v1::AbsentHosts, wait: Option<prost_types::Duration>) -> 
 fn read_budget(budget: v1::DisruptionBudget) -> Result<Budget, Error> {
     let v1::DisruptionBudget { selector, max_down } = budget;
     let wrong = |fault: InvalidSelector| Error::invalid("policy.budgets.selector", fault);
-    selector.parse::<Selector>().map_err(wrong)?;
-    Ok(Budget { selector, max_down: amount("policy.budgets.max_down", &max_down)? })
+    let is_one = selector.parse::<Selector>().map_err(wrong);
+    let (_, max_down) = all((is_one, amount("policy.budgets.max_down", &max_down)))?;
+    Ok(Budget { selector, max_down })
 }
 
 fn span(field: &'static str, time: prost_types::Duration, longest: Duration) -> Result<Duration, Error> {

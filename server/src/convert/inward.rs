@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
 use belay_proto::{
-    HostId, Problem, ProcessId, Reason, SubtaskId, TaskId, agent::v1 as agent, check_label_key, check_labels,
-    fleet::v1 as fleet, v1,
+    HostId, Problem, ProcessId, Reason, SubtaskId, TaskId, agent::v1 as agent, all, check_label_key,
+    check_labels, fleet::v1 as fleet, v1,
 };
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
@@ -85,9 +85,10 @@ pub(crate) fn process_order(
     host: i64,
     process: i64,
     why: String,
-    terms: Terms,
+    terms: Result<Terms, Error>,
 ) -> Result<ProcessOrder, Error> {
-    Ok(ProcessOrder { host: host_id(host)?, process: process_id(process)?, reason: reason(why)?, terms })
+    let (host, process, reason, terms) = all((host_id(host), process_id(process), reason(why), terms))?;
+    Ok(ProcessOrder { host, process, reason, terms })
 }
 
 pub(crate) fn stop_mode(force: bool) -> StopMode {
@@ -102,16 +103,21 @@ pub(crate) fn log_to_read(message: v1::ReadAgentProcessLogRequest) -> Result<Rea
         Some(From::Offset(offset)) => Begin::Offset(offset),
         Some(From::LastLines(lines)) => Begin::LastLines(lines),
     };
-    Ok(ReadLog { host: host_id(host)?, process: process_id(agent_process_id)?, file, begin, follow })
+    let (host, process) = all((host_id(host), process_id(agent_process_id)))?;
+    Ok(ReadLog { host, process, file, begin, follow })
 }
 
-pub(crate) fn host_order(host: i64, why: String, terms: Terms) -> Result<HostOrder, Error> {
-    Ok(HostOrder { host: host_id(host)?, reason: reason(why)?, terms })
+pub(crate) fn host_order(host: i64, why: String, terms: Result<Terms, Error>) -> Result<HostOrder, Error> {
+    let (host, reason, terms) = all((host_id(host), reason(why), terms))?;
+    Ok(HostOrder { host, reason, terms })
 }
+
+/// What an order to a task, or to a step of one, takes.
+const OF_TASK: &[Term] = &[Term::DryRun, Term::Versions, Term::Wait];
 
 pub(crate) fn task_order(task: i64, why: String, wire: Option<v1::OrderTerms>) -> Result<TaskOrder, Error> {
-    let terms = terms(wire, &[Term::DryRun, Term::Versions, Term::Wait])?;
-    Ok(TaskOrder { task: task_id(task)?, subtask: None, reason: reason(why)?, terms })
+    let (task, reason, terms) = all((task_id(task), reason(why), terms(wire, OF_TASK)))?;
+    Ok(TaskOrder { task, subtask: None, reason, terms })
 }
 
 pub(crate) fn subtask_order(
@@ -120,7 +126,9 @@ pub(crate) fn subtask_order(
     why: String,
     wire: Option<v1::OrderTerms>,
 ) -> Result<TaskOrder, Error> {
-    Ok(TaskOrder { subtask: Some(subtask_id(subtask)?), ..task_order(task, why, wire)? })
+    let (task, subtask, reason, terms) =
+        all((task_id(task), subtask_id(subtask), reason(why), terms(wire, OF_TASK)))?;
+    Ok(TaskOrder { task, subtask: Some(subtask), reason, terms })
 }
 
 /// The wave that is approved, from 0; 0 stands for the one that waits.
@@ -139,7 +147,7 @@ pub(crate) fn approved_wave(wave: i32) -> Result<usize, Error> {
 }
 
 /// Which hosts to list; every host where nothing is said.
-pub(crate) fn selector(text: Option<String>) -> Result<Option<Selector>, Error> {
+pub(super) fn selector(text: Option<String>) -> Result<Option<Selector>, Error> {
     text.map(|text| text.parse().map_err(|fault: InvalidSelector| Error::invalid("selector", fault)))
         .transpose()
 }
@@ -160,35 +168,31 @@ pub(crate) fn label_order(message: v1::UpdateHostLabelsRequest) -> Result<(HostI
     if let Some(key) = remove.iter().find(|key| set.contains_key(*key)) {
         faults.push(("remove", format!("`{key}` is to be set too")));
     }
-    match faults.is_empty() {
-        true => Ok((host_id(host)?, LabelOrder { set, remove, reason: reason(why)? })),
-        false => Err(Error::Invalid(faults)),
-    }
+    let labels = if faults.is_empty() { Ok(()) } else { Err(Error::Invalid(faults)) };
+    let (host, (), reason) = all((host_id(host), labels, reason(why)))?;
+    Ok((host, LabelOrder { set, remove, reason }))
 }
 
 pub(crate) fn maintenance_order(
     message: v1::SetHostMaintenanceRequest,
 ) -> Result<(HostId, MaintenanceOrder), Error> {
     let v1::SetHostMaintenanceRequest { host_id: host, on, reason: why, duration } = message;
-    let (host, reason) = (host_id(host)?, reason(why)?);
+    let on = on.ok_or_else(|| Error::invalid("on", "it is missing: say whether maintenance begins or ends"));
+    let begins = matches!(on, Ok(true));
+    let reason = reason(why).and_then(|reason| match reason.trim().is_empty() && begins {
+        true => Err(Error::invalid("reason", "it is empty; say why, for whoever finds the host left out")),
+        false => Ok(reason),
+    });
+    let ends = matches!(on, Ok(false));
     let duration = duration.map(|duration| match Duration::try_from(duration) {
+        _ if ends => Err(Error::invalid("duration", "maintenance that ends has none")),
         Ok(duration) if MAINTENANCE.contains(&duration) => Ok(duration),
         _ => Err(Error::invalid("duration", "it is not from 1 s to 366 days")),
     });
-    let duration = duration.transpose()?;
+    let (host, on, reason, duration) = all((host_id(host), on, reason, duration.transpose()))?;
     let order = match on {
-        None => return Err(Error::invalid("on", "it is missing: say whether maintenance begins or ends")),
-        Some(true) if reason.trim().is_empty() => {
-            return Err(Error::invalid(
-                "reason",
-                "it is empty; say why, for whoever finds the host left out",
-            ));
-        }
-        Some(true) => MaintenanceOrder::Begin { reason, duration },
-        Some(false) if duration.is_some() => {
-            return Err(Error::invalid("duration", "maintenance that ends has none"));
-        }
-        Some(false) => MaintenanceOrder::End { reason },
+        true => MaintenanceOrder::Begin { reason, duration },
+        false => MaintenanceOrder::End { reason },
     };
     Ok((host, order))
 }
@@ -205,13 +209,17 @@ pub(crate) fn reason(text: String) -> Result<String, Error> {
 }
 
 pub(crate) fn page(number: i32, size: i32) -> Result<Page, Error> {
-    if number < 0 {
-        return Err(Error::invalid("page", format!("{number} is below 1")));
-    }
-    if !(0..=LARGEST_PAGE).contains(&size) {
-        return Err(Error::invalid("size", format!("{size} is not from 1 to {LARGEST_PAGE}")));
-    }
-    Ok(Page { number: number.max(1), size: if size == 0 { DEFAULT_PAGE } else { size } })
+    let number = match number {
+        ..0 => Err(Error::invalid("page", format!("{number} is below 1"))),
+        number => Ok(number.max(1)),
+    };
+    let size = match size {
+        0 => Ok(DEFAULT_PAGE),
+        1..=LARGEST_PAGE => Ok(size),
+        _ => Err(Error::invalid("size", format!("{size} is not from 1 to {LARGEST_PAGE}"))),
+    };
+    let (number, size) = all((number, size))?;
+    Ok(Page { number, size })
 }
 
 pub(crate) fn role(role: i32) -> Result<Role, Error> {
@@ -301,7 +309,7 @@ fn one_line(text: &str) -> String {
     plain.take(LONGEST_NAME / 8).collect()
 }
 
-fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Error> {
+pub(super) fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Error> {
     let fleet::Hello {
         identity,
         incarnation,
@@ -752,6 +760,30 @@ mod tests {
         assert!(local_operation(fleet::LocalOperation { operation_id: "7".into(), ..wire() }).is_err());
         let many = fleet::LocalOperation { aliases: vec!["x".into(); 1001], ..wire() };
         assert!(local_operation(many).is_err());
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_an_order_is_told_at_once() {
+        #[track_caller]
+        fn check<T: std::fmt::Debug>(read: Result<T, Error>, expected: &[&str]) {
+            let Err(Error::Invalid(fields)) = read else { panic!("{read:?}") };
+            assert_eq!(fields.iter().map(|(name, _)| *name).collect::<Vec<_>>(), expected);
+        }
+        let two = || "two\nlines".to_owned();
+        check(process_order(0, -1, two()), &["host_id", "agent_process_id", "reason"]);
+        check(host_order(0, two()), &["host_id", "reason"]);
+        check(task_order(0, two()), &["task_id", "reason"]);
+        check(subtask_order(0, 0, two()), &["task_id", "subtask_id", "reason"]);
+        check(page(-1, 2001), &["page", "size"]);
+        let labels = v1::UpdateHostLabelsRequest { reason: two(), ..Default::default() };
+        check(label_order(labels), &["host_id", "set", "reason"]);
+        let duration = Some(prost_types::Duration::default());
+        let begin = v1::SetHostMaintenanceRequest { on: Some(true), duration, ..Default::default() };
+        check(maintenance_order(begin), &["host_id", "reason", "duration"]);
+        let end =
+            v1::SetHostMaintenanceRequest { host_id: 1, on: Some(false), duration, ..Default::default() };
+        check(maintenance_order(end), &["duration"]);
+        check(maintenance_order(v1::SetHostMaintenanceRequest::default()), &["host_id", "on"]);
     }
 
     /// Hazards I12 and L14.

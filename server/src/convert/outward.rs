@@ -3,12 +3,16 @@
 use belay_proto::{HostId, v1};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{batch::batch_to_wire, inward::Page};
+use super::{
+    batch::batch_to_wire,
+    inward::Page,
+    reference::{host_type_to_wire, idc_to_wire, region_to_wire},
+};
 use crate::{
     access::{Role, User},
     clones::{Agent, Twin},
     fleet::HostView,
-    host::AgentState,
+    host::{AgentState, HostKind, HostStatus},
     maintenance::Maintenance,
     process::{ExitReport, Leftover, Phase, Process, Rung},
     read_log::Piece,
@@ -20,7 +24,7 @@ use crate::{
 };
 
 pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
-    let facts = &view.host.facts;
+    let (facts, profile, place) = (&view.host.facts, &view.host.profile, &view.host.place);
     v1::Host {
         id: view.host.id.get(),
         name: facts.name.clone(),
@@ -28,7 +32,7 @@ pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
         operating_system: facts.operating_system.clone(),
         operating_system_release: facts.operating_system_release.clone(),
         architecture: facts.architecture.clone(),
-        status: if view.online { v1::HostStatus::Available } else { v1::HostStatus::Offline }.into(),
+        status: host_status(view.status).into(),
         agent_status: agent_status(view).into(),
         agent_version: facts.version.clone(),
         create_time: Some(time(view.host.create_time)),
@@ -40,6 +44,32 @@ pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
         labels: view.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         operator_labels: view.host.operator_labels.clone().into_iter().collect(),
         maintenance: view.maintenance().map(maintenance_to_wire),
+        agent_address: facts.address.clone(),
+        alias: profile.alias.clone(),
+        description: profile.description.clone(),
+        serial_number: profile.serial_number.clone(),
+        kind: profile.kind.map_or(v1::HostKind::Unspecified, kind_to_wire).into(),
+        ssh_port: profile.ssh_port.map_or(0, i32::from),
+        publish_ports: profile.publish_ports.clone(),
+        idc: place.idc.as_ref().map(idc_to_wire),
+        region: place.idc.as_ref().map(|idc| region_to_wire(&idc.region)),
+        r#type: place.host_type.as_ref().map(host_type_to_wire),
+    }
+}
+
+fn host_status(status: HostStatus) -> v1::HostStatus {
+    match status {
+        HostStatus::New => v1::HostStatus::New,
+        HostStatus::Available => v1::HostStatus::Available,
+        HostStatus::Offline => v1::HostStatus::Offline,
+    }
+}
+
+fn kind_to_wire(kind: HostKind) -> v1::HostKind {
+    match kind {
+        HostKind::PhysicalMachine => v1::HostKind::DedicatedPhysicalMachine,
+        HostKind::Container => v1::HostKind::DedicatedContainer,
+        HostKind::Ecs => v1::HostKind::DedicatedEcs,
     }
 }
 
@@ -101,7 +131,10 @@ pub(crate) fn agent_to_wire(view: &HostView, processes: &[Process]) -> v1::HostA
 }
 
 fn agent_status(view: &HostView) -> v1::HostAgentStatus {
-    status_while(view.online, view.host.agent_state)
+    match view.status {
+        HostStatus::New => v1::HostAgentStatus::Unspecified,
+        HostStatus::Available | HostStatus::Offline => status_while(view.online, view.host.agent_state),
+    }
 }
 
 /// What an agent is doing: what it was, where it does not report, is not known.

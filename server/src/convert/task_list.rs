@@ -1,7 +1,7 @@
 //! Lists of tasks: which part of which list is asked for, and the way from one page to the next.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use belay_proto::v1;
+use belay_proto::{all, v1};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -63,15 +63,20 @@ impl TryFrom<v1::ListTasksRequest> for TaskQuery {
             sort,
             page_token,
         } = wire;
-        let filter = TaskFilter {
-            host: if host == 0 { None } else { Some(host_id(host)?) },
-            statuses: statuses.into_iter().map(status).collect::<Result<_, _>>()?,
-            name: short("name", name)?,
-        };
-        let sort = task_sort(&sort)?;
+        let host = if host == 0 { Ok(None) } else { host_id(host).map(Some) };
+        let statuses = statuses.into_iter().map(status).collect::<Result<_, _>>();
+        let ours = all((host, statuses, short("name", name), task_sort(&sort)));
+        let elsewhere = all((
+            of_other_kind(r#type),
+            elsewhere("cluster_name", cluster_name),
+            another("cluster_id", cluster_id),
+            of_tenant(tenant_name, cluster_id),
+            another("tenant_id", tenant_id),
+        ));
+        let ((host, statuses, name, sort), elsewhere, first) = all((ours, elsewhere, page(number, size)))?;
+        let filter = TaskFilter { host, statuses, name };
         let (page, start) = if page_token.is_empty() {
-            let page = page(number, size)?;
-            (page, PageStart::Offset(page.offset()))
+            (first, PageStart::Offset(first.offset()))
         } else {
             if number != 0 {
                 return Err(Error::invalid("page", "a page has a number or a token, not both"));
@@ -86,11 +91,8 @@ impl TryFrom<v1::ListTasksRequest> for TaskQuery {
             }
             (page(token.number, size)?, PageStart::After(token.position()?))
         };
-        let is_elsewhere = of_other_kind(r#type)?
-            | elsewhere("cluster_name", cluster_name)?
-            | another("cluster_id", cluster_id)?
-            | of_tenant(tenant_name, cluster_id)?
-            | another("tenant_id", tenant_id)?;
+        let (of_other_kind, of_cluster_name, of_cluster, of_tenant_name, of_tenant) = elsewhere;
+        let is_elsewhere = of_other_kind || of_cluster_name || of_cluster || of_tenant_name || of_tenant;
         let size = u64::from(page.size.unsigned_abs());
         let stretch = (!is_elsewhere).then_some(TaskStretch { filter, sort, start, size });
         Ok(Self { stretch, page })

@@ -1,6 +1,6 @@
 //! Logs of subtasks.
 
-use belay_proto::{SubtaskId, TaskId, v1};
+use belay_proto::{SubtaskId, TaskId, all, v1};
 
 use super::{
     inward::{subtask_id, task_id},
@@ -45,14 +45,15 @@ impl TryFrom<v1::WatchSubtaskLogRequest> for LogQuery {
 }
 
 fn query(task: i64, subtask: i64, after: i64, limit: i32) -> Result<LogQuery, Error> {
-    if after < 0 {
-        return Err(Error::invalid("after", format!("{after} is below 0")));
-    }
-    if !(0..=MOST_LINES).contains(&limit) {
-        return Err(Error::invalid("limit", format!("{limit} is not from 1 to {MOST_LINES}")));
-    }
-    let limit = u64::from(if limit == 0 { MOST_LINES } else { limit }.unsigned_abs());
-    Ok(LogQuery { task: task_id(task)?, subtask: subtask_id(subtask)?, after, limit })
+    let after =
+        if after < 0 { Err(Error::invalid("after", format!("{after} is below 0"))) } else { Ok(after) };
+    let limit = match limit {
+        0 => Ok(MOST_LINES),
+        1..=MOST_LINES => Ok(limit),
+        _ => Err(Error::invalid("limit", format!("{limit} is not from 1 to {MOST_LINES}"))),
+    };
+    let (task, subtask, after, limit) = all((task_id(task), subtask_id(subtask), after, limit))?;
+    Ok(LogQuery { task, subtask, after, limit: u64::from(limit.unsigned_abs()) })
 }
 
 /// Lines, with a mark where some were dropped.

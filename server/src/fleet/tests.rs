@@ -1,10 +1,10 @@
 //! What is known of hosts beside what their agents report.
 
-use belay_proto::ProcessId;
+use belay_proto::{ProcessId, Reason};
 use jiff::SignedDuration;
 
 use super::*;
-use crate::process::Phase;
+use crate::{convert::Page, process::Phase};
 
 fn facts(labels: &str) -> Facts {
     Facts {
@@ -37,6 +37,8 @@ fn host(number: i64, labels: &str) -> Host {
         agent_state: AgentState::Available,
         operator_labels: Labels::new(),
         maintenance: None,
+        place: Arc::default(),
+        profile: Arc::default(),
         last_report_time: None,
         create_time: Timestamp::UNIX_EPOCH,
         update_time: Timestamp::UNIX_EPOCH,
@@ -157,4 +159,76 @@ fn a_hello_that_says_nothing_new_is_recognized() {
     check(facts("zone=z2"), &[seen("a", true), seen("b", true)], false);
     check(Facts { incarnation: "i2".into(), ..same.clone() }, &[seen("a", true), seen("b", true)], false);
     check(Facts { identity: "b".into(), ..same }, &[seen("a", true), seen("b", true)], false);
+}
+
+/// A page of a large fleet: exact totals, and soon.
+#[test]
+fn a_page_of_five_thousand_hosts() {
+    let named = |number: i64| {
+        let mut host = host(number, if number % 2 == 0 { "zone=z1" } else { "zone=z2" });
+        host.facts.identity = format!("identity-{number}");
+        host.facts.name = format!("Web-{:04}", 5000 - number);
+        host.facts.address = format!("10.0.{}.{}:9441", number / 250, number % 250);
+        host
+    };
+    let fleet = fleet((1..=5000).map(named).collect());
+    let list = |filter: &HostFilter, by, descending, number, size| {
+        let (hosts, total) = fleet.list(filter, HostSort { by, descending }, Page { number, size });
+        (hosts.iter().map(|view| view.host.id.get()).collect::<Vec<_>>(), total)
+    };
+    let all = HostFilter::default();
+    let began = Instant::now();
+    assert_eq!(list(&all, HostSortBy::Id, false, 3, 2), (vec![5, 6], 5000));
+    assert_eq!(list(&all, HostSortBy::Id, true, 1, 2), (vec![5000, 4999], 5000));
+    assert_eq!(list(&all, HostSortBy::Name, false, 1, 2), (vec![5000, 4999], 5000));
+    // By numbers, not by letters; what is alike comes by its id, also the other way round.
+    assert_eq!(list(&all, HostSortBy::Address, true, 2500, 2), (vec![2, 1], 5000));
+    assert_eq!(list(&all, HostSortBy::Status, true, 1, 2), (vec![1, 2], 5000));
+    assert_eq!(list(&all, HostSortBy::Name, false, 2501, 2), (vec![], 5000));
+    let keyword = HostFilter { keyword: "web-499".into(), ..HostFilter::default() };
+    assert_eq!(list(&keyword, HostSortBy::Id, false, 1, 3), (vec![1, 2, 3], 10));
+    let half = HostFilter { selector: "zone=z1".parse().ok(), ..HostFilter::default() };
+    assert_eq!(list(&half, HostSortBy::Id, false, 1, 1), (vec![2], 2500));
+    let none = HostFilter { statuses: Some(vec![]), ..HostFilter::default() };
+    assert_eq!(list(&none, HostSortBy::Id, false, 1, 1), (vec![], 0));
+    // Far more than it takes, even for a build that was not optimized on a machine that has much to do.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+/// What is known of a host stays while it is deleted in vain, and nothing brings it back when it was deleted.
+#[test]
+fn a_host_that_leaves_takes_no_stream() {
+    let hosts = [1, 2].map(|number| (host(number, ""), Vec::new()));
+    let fleet = Fleet::new(hosts.into(), Duration::from_secs(2), Duration::ZERO);
+    let ids: BTreeSet<_> = [1, 2].map(|id| HostId::try_from(id).expect("an id")).into();
+    let one = *ids.first().expect("an id");
+    let connects = || {
+        let stream = CancellationToken::new();
+        let agent = Agent::of(&facts(""), String::new());
+        fleet.connect(host(1, ""), agent, Vec::new(), Timestamp::now(), stream)
+    };
+    let began = Instant::now();
+    while let Err(missing) = fleet.begin_to_delete(&ids, false) {
+        // Until it is known that nobody comes back.
+        assert!(missing.iter().all(|it| it.problem.message.contains("a moment ago")), "{missing:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{missing:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(fleet.begin_to_delete(&ids, true).is_err(), "it is being deleted already");
+    assert!(!connects());
+    fleet.keep(&ids);
+    assert!(connects());
+    let refused = fleet.begin_to_delete(&ids, true).expect_err("the agent lives");
+    assert_eq!(
+        refused.iter().map(|it| (it.host, it.problem.reason)).collect::<Vec<_>>(),
+        [(one, Reason::HostWrongState)]
+    );
+    fleet.delete(&[one].into(), "kim");
+    assert!(!connects(), "its id never comes back");
+    assert!(matches!(fleet.host(one), Err(Error::HostUnknown(_))));
+    assert!(fleet.refuse_deleted(&facts("")).is_err());
+    // Unless it is expected again.
+    let expected = Host { facts: Facts::expected_at(facts("").address), ..host(3, "") };
+    fleet.add(expected);
+    assert!(fleet.refuse_deleted(&facts("")).is_ok());
 }

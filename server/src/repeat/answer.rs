@@ -131,6 +131,8 @@ mod tests {
             assert_eq!(kept, message);
         }
         let problem = Problem::new(Reason::Leftovers, "pid 7 is alive").hint("look").target("hosts/20");
+        // In both languages: whoever asks again may want the other one.
+        let problem = problem.chinese("进程 7 仍存活", "请到主机上查看");
         let Answer::Refusal(read) = through_http(Answer::Refusal(problem.clone().into())).await else {
             panic!("a refusal");
         };

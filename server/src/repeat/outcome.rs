@@ -49,7 +49,10 @@ pub(super) async fn answer(app: &App, path: &str, became: Became) -> Result<Answ
     let told = "the order was taken, and what became of it is not known yet; it is not given again";
     let problem = Problem::new(Reason::NotProven, told).target(about).hint(format!(
         "send the same request with the same key again, or find the order in the audit trail by its trace id `{trace_id}`"
-    ));
+    )).chinese(
+        "操作已接受，结果尚不清楚；它没有被重复执行",
+        format!("请用同一幂等键重新发送同一请求，或按 Trace ID `{trace_id}` 在审计记录中查找该操作"),
+    );
     Ok(Answer::Refusal(problem.into()))
 }
 

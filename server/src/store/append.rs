@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use belay_proto::{HostId, SubtaskId, TaskId, fail_point, planted};
 use jiff::Timestamp;
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, Set};
+use sea_orm::{
+    ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Set,
+    sea_query::SimpleExpr,
+};
 use uuid::Uuid;
 
 use super::{
@@ -13,8 +16,8 @@ use super::{
     hosts::set_agent_state,
     micros,
     operations::{self, as_number},
-    task_logs::insert_lines,
-    tasks::{catch_up, damaged, hold, insert_all},
+    task_logs::{LogEnds, insert_lines},
+    tasks::{catch_up, damaged, hold, insert_returning},
 };
 use crate::{
     host::AgentState,
@@ -41,7 +44,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    fn new(state: State, now: Timestamp) -> Self {
+    pub(super) fn new(state: State, now: Timestamp) -> Self {
         Self {
             state,
             now,
@@ -88,9 +91,17 @@ pub(crate) struct Appended {
 }
 
 /// The right to run a task, until another runner has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) holder: Uuid,
+    /// Where the logs end that were written under it: nobody else writes them.
+    pub(super) log_ends: LogEnds,
+}
+
+impl Claim {
+    pub(super) fn new(holder: Uuid) -> Self {
+        Self { holder, log_ends: LogEnds::default() }
+    }
 }
 
 impl Store {
@@ -128,7 +139,7 @@ impl Store {
         fail_point(|| "claim.written");
         change.commit().await?;
         fail_point(|| "claim.committed");
-        Ok(Some(Claim { holder }))
+        Ok(Some(Claim::new(holder)))
     }
 
     /// Adds to a task's log what `decide` says of the task as it is in this transaction, with all that follows: the rows
@@ -141,18 +152,20 @@ impl Store {
     pub(crate) async fn append<E>(
         &self,
         task: &mut Task,
-        claim: Option<&Claim>,
+        mut claim: Option<&mut Claim>,
         now: Timestamp,
         decide: impl FnOnce(&Task, &mut Draft) -> std::result::Result<(), E>,
     ) -> Result<std::result::Result<Option<Appended>, E>> {
         let change = self.change().await?;
-        catch_up(&change, task).await?;
-        if let Some(claim) = claim {
-            let row =
-                task::Entity::find_by_id(task.id.get()).one(&change).await?.ok_or(StoreError::Missing)?;
-            if row.claim_holder != claim.holder.to_string() && !planted("claim-not-checked") {
-                return Err(StoreError::ClaimLost);
-            }
+        let (holder, last) = holder_and_last_event(&change, task.id).await?;
+        if last > task.seen {
+            catch_up(&change, task).await?;
+        }
+        if let Some(claim) = &claim
+            && holder != claim.holder.to_string()
+            && !planted("claim-not-checked")
+        {
+            return Err(StoreError::ClaimLost);
         }
         let mut draft = Draft::new(task.state.clone(), now);
         if let Err(refusal) = decide(task, &mut draft) {
@@ -161,63 +174,112 @@ impl Store {
         if draft.is_empty() {
             return Ok(Ok(None));
         }
-        let Draft { state, events, mut agent_states, lines, operations, settled, audit, now: _ } = draft;
-        let seen = insert_events(&change, task, &events, now).await?.unwrap_or(task.seen);
-        let (before, after) = match events.is_empty() {
-            true => (TaskState::Running, TaskState::Running),
-            false => (task.standing(), state.standing(&task.graph)),
-        };
-        let opened = !before.is_open() && after.is_open();
-        let ended = before.is_open() && !after.is_open();
-        let has_ended = before != after && !after.is_open();
-        let may_end_a_host =
-            |event: &Event| matches!(event, Event::Failed { .. } | Event::Succeeded { undo: true, .. });
-        if has_ended || events.iter().any(may_end_a_host) {
-            agent_states.extend(agent_states_at_end(&task.graph, &task.state, &state, has_ended));
-        }
-        if opened && !planted("host-not-held-again") {
-            hold(&change, task.hosts(), task.id).await?;
-        }
-        if opened || has_ended {
-            task::Entity::update(task::ActiveModel {
-                id: Set(task.id.get()),
-                status: Set(after.status().as_str().into()),
-                finish_time: Set((!after.is_open() || planted("reopened-stays-ended")).then_some(micros(now))),
-                claim_holder: Set(String::new()),
-                ..Default::default()
-            })
-            .exec(&change)
-            .await?;
-        }
-        if ended && !planted("host-not-freed") {
-            let own = host_lock::Entity::delete_many().filter(host_lock::Column::TaskId.eq(task.id.get()));
-            own.exec(&change).await?;
-        }
-        for (host, state) in &agent_states {
-            set_agent_state(&change, *host, *state, now).await?;
-        }
-        for operation in operations {
-            operations::insert_once(&change, operation, self.epoch()).await?;
-        }
-        for (operation, outcome) in settled {
-            operations::settle(&change, operation, outcome, now).await?;
-        }
-        let logged = insert_lines(&change, lines).await?;
-        if let Some(audit) = audit.filter(|_| !planted("order-not-audited")) {
-            audit::append(&change, audit, None, None).await?;
-        }
+        // Not kept where this fails: then it is not known what was written.
+        let mut log_ends =
+            claim.as_mut().map(|claim| std::mem::take(&mut claim.log_ends)).unwrap_or_default();
+        let Added { state, seen, appended, logged } =
+            add(&change, task, draft, &mut log_ends, self.epoch()).await?;
+        let ended = appended.ended;
         fail_point(|| if ended { "append.end.written" } else { "append.written" });
         change.commit().await?;
         fail_point(|| if ended { "append.end.committed" } else { "append.committed" });
+        if let Some(claim) = claim {
+            claim.log_ends = log_ends;
+        }
         self.tell_of_lines(logged);
         (task.state, task.seen) = (state, seen);
-        Ok(Ok(Some(Appended { opened, ended, agent_states })))
+        Ok(Ok(Some(appended)))
     }
+}
+
+/// What was added to a task's log.
+pub(super) struct Added {
+    /// How the task stands with it.
+    pub(super) state: State,
+    /// The last event of the log.
+    pub(super) seen: i64,
+    pub(super) appended: Appended,
+    /// Logs of steps that have new lines.
+    pub(super) logged: Vec<SubtaskId>,
+}
+
+/// Adds a draft to the log of a task, with all that follows from it.
+pub(super) async fn add(
+    change: &DatabaseTransaction,
+    task: &Task,
+    draft: Draft,
+    log_ends: &mut LogEnds,
+    epoch: u64,
+) -> Result<Added> {
+    let Draft { state, events, mut agent_states, lines, operations, settled, audit, now } = draft;
+    let seen = insert_events(change, task, &events, now).await?.unwrap_or(task.seen);
+    let (before, after) = match events.is_empty() {
+        true => (TaskState::Running, TaskState::Running),
+        false => (task.standing(), state.standing(&task.graph)),
+    };
+    let opened = !before.is_open() && after.is_open();
+    let ended = before.is_open() && !after.is_open();
+    let has_ended = before != after && !after.is_open();
+    let may_end_a_host =
+        |event: &Event| matches!(event, Event::Failed { .. } | Event::Succeeded { undo: true, .. });
+    if has_ended || events.iter().any(may_end_a_host) {
+        agent_states.extend(agent_states_at_end(&task.graph, &task.state, &state, has_ended));
+    }
+    if opened && !planted("host-not-held-again") {
+        hold(change, task.hosts(), task.id).await?;
+    }
+    if opened || has_ended {
+        task::Entity::update(task::ActiveModel {
+            id: Set(task.id.get()),
+            status: Set(after.status().as_str().into()),
+            finish_time: Set((!after.is_open() || planted("reopened-stays-ended")).then_some(micros(now))),
+            claim_holder: Set(String::new()),
+            ..Default::default()
+        })
+        .exec(change)
+        .await?;
+    }
+    if ended && !planted("host-not-freed") {
+        let own = host_lock::Entity::delete_many().filter(host_lock::Column::TaskId.eq(task.id.get()));
+        own.exec(change).await?;
+    }
+    for (host, state) in &agent_states {
+        set_agent_state(change, *host, *state, now).await?;
+    }
+    for operation in operations {
+        operations::insert_once(change, operation, epoch).await?;
+    }
+    for (operation, outcome) in settled {
+        operations::settle(change, operation, outcome, now).await?;
+    }
+    let logged = insert_lines(change, lines, log_ends).await?;
+    if let Some(audit) = audit.filter(|_| !planted("order-not-audited")) {
+        audit::append(change, audit, None, None).await?;
+    }
+    let appended = Appended { opened, ended, agent_states };
+    Ok(Added { state, seen, appended, logged })
 }
 
 /// Until when a claim holds that is made now.
 pub(super) fn until(now: Timestamp, lease: Duration) -> i64 {
     micros(now).saturating_add(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Who has the claim of a task, and the last event in its log.
+async fn holder_and_last_event(change: &DatabaseTransaction, task: TaskId) -> Result<(String, i64)> {
+    let last = event::Entity::find()
+        .select_only()
+        .column_as(event::Column::Id.max(), "last")
+        .filter(event::Column::TaskId.eq(task.get()));
+    let found: Option<(String, Option<i64>)> = task::Entity::find_by_id(task.get())
+        .select_only()
+        .column(task::Column::ClaimHolder)
+        .expr_as(SimpleExpr::SubQuery(None, Box::new(last.into_query().into())), "last")
+        .into_tuple()
+        .one(change)
+        .await?;
+    let (holder, last) = found.ok_or(StoreError::Missing)?;
+    Ok((holder, last.unwrap_or_default()))
 }
 
 /// Gives the id of the last one.
@@ -227,9 +289,6 @@ async fn insert_events(
     events: &[Event],
     now: Timestamp,
 ) -> Result<Option<i64>> {
-    let Some((last, others)) = events.split_last() else {
-        return Ok(None);
-    };
     let row = |event: &Event| {
         Ok(event::ActiveModel {
             task_id: Set(task.id.get()),
@@ -238,9 +297,8 @@ async fn insert_events(
             ..Default::default()
         })
     };
-    insert_all::<event::Entity, _>(change, others.iter().map(row).collect::<Result<_>>()?).await?;
-    let last = event::Entity::insert(row(last)?).exec(change).await?;
-    Ok(Some(last.last_insert_id))
+    let rows = insert_returning(change, events.iter().map(row).collect::<Result<_>>()?).await?;
+    Ok(rows.into_iter().map(|row: event::Model| row.id).max())
 }
 
 /// What agents are meant to be doing once their part of a task has ended so without success: what they were before where

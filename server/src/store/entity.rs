@@ -52,6 +52,46 @@ rows! {
         labels: Option<String>,
         operator_labels: Option<String>,
         maintenance: Option<String>,
+        idc_id: Option<i64>,
+        type_id: Option<i64>,
+        profile: Option<String>,
+    }
+    /// Regions.
+    region in "regions" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        name: String,
+        description: String,
+        create_time: i64,
+        update_time: i64,
+    }
+    /// Data centres.
+    idc in "idcs" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        name: String,
+        description: String,
+        region_id: i64,
+        create_time: i64,
+        update_time: i64,
+    }
+    /// Host types.
+    host_type in "host_types" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        name: String,
+        description: String,
+        create_time: i64,
+        update_time: i64,
+    }
+    /// Agents of hosts that were deleted, by identity.
+    deleted_agent in "deleted_agents" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        identity: String,
+        host_id: i64,
+        name: String,
+        principal: String,
+        delete_time: i64,
     }
     /// Process identities, each with its last observation.
     process in "processes" {
@@ -84,6 +124,24 @@ rows! {
         user_id: i64,
         expire_time: i64,
         create_time: i64,
+    }
+    /// Keys that requests are signed with, each with its sealed secret.
+    access_key in "access_keys" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: String,
+        user_id: i64,
+        secret: Vec<u8>,
+        enabled: bool,
+        create_time: i64,
+        last_used_time: Option<i64>,
+    }
+    /// Signatures that an order was taken with, as long as they could be used again.
+    used_signature in "used_signatures" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        digest: String,
+        idempotency_key: String,
+        create_time: i64,
+        expire_time: i64,
     }
     /// Tasks.
     task in "tasks" {

@@ -1,25 +1,28 @@
 //! Hosts and process identities.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use belay_proto::HostId;
+use belay_proto::{HostId, HostTypeId, IdcId};
 use jiff::Timestamp;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, Set, sea_query::Expr,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, Set, sea_query::Expr,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    AuditEntry, Result, Store, StoreError, audit,
-    entity::{host, process},
-    id, micros, time, word,
+    AuditEntry, Result, Store, StoreError, audit, enrolment,
+    entity::{host, host_type, idc, process},
+    id, micros,
+    reference::{Places, place_of},
+    time, word,
 };
 use crate::{
-    host::{AgentState, Facts, Host},
+    host::{AgentState, Facts, Host, Profile},
     labels::Labels,
     maintenance::Maintenance,
     process::{Observed, Process},
+    reference::Place,
 };
 
 /// How many rows are written by one transaction, or named by one statement, where there may be thousands.
@@ -43,6 +46,14 @@ pub(crate) enum HostChange {
     Maintenance(Option<Maintenance>),
 }
 
+/// All that operators say that a host is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ProfileChange {
+    pub(crate) idc: Option<IdcId>,
+    pub(crate) host_type: Option<HostTypeId>,
+    pub(crate) profile: Profile,
+}
+
 impl Store {
     /// Every host with its processes, as an earlier server left them.
     pub(crate) async fn fleet(&self) -> Result<Vec<(Host, Vec<Process>)>> {
@@ -52,8 +63,9 @@ impl Store {
             let process = read_process(row)?;
             of_hosts.entry(process.host).or_default().push(process);
         }
+        let places = Places::all(&self.read).await?;
         let with_processes = |row| {
-            let host = read_host(row)?;
+            let host = read_host(&row, places.of(&row)?)?;
             let processes = of_hosts.remove(&host.id).unwrap_or_default();
             Ok((host, processes))
         };
@@ -117,6 +129,38 @@ impl Store {
         Ok(change.commit().await?)
     }
 
+    /// Notes what an operator says that a host is, and tells where it stands then.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::NoIdc`] or [`StoreError::NoHostType`].
+    pub(crate) async fn set_profile(
+        &self,
+        host: HostId,
+        what: ProfileChange,
+        audit: AuditEntry,
+    ) -> Result<Place> {
+        let ProfileChange { idc, host_type, profile } = what;
+        let change = self.change().await?;
+        check_place(&change, idc, host_type).await?;
+        let row = host::ActiveModel {
+            id: Set(host.get()),
+            idc_id: Set(idc.map(IdcId::get)),
+            type_id: Set(host_type.map(HostTypeId::get)),
+            profile: Set(Some(encode(&profile)?)),
+            update_time: Set(micros(audit.time)),
+            ..Default::default()
+        };
+        let row = match host::Entity::update(row).exec(&change).await {
+            Ok(row) => row,
+            Err(DbErr::RecordNotUpdated) => return Err(StoreError::Missing),
+            Err(error) => return Err(error.into()),
+        };
+        let place = place_of(&change, &row).await?;
+        audit::append(&change, audit, None, None).await?;
+        change.commit().await?;
+        Ok(place)
+    }
+
     /// Writes back what was last seen, so that a restarted server has something old to show. A few at a time, so that orders
     /// have their turn in between; and when hosts were last seen to the second, so that thousands of them are a few
     /// statements.
@@ -129,14 +173,16 @@ impl Store {
             let change = self.change().await?;
             for process in some {
                 let observed = process.observed.as_ref().map(encode).transpose()?;
-                process::Entity::update(process::ActiveModel {
-                    id: Set(process.id.get()),
-                    observed: Set(observed),
-                    observed_time: Set(process.observed_time.map(micros)),
-                    ..Default::default()
-                })
-                .exec(&change)
-                .await?;
+                // That of a host that was deleted meanwhile is not there.
+                process::Entity::update_many()
+                    .set(process::ActiveModel {
+                        observed: Set(observed),
+                        observed_time: Set(process.observed_time.map(micros)),
+                        ..Default::default()
+                    })
+                    .filter(process::Column::Id.eq(process.id.get()))
+                    .exec(&change)
+                    .await?;
             }
             change.commit().await?;
         }
@@ -161,21 +207,41 @@ impl Store {
     }
 }
 
-/// Sets what the agent of a host is meant to be doing, as a part of another change.
+/// Sets what the agent of a host is meant to be doing, as a part of another change. A host that was deleted has none.
 pub(super) async fn set_agent_state(
     change: &DatabaseTransaction,
     host: HostId,
     state: AgentState,
     now: Timestamp,
 ) -> Result<()> {
-    host::Entity::update(host::ActiveModel {
-        id: Set(host.get()),
-        agent_state: Set(state.as_str().into()),
-        update_time: Set(micros(now)),
-        ..Default::default()
-    })
-    .exec(change)
-    .await?;
+    host::Entity::update_many()
+        .set(host::ActiveModel {
+            agent_state: Set(state.as_str().into()),
+            update_time: Set(micros(now)),
+            ..Default::default()
+        })
+        .filter(host::Column::Id.eq(host.get()))
+        .exec(change)
+        .await?;
+    Ok(())
+}
+
+/// A host must not point to nothing.
+pub(super) async fn check_place(
+    change: &DatabaseTransaction,
+    idc: Option<IdcId>,
+    host_type: Option<HostTypeId>,
+) -> Result<()> {
+    if let Some(id) = idc
+        && idc::Entity::find_by_id(id.get()).one(change).await?.is_none()
+    {
+        return Err(StoreError::NoIdc(id));
+    }
+    if let Some(id) = host_type
+        && host_type::Entity::find_by_id(id.get()).one(change).await?.is_none()
+    {
+        return Err(StoreError::NoHostType(id));
+    }
     Ok(())
 }
 
@@ -186,11 +252,28 @@ async fn register(
     declared: &[Declared],
     now: Timestamp,
 ) -> Result<(Host, Vec<Process>)> {
-    let known = host::Entity::find().filter(host::Column::Identity.eq(&facts.identity)).one(change).await?;
-    let row = match known {
+    let row = match of_identity(change, &facts.identity).await? {
         Some(row) => update_host(change, row, facts, now).await?,
-        None => insert_host(change, facts, now).await?,
+        None => match enrolment::expecting(change, facts).await? {
+            Some(row) => update_host(change, row, facts, now).await?,
+            None => insert_host(change, facts, now).await?,
+        },
     };
+    with_processes(change, row, declared, now).await
+}
+
+/// The host of the agent with this identity.
+pub(super) async fn of_identity(db: &impl ConnectionTrait, identity: &str) -> Result<Option<host::Model>> {
+    Ok(host::Entity::find().filter(host::Column::Identity.eq(identity)).one(db).await?)
+}
+
+/// Takes in the processes of a host, as its agent declares them.
+pub(super) async fn with_processes(
+    change: &DatabaseTransaction,
+    row: host::Model,
+    declared: &[Declared],
+    now: Timestamp,
+) -> Result<(Host, Vec<Process>)> {
     let mut processes = Vec::new();
     for row in process::Entity::find().filter(process::Column::HostId.eq(row.id)).all(change).await? {
         let declaration = declared.iter().find(|process| process.alias == row.alias);
@@ -201,7 +284,8 @@ async fn register(
             processes.push(read_process(insert_process(change, row.id, process, now).await?)?);
         }
     }
-    Ok((read_host(row)?, processes))
+    let place = place_of(change, &row).await?;
+    Ok((read_host(&row, place)?, processes))
 }
 
 async fn insert_host(change: &DatabaseTransaction, facts: &Facts, now: Timestamp) -> Result<host::Model> {
@@ -213,7 +297,7 @@ async fn insert_host(change: &DatabaseTransaction, facts: &Facts, now: Timestamp
     Ok(row.insert(change).await?)
 }
 
-async fn update_host(
+pub(super) async fn update_host(
     change: &DatabaseTransaction,
     row: host::Model,
     facts: &Facts,
@@ -271,7 +355,7 @@ async fn update_process(
     Ok(new.update(change).await?)
 }
 
-fn facts_of(facts: &Facts) -> Result<host::ActiveModel> {
+pub(super) fn facts_of(facts: &Facts) -> Result<host::ActiveModel> {
     let Facts {
         identity,
         incarnation,
@@ -326,10 +410,12 @@ fn read_facts(row: &host::Model) -> Result<Facts> {
     })
 }
 
-fn read_host(row: host::Model) -> Result<Host> {
+pub(super) fn read_host(row: &host::Model, place: Place) -> Result<Host> {
     Ok(Host {
         id: id(row.id)?,
-        facts: read_facts(&row)?,
+        facts: read_facts(row)?,
+        place: Arc::new(place),
+        profile: Arc::new(row.profile.as_deref().map(decode).transpose()?.unwrap_or_default()),
         agent_state: word(&row.agent_state, AgentState::parse)?,
         operator_labels: read_labels(row.operator_labels.as_deref())?,
         maintenance: row.maintenance.as_deref().map(decode).transpose()?,
@@ -364,7 +450,7 @@ fn read_labels(text: Option<&str>) -> Result<Labels> {
     Ok(text.map(decode).transpose()?.unwrap_or_default())
 }
 
-fn encode(value: &impl Serialize) -> Result<String> {
+pub(super) fn encode(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 

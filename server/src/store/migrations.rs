@@ -1,5 +1,7 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
+mod access_keys;
+mod hosts;
 mod restart_terms;
 mod task_lists;
 
@@ -18,6 +20,8 @@ impl MigratorTrait for Migrator {
             Box::new(task_lists::TaskLists),
             Box::new(IdempotencyKeys),
             Box::new(HostLabels),
+            Box::new(hosts::Hosts),
+            Box::new(access_keys::AccessKeys),
             Box::new(restart_terms::RestartTerms),
         ]
     }

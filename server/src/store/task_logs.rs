@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use super::{
     Result, Store,
     entity::{log, subtask, task},
-    id, micros,
+    micros,
     tasks::{insert_all, small},
     time, word,
 };
@@ -43,7 +43,7 @@ impl Store {
     #[cfg(test)]
     pub(crate) async fn log(&self, subtask: SubtaskId, line: LogLine) -> Result<()> {
         let change = self.change().await?;
-        let logged = insert_lines(&change, vec![(subtask, line)]).await?;
+        let logged = insert_lines(&change, vec![(subtask, line)], &mut LogEnds::default()).await?;
         change.commit().await?;
         self.tell_of_lines(logged);
         Ok(())
@@ -110,16 +110,25 @@ impl Store {
     }
 }
 
-/// Inserts lines into the logs of steps, each log in order. Gives which logs have new lines.
+/// Where logs end: the number of the last line of each step's log, and all bytes that were ever written into it.
+pub(super) type LogEnds = BTreeMap<SubtaskId, (i64, i64)>;
+
+/// Inserts lines into the logs of steps, each log in order. Gives which logs have new lines. `ends` has where logs end that
+/// are known from before, and then also those that are written here.
 pub(super) async fn insert_lines(
     change: &DatabaseTransaction,
     lines: Vec<(SubtaskId, LogLine)>,
+    ends: &mut LogEnds,
 ) -> Result<Vec<SubtaskId>> {
-    // What the last line of each log is by now.
-    let mut ends: BTreeMap<i64, (i64, i64)> = last_lines(change, &lines).await?;
+    let logs: BTreeSet<SubtaskId> = lines.iter().map(|(subtask, _)| *subtask).collect();
+    for subtask in &logs {
+        if !ends.contains_key(subtask) {
+            ends.insert(*subtask, end_of(change, *subtask).await?);
+        }
+    }
     let mut rows = Vec::with_capacity(lines.len());
     for (subtask, line) in lines {
-        let (number, end) = ends.entry(subtask.get()).or_default();
+        let (number, end) = ends.entry(subtask).or_default();
         let (message, bytes_before) = (cut(line.message), *end);
         *number += 1;
         *end += bytes(&message);
@@ -136,34 +145,21 @@ pub(super) async fn insert_lines(
         });
     }
     insert_all::<log::Entity, _>(change, rows).await?;
-    let mut logged = Vec::with_capacity(ends.len());
-    for (subtask, (number, end)) in ends {
-        let subtask = id(subtask)?;
-        drop_middle(change, subtask, number, end).await?;
-        logged.push(subtask);
+    for subtask in &logs {
+        let (number, end) = ends.get(subtask).copied().unwrap_or_default();
+        drop_middle(change, *subtask, number, end).await?;
     }
-    Ok(logged)
+    Ok(logs.into_iter().collect())
 }
 
-/// The number of the last line of each of these logs, and all bytes that were ever written into it.
-async fn last_lines(
-    change: &DatabaseTransaction,
-    lines: &[(SubtaskId, LogLine)],
-) -> Result<BTreeMap<i64, (i64, i64)>> {
-    let logs: BTreeSet<i64> = lines.iter().map(|(subtask, _)| subtask.get()).collect();
-    let mut ends = BTreeMap::new();
-    for subtask in logs {
-        let last = log::Entity::find()
-            .filter(log::Column::SubtaskId.eq(subtask))
-            .order_by_desc(log::Column::Number)
-            .one(change)
-            .await?;
-        ends.insert(
-            subtask,
-            last.map_or((0, 0), |last| (last.number, last.bytes_before + bytes(&last.message))),
-        );
-    }
-    Ok(ends)
+/// Where a log ends.
+async fn end_of(change: &DatabaseTransaction, subtask: SubtaskId) -> Result<(i64, i64)> {
+    let last = log::Entity::find()
+        .filter(log::Column::SubtaskId.eq(subtask.get()))
+        .order_by_desc(log::Column::Number)
+        .one(change)
+        .await?;
+    Ok(last.map_or((0, 0), |last| (last.number, last.bytes_before + bytes(&last.message))))
 }
 
 /// Drops the oldest lines of the middle once a log is longer than it may be (hazard D25). `newest` is the number of its last

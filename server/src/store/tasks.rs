@@ -1,18 +1,18 @@
 //! Tasks: the definition and the log of each, and which one holds which host.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use belay_proto::{HostId, TaskId, Trace, UserId, fail_point, planted};
 use jiff::Timestamp;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    Set,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, Set,
 };
 use uuid::Uuid;
 
 use super::{
-    AuditEntry, Claim, Result, Store, StoreError,
-    append::until,
+    AuditEntry, Claim, Draft, Result, Store, StoreError,
+    append::{add, until},
     audit,
     entity::{edge, event, host_lock, subtask, task, task_host},
     id, micros,
@@ -50,8 +50,19 @@ pub(crate) struct NewTask {
     pub(crate) not_started_after: Option<Timestamp>,
 }
 
+/// A task that was taken.
+#[derive(Debug, Clone)]
+pub(crate) struct TakenTask {
+    /// As it was accepted.
+    pub(crate) accepted: Task,
+    /// As it is now that it has begun.
+    pub(crate) task: Task,
+    /// The claim of who runs it.
+    pub(crate) claim: Claim,
+}
+
 impl Store {
-    /// Takes a task, claimed by who runs it, with the hosts that it holds and its audit record.
+    /// Takes a task, claimed by who runs it, with the hosts that it holds, its audit record, and what `begin` adds to its log.
     ///
     /// # Errors
     /// [`StoreError::Held`] where another task holds one of the hosts.
@@ -60,57 +71,18 @@ impl Store {
         new: NewTask,
         lease: Duration,
         audit: AuditEntry,
-    ) -> Result<(Task, Claim)> {
-        let NewTask {
-            dag,
-            hosts,
-            batch,
-            holder,
-            creator_id,
-            creator,
-            executor,
-            trace,
-            reason,
-            not_started_after,
-        } = new;
+        begin: impl FnOnce(&Task, &mut Draft),
+    ) -> Result<TakenTask> {
         let now = audit.time;
         let change = self.change().await?;
-        let only = match (&batch, &hosts[..]) {
-            (None, [host]) => host.get(),
-            _ => OF_MANY,
-        };
-        let batch = batch.map(|batch| serde_json::to_string(&batch)).transpose().map_err(damaged)?;
-        let row = task::ActiveModel {
-            name: Set(dag.name.into()),
-            host_id: Set(only),
-            status: Set(TaskStatus::Running.as_str().into()),
-            creator_id: Set(creator_id.get()),
-            creator: Set(creator),
-            executor: Set(executor),
-            trace: Set(trace.traceparent()),
-            reason: Set(reason),
-            create_time: Set(micros(now)),
-            finish_time: Set(None),
-            prohibit_rollback: Set(dag.prohibit_rollback),
-            claim_holder: Set(holder.to_string()),
-            claim_epoch: Set(as_number(self.epoch())?),
-            claim_until: Set(until(now, lease)),
-            batch: Set(batch),
-            not_started_after: Set(not_started_after.map(micros)),
-            ..Default::default()
-        };
-        let row = row.insert(&change).await?;
-        let task = id(row.id)?;
-        hold(&change, &hosts, task).await?;
-        if only == OF_MANY {
-            insert_hosts(&change, row.id, &hosts).await?;
-        }
-        insert_steps(&change, row.id, &dag, hosts.len()).await?;
-        audit::append(&change, audit, None, Some(task)).await?;
-        let task = read_whole(&change, row).await?;
+        let (accepted, mut claim) = insert_task(&change, self.epoch(), new, lease, audit).await?;
+        let mut draft = Draft::new(State::default(), now);
+        begin(&accepted, &mut draft);
+        let added = add(&change, &accepted, draft, &mut claim.log_ends, self.epoch()).await?;
         fail_point(|| "take.written");
         change.commit().await?;
-        Ok((task, Claim { holder }))
+        let task = Task { state: added.state, seen: added.seen, ..accepted.clone() };
+        Ok(TakenTask { accepted, task, claim })
     }
 
     /// The task of an id.
@@ -125,6 +97,11 @@ impl Store {
     pub(crate) async fn not_started_after(&self, task: TaskId) -> Result<Option<Timestamp>> {
         let row = task::Entity::find_by_id(task.get()).one(&self.read).await?;
         row.and_then(|row| row.not_started_after).map(time).transpose()
+    }
+
+    /// Takes in what was added to a task's log since it was read.
+    pub(crate) async fn catch_up(&self, task: &mut Task) -> Result<()> {
+        catch_up(&self.read, task).await
     }
 
     /// Every task that has not ended, oldest first, and each for itself: one that can not be read hides no other.
@@ -142,9 +119,71 @@ impl Store {
     }
 }
 
+/// Takes a task as a part of another change.
+pub(super) async fn insert_task(
+    change: &DatabaseTransaction,
+    epoch: u64,
+    new: NewTask,
+    lease: Duration,
+    audit: AuditEntry,
+) -> Result<(Task, Claim)> {
+    let NewTask {
+        dag,
+        hosts,
+        batch,
+        holder,
+        creator_id,
+        creator,
+        executor,
+        trace,
+        reason,
+        not_started_after,
+    } = new;
+    let now = audit.time;
+    let only = match (&batch, &hosts[..]) {
+        (None, [host]) => host.get(),
+        _ => OF_MANY,
+    };
+    let batch = batch.map(|batch| serde_json::to_string(&batch)).transpose().map_err(damaged)?;
+    let row = task::ActiveModel {
+        name: Set(dag.name.into()),
+        host_id: Set(only),
+        status: Set(TaskStatus::Running.as_str().into()),
+        creator_id: Set(creator_id.get()),
+        creator: Set(creator),
+        executor: Set(executor),
+        trace: Set(trace.traceparent()),
+        reason: Set(reason),
+        create_time: Set(micros(now)),
+        finish_time: Set(None),
+        prohibit_rollback: Set(dag.prohibit_rollback),
+        claim_holder: Set(holder.to_string()),
+        claim_epoch: Set(as_number(epoch)?),
+        claim_until: Set(until(now, lease)),
+        batch: Set(batch),
+        not_started_after: Set(not_started_after.map(micros)),
+        ..Default::default()
+    };
+    let row = row.insert(change).await?;
+    let task = id(row.id)?;
+    hold(change, &hosts, task).await?;
+    let of_many = match only {
+        OF_MANY => insert_hosts(change, row.id, &hosts).await?,
+        _ => Vec::new(),
+    };
+    let (steps, edges) = insert_steps(change, row.id, &dag, hosts.len()).await?;
+    audit::append(change, audit, None, Some(task)).await?;
+    Ok((assemble(row, steps, edges, of_many)?, Claim::new(holder)))
+}
+
 /// The last step gets the lowest id and series, as in the documented examples. In a batch every step but a barrier is there
-/// once for each host.
-async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag, hosts: usize) -> Result<()> {
+/// once for each host. Gives the rows of all steps, in their order, and of all edges.
+async fn insert_steps(
+    change: &DatabaseTransaction,
+    task: i64,
+    dag: &Dag,
+    hosts: usize,
+) -> Result<(Vec<subtask::Model>, Vec<edge::Model>)> {
     let lanes = |step: &Definition| match (dag.is_batch, step.node) {
         (false, _) | (true, Node::Wait) => vec![NO_LANE],
         (true, _) => (0..hosts).map(|lane| i64::try_from(lane).unwrap_or(NO_LANE)).collect(),
@@ -170,18 +209,11 @@ async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag, hosts:
         })
     };
     let rows = copies.iter().rev().enumerate().map(row).collect::<Result<Vec<_>>>()?;
-    insert_all::<subtask::Entity, _>(change, rows).await?;
-    let mut ids: Vec<i64> = subtask::Entity::find()
-        .select_only()
-        .column(subtask::Column::Id)
-        .filter(subtask::Column::TaskId.eq(task))
-        .order_by_desc(subtask::Column::SeriesId)
-        .into_tuple()
-        .all(change)
-        .await?;
+    let mut steps: Vec<subtask::Model> = insert_returning(change, rows).await?;
+    steps.sort_unstable_by_key(|step| Reverse(step.series_id));
     let mut of_node = vec![Vec::new(); dag.nodes.len()];
-    for ((node, lane), id) in copies.into_iter().zip(ids.drain(..)) {
-        of_node[node].push((lane, id));
+    for ((node, lane), step) in copies.into_iter().zip(&steps) {
+        of_node[node].push((lane, step.id));
     }
     let mut edges = Vec::new();
     for &(upstream, downstream) in &dag.edges {
@@ -198,7 +230,26 @@ async fn insert_steps(change: &DatabaseTransaction, task: i64, dag: &Dag, hosts:
             }));
         }
     }
-    insert_all::<edge::Entity, _>(change, edges).await
+    Ok((steps, insert_returning(change, edges).await?))
+}
+
+/// Inserts rows, many with each statement, and gives them as they are then, in no certain order.
+pub(super) async fn insert_returning<E, A>(
+    change: &DatabaseTransaction,
+    rows: Vec<A>,
+) -> Result<Vec<E::Model>>
+where
+    E: EntityTrait,
+    E::Model: IntoActiveModel<A>,
+    A: ActiveModelTrait<Entity = E> + Send,
+{
+    let mut inserted = Vec::with_capacity(rows.len());
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let some = E::insert_many(rows.by_ref().take(ROWS));
+        inserted.extend(some.exec_with_returning(change).await?);
+    }
+    Ok(inserted)
 }
 
 /// Inserts rows, many with each statement.
@@ -214,12 +265,19 @@ where
     Ok(())
 }
 
-async fn insert_hosts(change: &DatabaseTransaction, task: i64, hosts: &[HostId]) -> Result<()> {
+/// Gives the rows, in the order of the hosts.
+async fn insert_hosts(
+    change: &DatabaseTransaction,
+    task: i64,
+    hosts: &[HostId],
+) -> Result<Vec<task_host::Model>> {
     let row = |(place, host): (usize, &HostId)| {
         Ok(task_host::ActiveModel { task_id: Set(task), place: Set(small(place)?), host_id: Set(host.get()) })
     };
     let rows = hosts.iter().enumerate().map(row).collect::<Result<Vec<_>>>()?;
-    insert_all::<task_host::Entity, _>(change, rows).await
+    let mut rows: Vec<task_host::Model> = insert_returning(change, rows).await?;
+    rows.sort_unstable_by_key(|row| row.place);
+    Ok(rows)
 }
 
 async fn read_whole(db: &impl sea_orm::ConnectionTrait, row: task::Model) -> Result<Task> {

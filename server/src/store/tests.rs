@@ -1,5 +1,6 @@
 //! The database on a real file.
 
+mod enrolment;
 mod migrations;
 mod retention;
 mod task_lists;
@@ -20,6 +21,7 @@ use crate::{
     task::{Attempt, Before, Event, Node, Task, TaskState, Verb, World, dag, next::Work},
 };
 
+mod access_keys;
 mod hosts;
 mod keys;
 
@@ -120,8 +122,7 @@ const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Takes a task, claimed by nobody in particular.
 async fn take(store: &Store, host: HostId) -> super::Result<Task> {
-    let (task, _) = store.add_task(task(host), LEASE, audit("StopHostAgent")).await?;
-    Ok(task)
+    Ok(store.add_task(task(host), LEASE, audit("StopHostAgent"), |_, _| ()).await?.task)
 }
 
 fn operation(host: HostId) -> NewOperation {
@@ -416,7 +417,7 @@ async fn a_task_has_one_runner() {
     assert!(!claim(other, now).await);
     assert!(claim(other, later).await);
     let begin = adds(ordered(Verb::Cancel));
-    let lost = store.append(&mut task, Some(&Claim { holder: one }), now, begin).await.map(drop);
+    let lost = store.append(&mut task, Some(&mut Claim::new(one)), now, begin).await.map(drop);
     assert!(matches!(lost, Err(StoreError::ClaimLost)), "{lost:?}");
     drop(store);
 

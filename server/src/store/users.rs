@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use super::{
-    AuditEntry, Result, Store, StoreError, audit,
+    AuditEntry, Result, Store, StoreError, access_keys, audit,
     entity::{token, user},
     id, micros, time, word,
 };
@@ -79,7 +79,7 @@ impl Store {
         Ok(read(row)?.0)
     }
 
-    /// Deletes a user and its tokens.
+    /// Deletes a user with its tokens and access keys.
     ///
     /// # Errors
     /// [`StoreError::Missing`] or [`StoreError::LastAdmin`].
@@ -93,6 +93,7 @@ impl Store {
             return Err(StoreError::LastAdmin);
         }
         delete_tokens(&change, user.id).await?;
+        access_keys::delete_of(&change, user.id).await?;
         user::Entity::delete_by_id(user.id.get()).exec(&change).await?;
         audit::append(&change, audit, None, None).await?;
         Ok(change.commit().await?)
@@ -156,7 +157,7 @@ async fn delete_tokens(change: &DatabaseTransaction, user: UserId) -> Result<()>
     Ok(())
 }
 
-fn read(row: user::Model) -> Result<(User, String)> {
+pub(super) fn read(row: user::Model) -> Result<(User, String)> {
     let user = User {
         id: id(row.id)?,
         name: row.name,

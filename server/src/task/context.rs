@@ -37,7 +37,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) enum Entry {
     Line(SubtaskId, LogLine),
-    Event(Event),
+    /// What is known from now on. It is committed with whatever is said next, at the latest.
+    Note(Event),
     /// An order that is about to be given. The sender hears when it is committed.
     Ordered(NewOperation, oneshot::Sender<()>),
     Settled(Uuid, OperationOutcome),
@@ -73,6 +74,25 @@ impl Context {
         self.host
     }
 
+    /// The server's parts.
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// The trace of the task.
+    pub(crate) fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// Does something that changes nothing, and ends at once where the step is cancelled.
+    pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Problem> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled()),
+            done = work => Ok(done),
+        }
+    }
+
     /// How the host was before the task ordered anything of it; `None` where it has ordered nothing.
     pub(crate) fn before(&self) -> Option<&Before> {
         self.before.as_ref()
@@ -83,7 +103,8 @@ impl Context {
         self.write(Level::Info, message).await;
     }
 
-    pub(super) async fn warn(&self, message: String) {
+    /// The same of what is not as it should be.
+    pub(crate) async fn warn(&self, message: String) {
         self.write(Level::Warn, message).await;
     }
 
@@ -170,7 +191,7 @@ impl Context {
             agent: view.host.agent_state,
         };
         // Written in order: whatever is ordered later is committed with it or after it.
-        self.post(Entry::Event(Event::Noted { before: before.clone(), host: self.host.get() })).await;
+        self.post(Entry::Note(Event::Noted { before: before.clone(), host: self.host.get() })).await;
         self.before = Some(before);
         Ok(())
     }

@@ -109,6 +109,8 @@ impl Dag {
                 | Node::FinishStart
                 | Node::PrepareRestart
                 | Node::RenewChannel
+                | Node::PreCheckCreate
+                | Node::FinishCreate
                 | Node::Wait
                 | Node::Unknown => Duration::ZERO,
             };

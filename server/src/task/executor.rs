@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{HostId, TaskId, fail_point};
+use belay_proto::{HostId, TaskId, Trace, fail_point};
 use jiff::Timestamp;
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 use tracing::{Instrument, error, info, info_span, warn};
@@ -17,14 +17,14 @@ use super::{
     Batch, Node, Task,
     context::MARGIN,
     dag::{Dag, Needs},
-    runner::{self, LEASE, STEADY, STORE_PAUSE},
+    runner::{self, Begun, LEASE, STEADY, STORE_PAUSE},
 };
 use crate::{
     access::Caller,
     app::App,
     error::{Chain, Error},
     host::{AgentState, agent_target},
-    store::{Appended, AuditEntry, Claim, NewTask, StoreError},
+    store::{Appended, AuditEntry, Claim, Draft, NewTask, StoreError, TakenTask},
     terms::{Effect, Given, Preview, Terms, until_ended},
 };
 
@@ -143,8 +143,15 @@ pub(crate) async fn take(
         reason: audit.reason.clone(),
         not_started_after: hosts.not_started_after,
     };
+    // What is for many hosts begins when all of them are seen to be held.
+    let begins = new.batch.is_none();
+    let mut begun = None;
+    let begin = |task: &Task, draft: &mut Draft| {
+        begun = begins.then(|| runner::begin(app, task, draft, &HashMap::new()));
+    };
     fail_point(|| "take.begins");
-    let (task, claim) = match app.store.add_task(new, LEASE, audit.clone()).await {
+    let TakenTask { accepted, task, claim } = match app.store.add_task(new, LEASE, audit.clone(), begin).await
+    {
         Ok(taken) => taken,
         Err(StoreError::Held { host, task }) => {
             return Err(app.refused(audit, Error::HostHeld { host, task, forced: None }).await);
@@ -152,13 +159,27 @@ pub(crate) async fn take(
         Err(error) => return Err(Error::Store(error)),
     };
     fail_point(|| "take.committed");
+    run_taken(app, task, claim, begun);
+    fail_point(|| "take.enlisted");
+    Ok(accepted)
+}
+
+/// Begins to run a task that was taken.
+pub(crate) fn begin(app: &Arc<App>, task: &Task, claim: Claim) {
+    run_taken(app, task.clone(), claim, None);
+}
+
+fn run_taken(app: &Arc<App>, task: Task, claim: Claim, begun: Option<Begun>) {
     info!(hosts = task.hosts().len(), task = %task.id, name = task.name, reason = task.reason, "Task accepted.");
     for &host in task.hosts() {
         app.fleet.set_task(host, Some(task.id));
     }
-    app.enlist(task.clone(), Some(claim));
-    fail_point(|| "take.enlisted");
-    Ok(task)
+    app.enlist(task.id, task.trace, Some((task, claim, begun)));
+}
+
+/// How long the claim of a task holds that is taken now.
+pub(crate) fn claim_lasts() -> Duration {
+    LEASE
 }
 
 /// What the agents say that a stop and a start of all their processes may take: that of the slowest host.
@@ -244,19 +265,18 @@ impl Runners {
 impl App {
     /// Has a task run, or wakes who runs it already. Does nothing with one that has ended.
     pub(crate) fn run(self: &Arc<Self>, task: &Task) {
-        self.enlist(task.clone(), None);
+        self.enlist(task.id, task.trace, None);
     }
 
-    /// The same. With its claim, a task is as it was when that was made.
-    fn enlist(self: &Arc<Self>, task: Task, claim: Option<Claim>) {
-        let Some(wake) = self.runners.wake_or_enlist(task.id) else {
+    /// The same. `taken` is for a task that was just taken: as it is, its claim, and what begins.
+    fn enlist(self: &Arc<Self>, id: TaskId, trace: Trace, mut taken: Option<(Task, Claim, Option<Begun>)>) {
+        let Some(wake) = self.runners.wake_or_enlist(id) else {
             return;
         };
-        let span = info_span!(parent: None, "task", task = %task.id, trace_id = %task.trace);
-        let (app, shutdown, id) = (self.clone(), self.shutdown.clone(), task.id);
+        let span = info_span!(parent: None, "task", task = %id, trace_id = %trace);
+        let (app, shutdown) = (self.clone(), self.shutdown.clone());
         let guarded = async move {
-            let holder = claim.map_or_else(Uuid::new_v4, |claim| claim.holder);
-            let mut taken = claim.map(|claim| (task, claim));
+            let holder = taken.as_ref().map_or_else(Uuid::new_v4, |(_, claim, _)| claim.holder);
             loop {
                 let mut runner = JoinSet::new();
                 runner.spawn(
@@ -311,6 +331,8 @@ pub(super) fn agent_state_after(node: Node, undo: bool) -> Option<AgentState> {
         Node::StopAll
         | Node::StartAll
         | Node::RenewChannel
+        | Node::PreCheckCreate
+        | Node::FinishCreate
         | Node::Wait
         | Node::StartWhatRan
         | Node::StopWhatDidNotRun

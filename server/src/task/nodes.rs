@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, error};
 
 use super::{Node, context::Context};
-use crate::{restart, start, stop};
+use crate::{create, restart, start, stop};
 
 /// Runs one step, for no longer than it may take. Its panic is a failure of it alone (hazard D23).
 pub(super) async fn run_step(context: Context) -> (Context, Result<(), Problem>) {
@@ -64,6 +64,8 @@ async fn run_node(context: &mut Context) -> Result<(), Problem> {
         Node::FinishStart => start::finish_start(context).await,
         Node::StopWhatDidNotRun => start::undo_start(context).await,
         Node::RenewChannel => restart::renew_channel(context).await,
+        Node::PreCheckCreate => create::pre_check(context).await,
+        Node::FinishCreate => create::finish(context).await,
         // It is drawn only.
         Node::Wait => Ok(()),
         Node::Unknown => {

@@ -21,7 +21,7 @@ use tracing::{Instrument, error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    Attempt, Event, Level, LogLine, Node, Operation, Task, World,
+    Attempt, Event, Level, LogLine, Node, Operation, Task,
     batch::Absent,
     context::{Context, Entry},
     executor::{agent_state_after, follow_up},
@@ -48,26 +48,30 @@ const MOST_CRASHES: u32 = 5;
 pub(super) const STEADY: Duration = Duration::from_secs(2);
 /// What steps have for the log while it is written. One that finds no room waits.
 const ENTRIES: usize = 256;
-/// How long lines for logs wait for something that has to be written at once.
-const LINES: Duration = Duration::from_millis(20);
+/// How long lines for logs and notes wait for something that has to be written at once.
+const TALK: Duration = Duration::from_millis(20);
 /// How often it is looked whether the fleet lets more begin.
 const LOOK: Duration = Duration::from_millis(200);
 /// How much longer than it has to be healthy a wave may take to become so.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Runs a task to its end, or until another runner has it. `taken` where it was read and claimed already.
+/// What is said of a task as it is now, and all of it that begins.
+pub(super) type Begun = (Outlook, Vec<Work>);
+
+/// Runs a task to its end, or until another runner has it. `taken` where it was read and claimed already, with what it began
+/// with where that is written.
 pub(super) async fn run(
     app: Arc<App>,
     id: TaskId,
     holder: Uuid,
-    taken: Option<(Task, Claim)>,
+    taken: Option<(Task, Claim, Option<Begun>)>,
     wake: Arc<Notify>,
 ) {
     let taken = match taken {
         Some(taken) => Some(taken),
-        None => take(&app, id, holder).await,
+        None => take(&app, id, holder).await.map(|(task, claim)| (task, claim, None)),
     };
-    let Some((task, claim)) = taken else {
+    let Some((task, claim, begun)) = taken else {
         return;
     };
     let (sender, entries) = mpsc::channel(ENTRIES);
@@ -84,6 +88,9 @@ pub(super) async fn run(
         waits: Vec::new(),
         health: None,
     };
+    if let Some(begun) = begun {
+        runner.begin_steps(begun);
+    }
     match runner.run(&wake).await {
         Ok(()) => info!(state = runner.task.standing().as_str(), "Task ended."),
         Err(Lost) => warn!(task = %runner.task.id, "Another runner has taken the task."),
@@ -135,6 +142,8 @@ struct Runner {
 /// What is to be written with the next commit.
 #[derive(Debug, Default)]
 struct Pending {
+    /// What steps noted on their way: written with whatever comes next.
+    notes: Vec<Event>,
     events: Vec<Event>,
     agent_states: Vec<(HostId, AgentState)>,
     lines: Vec<(SubtaskId, LogLine)>,
@@ -159,8 +168,8 @@ impl Runner {
             if self.running.is_empty() && !self.task.standing().is_open() {
                 return Ok(());
             }
-            let lines = sleep(LINES);
-            tokio::pin!(lines);
+            let talk = sleep(TALK);
+            tokio::pin!(talk);
             loop {
                 let mut ended = Vec::new();
                 tokio::select! {
@@ -172,7 +181,7 @@ impl Runner {
                         is_steady = true;
                         self.mark_steady();
                     }
-                    () = &mut lines, if !self.pending.lines.is_empty() => break,
+                    () = &mut talk, if self.pending.is_idle_talk() => break,
                     () = sleep(LOOK), if self.waits.iter().any(Wait::is_for_the_world) => {
                         self.look_at_health();
                         break;
@@ -195,17 +204,16 @@ impl Runner {
     /// disk must not lose what happened.
     async fn commit(&mut self) -> Result<(), Lost> {
         let pending = std::mem::take(&mut self.pending);
-        let (outlook, due) = loop {
+        let begun = loop {
             let now = Timestamp::now();
-            let world = batch::world(&self.app, &self.task.graph, now);
-            let (cancels, epoch) = (&self.cancels, self.app.store.epoch());
+            let (app, cancels) = (&self.app, &self.cancels);
             let mut decided = None;
             let decide = |task: &Task, draft: &mut Draft| {
                 pending.add_to(draft);
-                decided = Some(begin(task, draft, &world, cancels, epoch));
+                decided = Some(begin(app, task, draft, cancels));
                 Ok::<_, Infallible>(())
             };
-            match self.app.store.append(&mut self.task, Some(&self.claim), now, decide).await {
+            match self.app.store.append(&mut self.task, Some(&mut self.claim), now, decide).await {
                 Ok(Ok(appended)) => {
                     if let Some(appended) = appended {
                         follow_up(&self.app, &self.task, &appended, now);
@@ -226,6 +234,11 @@ impl Runner {
         for node in pending.ended {
             fail_point(|| format!("step.{}.recorded", node.as_str()));
         }
+        self.begin_steps(begun);
+        Ok(())
+    }
+
+    fn begin_steps(&mut self, (outlook, due): Begun) {
         for work in outlook.work.iter().filter(|work| work.cancelled) {
             if let Some(cancel) = self.cancels.get(&work.step).filter(|_| !planted("cancel-not-heard")) {
                 cancel.cancel();
@@ -235,7 +248,6 @@ impl Runner {
         for work in due {
             self.begin_step(work);
         }
-        Ok(())
     }
 
     fn begin_step(&mut self, work: Work) {
@@ -365,7 +377,7 @@ impl Pending {
     fn take(&mut self, entry: Entry) {
         match entry {
             Entry::Line(subtask, line) => self.lines.push((subtask, line)),
-            Entry::Event(event) => self.events.push(event),
+            Entry::Note(event) => self.notes.push(event),
             Entry::Ordered(operation, waiting) => {
                 self.ordered.push(operation);
                 self.waiting.push(waiting);
@@ -374,14 +386,20 @@ impl Pending {
         }
     }
 
-    /// Whether more than lines for logs is to be written.
+    /// Whether there is something that is written only because it may wait no longer.
+    fn is_idle_talk(&self) -> bool {
+        !(self.lines.is_empty() && self.notes.is_empty())
+    }
+
+    /// Whether somebody waits for what is to be written.
     fn is_urgent(&self) -> bool {
-        let Self { events, agent_states, lines: _, ordered, settled: _, waiting: _, ended: _ } = self;
+        let Self { notes: _, events, agent_states, lines: _, ordered, settled: _, waiting: _, ended: _ } =
+            self;
         !(events.is_empty() && agent_states.is_empty() && ordered.is_empty())
     }
 
     fn add_to(&self, draft: &mut Draft) {
-        for event in &self.events {
+        for event in self.notes.iter().chain(&self.events) {
             draft.add(event.clone());
         }
         draft.agent_states.extend(&self.agent_states);
@@ -395,16 +413,16 @@ impl Pending {
 ///
 /// Attempts of an earlier server go on; one that kept crashing its server is given up (hazard D22), what became of its order
 /// is asked of the agent when it is tried again.
-fn begin(
+pub(super) fn begin(
+    app: &App,
     task: &Task,
     draft: &mut Draft,
-    world: &World,
     cancels: &HashMap<SubtaskId, CancellationToken>,
-    epoch: u64,
-) -> (Outlook, Vec<Work>) {
+) -> Begun {
+    let (world, epoch) = (batch::world(app, &task.graph, Timestamp::now()), app.store.epoch());
     let (mut due, mut seen) = (Vec::new(), HashSet::new());
     loop {
-        let outlook = draft.state().outlook(&task.graph, world);
+        let outlook = draft.state().outlook(&task.graph, &world);
         let mut again = !outlook.absent.is_empty();
         for work in &outlook.work {
             if cancels.contains_key(&work.step) || !seen.insert(work.step) {

@@ -1,5 +1,7 @@
 //! What an operator may do with a task: one table for every verb and every state, and the way an order goes.
 
+mod chinese; // what a caller is told, in Chinese
+
 use std::{fmt, sync::Arc};
 
 use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, fail_point, planted};
@@ -322,6 +324,7 @@ fn refusal(
     subtask: Option<(SubtaskId, Kind)>,
 ) -> Problem {
     let (done, stands) = (verb.done(), standing.as_str());
+    let (chinese, chinese_hint) = chinese::refusal(refused, verb, task, standing, subtask);
     let (reason, message) = match (refused, subtask) {
         (Refused::NotPaused, _) => (Reason::TaskWrongState, format!("task {task} is not paused")),
         (Refused::NoApproval, _) => {
@@ -342,6 +345,7 @@ fn refusal(
     Problem::new(reason, message)
         .target(target(task, subtask.map(|(id, _)| id)))
         .hint(next_step(task, standing))
+        .chinese(chinese, chinese_hint)
 }
 
 /// What can be done with a task that stands so.

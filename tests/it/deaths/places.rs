@@ -53,6 +53,8 @@ pub(super) enum Story {
     RestartOne,
     /// A server begins after a stop of one process of which nobody knows what became.
     Unsettled,
+    /// A host is deleted, and added again.
+    Move,
 }
 
 /// Each place, what happens there, and how to come by.
@@ -71,6 +73,8 @@ pub(super) fn all() -> Vec<(String, &'static str, Story)> {
         ("renew_channel", Story::Restart),
         ("start_what_ran", Story::UndoStop),
         ("stop_what_did_not_run", Story::UndoStart),
+        ("pre_check_create", Story::Move),
+        ("finish_create", Story::Move),
     ];
     let mut places = Vec::new();
     for (node, story) in nodes {
@@ -143,6 +147,11 @@ pub(super) fn all() -> Vec<(String, &'static str, Story)> {
         ("earlier.read_back", Story::Earlier),
         ("process.settled", Story::StopOne),
         ("unsettled.found", Story::Unsettled),
+        ("hosts.add.written", Story::Move),
+        ("hosts.delete.written", Story::Move),
+        ("hosts.delete.committed", Story::Move),
+        ("host.bind.written", Story::Move),
+        ("host.bind.committed", Story::Move),
     ];
     places.extend(others.map(|(place, story)| (place.to_owned(), "kill", story)));
     places

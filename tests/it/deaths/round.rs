@@ -81,7 +81,7 @@ impl<'a> Round<'a> {
         };
         let many = match story {
             Story::Batch | Story::BatchKey | Story::Pause | Story::Resume | Story::Approve => true,
-            Story::Key | Story::Suspect | Story::Earlier => false,
+            Story::Key | Story::Suspect | Story::Earlier | Story::Move => false,
             _ => dice.roll(2) == 1,
         };
         let count = if many { 2 + dice.roll(4) } else { 1 };
@@ -133,6 +133,11 @@ impl<'a> Round<'a> {
                 self.check_settled(None).await;
                 self.check_one().await;
                 "answered"
+            }
+            Story::Move => {
+                let id = self.move_host().await;
+                self.check_settled(Some(id)).await;
+                "moved"
             }
             _ => {
                 let id = self.order().await;

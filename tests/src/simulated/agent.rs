@@ -8,7 +8,9 @@ use std::{
 
 use belay_proto::{
     Problem, Reason,
-    agent::v1::{self as pb, agent_service_server::AgentService},
+    agent::v1::{
+        self as pb, agent_service_server::AgentService, introduction_service_server::IntroductionService,
+    },
 };
 use tokio::{sync::watch, time::sleep};
 use tokio_stream::Stream;
@@ -27,6 +29,8 @@ use super::{
 pub struct SimulatedAgent {
     inner: Arc<Agent>,
     life: Mutex<Option<CancellationToken>>,
+    /// Ends its reports alone.
+    voice: Mutex<CancellationToken>,
 }
 
 /// What an agent is, through all its lives.
@@ -58,7 +62,7 @@ impl SimulatedAgent {
             host: watch::Sender::new(None),
             shared,
         });
-        let agent = Self { inner, life: Mutex::new(None) };
+        let agent = Self { inner, life: Mutex::new(None), voice: Mutex::default() };
         agent.live(listener);
         agent
     }
@@ -92,6 +96,11 @@ impl SimulatedAgent {
         welcomed.expect("it is there")
     }
 
+    /// Where it takes orders.
+    pub fn address(&self) -> SocketAddr {
+        self.inner.address
+    }
+
     /// Its name, as the server shows it.
     pub fn name(&self) -> String {
         self.inner.name()
@@ -102,6 +111,11 @@ impl SimulatedAgent {
         if let Some(life) = lock(&self.life).take() {
             life.cancel();
         }
+    }
+
+    /// Reports no more, as if it could not reach the server, and takes orders still.
+    pub fn fall_silent(&self) {
+        lock(&self.voice).cancel();
     }
 
     /// Comes back after it has gone away, the same life of the program.
@@ -122,7 +136,9 @@ impl SimulatedAgent {
     fn live(&self, listener: tokio::net::TcpListener) {
         let life = CancellationToken::new();
         tokio::spawn(life.clone().run_until_cancelled_owned(listen::serve(listener, self.inner.clone())));
-        tokio::spawn(life.clone().run_until_cancelled_owned(report::report(self.inner.clone())));
+        let voice = life.child_token();
+        tokio::spawn(voice.clone().run_until_cancelled_owned(report::report(self.inner.clone())));
+        *lock(&self.voice) = voice;
         *lock(&self.life) = Some(life);
     }
 }
@@ -273,6 +289,19 @@ orders! {
     start_all_processes(StartAllProcessesRequest {}) -> StartAllProcessesResponse: Verb::Start, Whom::All;
     stop_processes(StopProcessesRequest { aliases }) -> StopProcessesResponse: Verb::Stop, Whom::These(aliases);
     start_processes(StartProcessesRequest { aliases }) -> StartProcessesResponse: Verb::Start, Whom::These(aliases);
+}
+
+#[tonic::async_trait]
+impl IntroductionService for Service {
+    async fn introduce(
+        &self,
+        request: Request<pb::IntroduceRequest>,
+    ) -> Result<Response<pb::IntroduceResponse>, Status> {
+        self.0.admit(request.metadata())?;
+        let (hello, _) = report::hello(&self.0);
+        let server = format!("http://{}", self.0.shared.server);
+        Ok(Response::new(pb::IntroduceResponse { hello: Some(hello), server }))
+    }
 }
 
 fn stop(mode: i32) -> Verb {

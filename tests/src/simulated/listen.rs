@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use belay_proto::agent::v1::agent_service_server::AgentServiceServer;
+use belay_proto::agent::v1::{
+    agent_service_server::AgentServiceServer, introduction_service_server::IntroductionServiceServer,
+};
 use tokio::net::{TcpListener, TcpSocket};
 use tonic::transport::{Server, server::TcpIncoming};
 
@@ -22,6 +24,8 @@ pub(super) async fn bind(address: SocketAddr) -> TcpListener {
 /// Serves until it is dropped, and with it every connection.
 pub(super) async fn serve(listener: TcpListener, agent: Arc<Agent>) {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = Server::builder().add_service(AgentServiceServer::new(Service(agent)));
+    let server = Server::builder()
+        .add_service(IntroductionServiceServer::new(Service(agent.clone())))
+        .add_service(AgentServiceServer::new(Service(agent)));
     server.serve_with_incoming(incoming).await.expect("it serves");
 }

@@ -96,7 +96,7 @@ async fn connect(agent: &Agent) -> Result<Stream, Over> {
 }
 
 /// Who it is, and the revision up to which that tells everything.
-fn hello(agent: &Agent) -> (Hello, u64) {
+pub(super) fn hello(agent: &Agent) -> (Hello, u64) {
     let memory = lock(&agent.memory);
     let hello = Hello {
         identity: agent.identity.to_string(),

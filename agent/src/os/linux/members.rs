@@ -150,7 +150,7 @@ fn ports(sockets: &Sockets) -> String {
 }
 
 /// The TCP sockets on which any of these processes listens. Whatever can not be read, since the process is gone or
-/// another user's, adds nothing.
+/// another user's, adds nothing. Nor does what this program listens on itself: a child has it until it runs its own program.
 fn sockets(members: &[i32]) -> Sockets {
     let mut listening = Sockets::new();
     for pid in members {
@@ -158,6 +158,11 @@ fn sockets(members: &[i32]) -> Sockets {
         if !inodes.is_empty() {
             let listeners = listeners::of(*pid);
             listening.extend(inodes.iter().filter_map(|inode| listeners.get_key_value(inode)));
+        }
+    }
+    if !listening.is_empty() {
+        for own in sockets_of(std::process::id().cast_signed()) {
+            listening.remove(&own);
         }
     }
     listening
@@ -199,3 +204,27 @@ fn names() -> MutexGuard<'static, BTreeMap<u32, (Instant, String)>> {
 
 /// How long a name is believed.
 const FRESH: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, os::unix::process::CommandExt, process::Command};
+
+    use super::*;
+
+    /// A child that does not run its own program yet, such as a hook's, has all that the agent listens on.
+    #[test]
+    fn what_the_agent_listens_on_is_none_of_a_childs() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
+        let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+        let members = [child.id().cast_signed()];
+        let own = sockets(&members);
+        drop(listener);
+        let handed = sockets(&members);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(own.is_empty(), "{own:?}");
+        assert_eq!(ports(&handed), port.to_string(), "once it is nobody else's");
+    }
+}

@@ -1,0 +1,157 @@
+//! What a request says outside of its body: the variables of paths, what queries ask for, and headers.
+
+use belay_proto::Reason;
+use serde_json::{Map, Value, json};
+
+use super::forms::selector_pattern;
+
+/// A variable of a path: its schema, and why it may be unknown. `None` for one that nobody has described yet.
+pub(super) fn variable(name: &str) -> Option<(Value, Reason)> {
+    let id = || json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": i64::MAX});
+    Some(match name {
+        "hostId" => (id(), Reason::HostUnknown),
+        "agentProcessId" => (id(), Reason::ProcessUnknown),
+        "taskInstanceId" => (id(), Reason::TaskUnknown),
+        "subtaskInstanceId" => (id(), Reason::SubtaskUnknown),
+        "name" => (json!({"type": "string", "minLength": 1}), Reason::UserUnknown),
+        _ => return None,
+    })
+}
+
+/// The variables of a path, in its order.
+pub(super) fn variables(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+/// A variable as a parameter.
+pub(super) fn in_path(name: &str, schema: &Value) -> Value {
+    json!({"name": name, "in": "path", "required": true, "schema": schema})
+}
+
+/// What a query may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asks {
+    Page,
+    Size,
+    Selector,
+    BeforeId,
+    TaskName,
+    TaskStatus,
+    TaskType,
+    ClusterName,
+    ClusterId,
+    TenantName,
+    TenantId,
+    HostId,
+    TaskSort,
+    PageToken,
+}
+
+impl Asks {
+    /// It as a parameter.
+    pub(super) fn parameter(self) -> Value {
+        let id = || json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": i64::MAX});
+        let text = || json!({"type": "string", "minLength": 1, "maxLength": 200});
+        let (name, about, schema) = match self {
+            Self::Page => (
+                "page",
+                "The number of the page, from 1.",
+                json!({"type": "integer", "format": "int32", "minimum": 1, "maximum": i32::MAX}),
+            ),
+            Self::Size => (
+                "size",
+                "Rows in a page.",
+                json!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 2000, "default": 100}),
+            ),
+            Self::Selector => (
+                "selector",
+                "Which hosts, by their labels: the label selectors of Kubernetes, or `all`.",
+                json!({"type": "string", "maxLength": 4096, "pattern": selector_pattern(), "examples": ["zone=z1,tier!=test", "all"]}),
+            ),
+            Self::BeforeId => ("beforeId", "Only records that are older than the one with this id.", id()),
+            Self::TaskName => ("name", "Tasks with this in their name.", text()),
+            Self::TaskStatus => (
+                "status",
+                "Tasks in one of these states, joined by commas.",
+                json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": ["RUNNING", "FAILED", "SUCCESSFUL"]}}),
+            ),
+            Self::TaskType => (
+                "type",
+                "Tasks of this type. `SYS_ONECE` is how the documents spell it.",
+                json!({"type": "string", "enum": ["MANUAL", "SYS_ONECE", "SYS_ONCE", "SCHEDULED", "SYS_SCHEDULED"]}),
+            ),
+            Self::ClusterName => {
+                ("cluterName", "Tasks of this cluster: none, in Belay. The documents spell it so.", text())
+            }
+            Self::ClusterId => ("clusterId", "Tasks of this cluster: none, in Belay.", id()),
+            Self::TenantName => (
+                "tenantName",
+                "Tasks of this tenant: none, in Belay. Known only together with `clusterId`.",
+                text(),
+            ),
+            Self::TenantId => ("tenantId", "Tasks of this tenant: none, in Belay.", id()),
+            Self::HostId => ("hostId", "Tasks of this host.", id()),
+            Self::TaskSort => (
+                "sort",
+                "By what to sort: `id`, `createTime` or `startTime`, and `asc` or `desc` after a comma.",
+                json!({"type": "string", "pattern": "^(id|createTime|startTime)(,(asc|desc))?$"}),
+            ),
+            Self::PageToken => (
+                "pageToken",
+                "Where the page before ended, from the `Link` header of its answer. It stands in place of `page`.",
+                json!({"type": "string", "minLength": 1, "maxLength": 4096}),
+            ),
+        };
+        let mut parameter =
+            json!({"name": name, "in": "query", "description": about, "required": false, "schema": schema});
+        if self == Self::TaskStatus {
+            parameter["style"] = json!("form");
+            parameter["explode"] = json!(false);
+        }
+        if matches!(self, Self::Selector | Self::BeforeId | Self::PageToken) {
+            parameter[super::EXTENSION] = json!(true);
+        }
+        parameter
+    }
+}
+
+/// The headers of ours, by the names under which operations refer to them.
+pub(super) fn headers() -> Map<String, Value> {
+    let header = |name: &str, about: &str, schema: Value| json!({"name": name, "in": "header", "description": about, "schema": schema, super::EXTENSION: true});
+    let trace = header(
+        "traceparent",
+        "The trace that the request belongs to, in the form of W3C. Its first 16 digits become the `traceId`. What is not \
+         valid is replaced, not refused.",
+        json!({"type": "string", "examples": ["00-51b0faa7203d42dbaaaaaaaaaaaaaaaa-00f067aa0ba902b7-01"]}),
+    );
+    let short_trace = header(
+        "X-B3-TraceId",
+        "The same in the form of B3: 16 or 32 lower-case hexadecimal digits.",
+        json!({"type": "string", "examples": ["51b0faa7203d42db"]}),
+    );
+    let key = header(
+        "Idempotency-Key",
+        "A key of the caller's choice, new for each order. The order is carried out once, however often it is sent under its \
+         key, and is answered the same each time. As the draft of the IETF says, or the same without its quotes.",
+        json!({
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 255,
+            "pattern": r"^[!#-+\--:<-\[\]-~]+$",
+            "examples": ["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+        }),
+    );
+    Map::from_iter([
+        ("Traceparent".to_owned(), trace),
+        ("B3TraceId".to_owned(), short_trace),
+        (KEY.to_owned(), key),
+    ])
+}
+
+/// The headers that an operation reads.
+pub(super) fn header_references(takes_key: bool) -> impl Iterator<Item = Value> {
+    let names = ["Traceparent", "B3TraceId"].into_iter().chain(takes_key.then_some(KEY));
+    names.map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
+}
+
+const KEY: &str = "IdempotencyKey";

@@ -1,0 +1,163 @@
+//! Regions, data centres and host types.
+
+use belay_proto::v1::{
+    CreateHostTypeRequest, CreateHostTypeResponse, CreateIdcRequest, CreateIdcResponse, CreateRegionRequest,
+    CreateRegionResponse, DeleteHostTypeRequest, DeleteHostTypeResponse, DeleteIdcRequest, DeleteIdcResponse,
+    DeleteRegionRequest, DeleteRegionResponse, GetHostTypeRequest, GetHostTypeResponse, GetIdcRequest,
+    GetIdcResponse, GetRegionRequest, GetRegionResponse, ListHostTypesRequest, ListHostTypesResponse,
+    ListIdcsRequest, ListIdcsResponse, ListRegionsRequest, ListRegionsResponse,
+    reference_service_server::ReferenceService,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, admitted};
+use crate::{
+    convert::{
+        host_type_id, host_type_to_wire, idc_id, idc_to_wire, new_reference, page, page_to_wire, reason,
+        region_id, region_to_wire,
+    },
+    error::Error,
+    reference::{self, host_type_unknown, idc_unknown, region_unknown},
+};
+
+#[tonic::async_trait]
+impl ReferenceService for Api {
+    async fn list_regions(
+        &self,
+        request: Request<ListRegionsRequest>,
+    ) -> Result<Response<ListRegionsResponse>, Status> {
+        let ListRegionsRequest { page: number, size } = request.into_inner();
+        let page = page(number, size)?;
+        let (regions, total) = self.app.store.regions(page).await.map_err(Error::Store)?;
+        Ok(Response::new(ListRegionsResponse {
+            regions: regions.iter().map(region_to_wire).collect(),
+            page: Some(page_to_wire(page, total)),
+        }))
+    }
+
+    async fn get_region(
+        &self,
+        request: Request<GetRegionRequest>,
+    ) -> Result<Response<GetRegionResponse>, Status> {
+        let id = region_id(request.into_inner().region_id)?;
+        let found = self.app.store.region(id).await.map_err(Error::Store)?;
+        let region = Some(region_to_wire(&found.ok_or_else(|| region_unknown(id))?));
+        Ok(Response::new(GetRegionResponse { region }))
+    }
+
+    async fn create_region(
+        &self,
+        request: Request<CreateRegionRequest>,
+    ) -> Result<Response<CreateRegionResponse>, Status> {
+        let (caller, CreateRegionRequest { name, description, reason }) = admitted(request)?;
+        let new = new_reference(name, description, reason)?;
+        let app = self.app.clone();
+        let create = async move { reference::create_region(&app, &caller, new).await };
+        let region = Some(region_to_wire(&self.app.to_the_end(create).await?));
+        Ok(Response::new(CreateRegionResponse { region }))
+    }
+
+    async fn delete_region(
+        &self,
+        request: Request<DeleteRegionRequest>,
+    ) -> Result<Response<DeleteRegionResponse>, Status> {
+        let (caller, DeleteRegionRequest { region_id: id, reason: why }) = admitted(request)?;
+        let (id, why) = (region_id(id)?, reason(why)?);
+        let app = self.app.clone();
+        let delete = async move { reference::delete_region(&app, &caller, id, &why).await };
+        self.app.to_the_end(delete).await?;
+        Ok(Response::new(DeleteRegionResponse {}))
+    }
+
+    async fn list_idcs(
+        &self,
+        request: Request<ListIdcsRequest>,
+    ) -> Result<Response<ListIdcsResponse>, Status> {
+        let ListIdcsRequest { page: number, size } = request.into_inner();
+        let page = page(number, size)?;
+        let (idcs, total) = self.app.store.idcs(page).await.map_err(Error::Store)?;
+        Ok(Response::new(ListIdcsResponse {
+            idcs: idcs.iter().map(idc_to_wire).collect(),
+            page: Some(page_to_wire(page, total)),
+        }))
+    }
+
+    async fn get_idc(&self, request: Request<GetIdcRequest>) -> Result<Response<GetIdcResponse>, Status> {
+        let id = idc_id(request.into_inner().idc_id)?;
+        let found = self.app.store.idc(id).await.map_err(Error::Store)?;
+        let idc = Some(idc_to_wire(&found.ok_or_else(|| idc_unknown(id))?));
+        Ok(Response::new(GetIdcResponse { idc }))
+    }
+
+    async fn create_idc(
+        &self,
+        request: Request<CreateIdcRequest>,
+    ) -> Result<Response<CreateIdcResponse>, Status> {
+        let (caller, CreateIdcRequest { name, description, region_id: of, reason }) = admitted(request)?;
+        let new = new_reference(name, description, reason)?;
+        let region = region_id(of)?;
+        let app = self.app.clone();
+        let create = async move { reference::create_idc(&app, &caller, region, new).await };
+        let idc = Some(idc_to_wire(&self.app.to_the_end(create).await?));
+        Ok(Response::new(CreateIdcResponse { idc }))
+    }
+
+    async fn delete_idc(
+        &self,
+        request: Request<DeleteIdcRequest>,
+    ) -> Result<Response<DeleteIdcResponse>, Status> {
+        let (caller, DeleteIdcRequest { idc_id: id, reason: why }) = admitted(request)?;
+        let (id, why) = (idc_id(id)?, reason(why)?);
+        let app = self.app.clone();
+        let delete = async move { reference::delete_idc(&app, &caller, id, &why).await };
+        self.app.to_the_end(delete).await?;
+        Ok(Response::new(DeleteIdcResponse {}))
+    }
+
+    async fn list_host_types(
+        &self,
+        request: Request<ListHostTypesRequest>,
+    ) -> Result<Response<ListHostTypesResponse>, Status> {
+        let ListHostTypesRequest { page: number, size } = request.into_inner();
+        let page = page(number, size)?;
+        let (host_types, total) = self.app.store.host_types(page).await.map_err(Error::Store)?;
+        Ok(Response::new(ListHostTypesResponse {
+            host_types: host_types.iter().map(host_type_to_wire).collect(),
+            page: Some(page_to_wire(page, total)),
+        }))
+    }
+
+    async fn get_host_type(
+        &self,
+        request: Request<GetHostTypeRequest>,
+    ) -> Result<Response<GetHostTypeResponse>, Status> {
+        let id = host_type_id(request.into_inner().host_type_id)?;
+        let found = self.app.store.host_type(id).await.map_err(Error::Store)?;
+        let host_type = Some(host_type_to_wire(&found.ok_or_else(|| host_type_unknown(id))?));
+        Ok(Response::new(GetHostTypeResponse { host_type }))
+    }
+
+    async fn create_host_type(
+        &self,
+        request: Request<CreateHostTypeRequest>,
+    ) -> Result<Response<CreateHostTypeResponse>, Status> {
+        let (caller, CreateHostTypeRequest { name, description, reason }) = admitted(request)?;
+        let new = new_reference(name, description, reason)?;
+        let app = self.app.clone();
+        let create = async move { reference::create_host_type(&app, &caller, new).await };
+        let host_type = Some(host_type_to_wire(&self.app.to_the_end(create).await?));
+        Ok(Response::new(CreateHostTypeResponse { host_type }))
+    }
+
+    async fn delete_host_type(
+        &self,
+        request: Request<DeleteHostTypeRequest>,
+    ) -> Result<Response<DeleteHostTypeResponse>, Status> {
+        let (caller, DeleteHostTypeRequest { host_type_id: id, reason: why }) = admitted(request)?;
+        let (id, why) = (host_type_id(id)?, reason(why)?);
+        let app = self.app.clone();
+        let delete = async move { reference::delete_host_type(&app, &caller, id, &why).await };
+        self.app.to_the_end(delete).await?;
+        Ok(Response::new(DeleteHostTypeResponse {}))
+    }
+}

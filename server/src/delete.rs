@@ -1,0 +1,148 @@
+//! Hosts that leave the fleet. Whoever deletes a host gives up what runs there, so a living agent is never deleted.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use belay_proto::{HostId, Problem};
+use jiff::Timestamp;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tracing::info;
+
+use crate::{
+    access::Caller,
+    app::App,
+    error::Error,
+    fleet::{Undeletable, alive, held},
+    host::target,
+    store::{AuditEntry, StoreError},
+};
+
+/// How long an agent that does not report may take to answer that it lives.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How many are asked at once.
+const AT_ONCE: usize = 250;
+
+/// Hosts to delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeleteOrder {
+    /// At least one.
+    pub(crate) hosts: BTreeSet<HostId>,
+    /// Also those that are lost.
+    pub(crate) force: bool,
+    pub(crate) reason: String,
+}
+
+/// Deletes hosts, all of them or none. `action` is the RPC's name.
+pub(crate) async fn delete(
+    app: &Arc<App>,
+    caller: &Caller,
+    action: &'static str,
+    order: DeleteOrder,
+) -> Result<(), Error> {
+    let DeleteOrder { hosts, force, reason } = order;
+    let audit = AuditEntry {
+        time: Timestamp::now(),
+        principal: caller.user.name.clone(),
+        action,
+        target: match hosts.first() {
+            Some(only) if hosts.len() == 1 => target(*only),
+            _ => "hosts".into(),
+        },
+        reason,
+        allowed: true,
+        outcome: "DONE".into(),
+        trace: caller.trace,
+    };
+    if let Err(in_the_way) = app.fleet.begin_to_delete(&hosts, force) {
+        return Err(app.refused(audit, refusal(hosts.len(), in_the_way)).await);
+    }
+    // From here on no agent connects as one of them. Whatever ends this has to say how it ended.
+    let leaving = Leaving { app, hosts: &hosts, by: None };
+    let living = living(app, &hosts).await;
+    if !living.is_empty() {
+        drop(leaving);
+        return Err(app.refused(audit, refusal(hosts.len(), living)).await);
+    }
+    // Held until memory has what the database has.
+    let _turn = app.fleet.turn_of_operators().await;
+    let ids: Vec<_> = hosts.iter().copied().collect();
+    match app.store.delete_hosts(&ids, audit.clone()).await {
+        Ok(()) => {}
+        Err(StoreError::Held { host, task }) => {
+            drop(leaving);
+            let held = Undeletable { host, problem: held(host, task) };
+            return Err(app.refused(audit, refusal(hosts.len(), vec![held])).await);
+        }
+        Err(error) => return Err(Error::Store(error)),
+    }
+    leaving.have_left(&caller.user.name);
+    info!(hosts = ids.len(), force, "Hosts deleted.");
+    Ok(())
+}
+
+/// Hosts that are being deleted: they stay, unless they have left.
+struct Leaving<'a> {
+    app: &'a Arc<App>,
+    hosts: &'a BTreeSet<HostId>,
+    /// Who deleted them.
+    by: Option<&'a str>,
+}
+
+impl<'a> Leaving<'a> {
+    fn have_left(mut self, by: &'a str) {
+        self.by = Some(by);
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        match self.by {
+            None => self.app.fleet.keep(self.hosts),
+            Some(by) => {
+                let addresses = self.app.fleet.delete(self.hosts, by);
+                addresses.iter().for_each(|address| self.app.agents.forget(address));
+            }
+        }
+    }
+}
+
+/// Those whose agents answer where they were, though they do not report.
+async fn living(app: &Arc<App>, hosts: &BTreeSet<HostId>) -> Vec<Undeletable> {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut asked = JoinSet::new();
+    for view in hosts.iter().filter_map(|&host| app.fleet.host(host).ok()) {
+        let facts = view.host.facts;
+        if !facts.are_known() {
+            continue;
+        }
+        let (app, turns, host) = (app.clone(), turns.clone(), view.host.id);
+        asked.spawn(async move {
+            // Nobody closes it.
+            let _turn = turns.acquire_owned().await.ok();
+            let lives = app.agents.lives(&facts.address, &facts.identity, ANSWER).await;
+            lives.then(|| Undeletable { host, problem: alive(host) })
+        });
+    }
+    let mut living: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
+    living.sort_by_key(|undeletable| undeletable.host);
+    living
+}
+
+/// Names each host with what is in its way.
+fn refusal(all: usize, in_the_way: Vec<Undeletable>) -> Error {
+    let mut problems = in_the_way.iter();
+    let Some(first) = problems.next().map(|first| first.problem.clone()) else {
+        return Error::Internal("nothing is in the way".into());
+    };
+    if all == 1 {
+        return Error::Refused(first);
+    }
+    let message = match in_the_way.len() {
+        1 => format!("{}; none of the {all} hosts was deleted", first.message),
+        more => format!("{more} of {all} hosts can not be deleted, and none was: {}, ...", first.message),
+    };
+    let problem = Problem { message, ..first };
+    let told = |problem: Problem, each: &Undeletable| {
+        problem.field("host_ids", format!("host {}: {}", each.host, each.problem.message))
+    };
+    Error::Refused(in_the_way.iter().fold(problem, told))
+}

@@ -1,0 +1,42 @@
+"""What Schemathesis is told of requests beside the description."""
+
+import re
+import uuid
+
+import schemathesis
+from schemathesis.generation import GenerationMode
+from schemathesis.generation.meta import TestPhase
+
+LISTS = {"listHosts", "listAgentProcesses", "listTasks"}
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Every order gets a key of its own. By themselves most would have the same few, and be refused as other orders.
+
+    What follows from a list is found only where the list has something in it: not on page 16,218. And nobody takes away
+    the user as whom it calls, or another one of them: it reads their names in the audit trail.
+    """
+    key = (case.headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and re.fullmatch("[A-Za-z0-9-]{1,200}", key):
+        case.headers["Idempotency-Key"] = f"{key}-{uuid.uuid4()}"
+    is_list = case.operation.definition.raw.get("operationId") in LISTS
+    if is_list and case.meta.phase.name == TestPhase.STATEFUL and case.meta.generation.mode == GenerationMode.POSITIVE:
+        case.query = {}
+    user = (case.path_parameters or {}).get("name")
+    if isinstance(user, str) and user.endswith("-of-this-run"):
+        case.path_parameters["name"] = "not-" + user.removesuffix("-of-this-run")
+
+
+@schemathesis.hook
+def filter_body(context, body):
+    """For JSON Schema `2.0` is a whole number. For a program that reads whole numbers it is not, which no schema can say."""
+    return not has_whole_float(body)
+
+
+def has_whole_float(value):
+    if isinstance(value, dict):
+        return any(has_whole_float(one) for one in value.values())
+    if isinstance(value, list):
+        return any(has_whole_float(one) for one in value)
+    return isinstance(value, float) and value.is_integer()
