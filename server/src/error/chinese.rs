@@ -11,17 +11,47 @@ pub(super) fn of(error: &Error) -> Option<(String, String)> {
             format!("任务不支持按 `{field}` 排序"),
             "请按 `id`、`createTime` 或 `startTime` 排序，其后可加 `,asc` 或 `,desc`",
         ),
-        Error::Unauthenticated(NotVerified::Store(_)) => internal(),
+        Error::HostsUnsortable(field) => told(
+            format!("主机不支持按 `{field}` 排序"),
+            "请按 `id`、`name`、`alias`、`innerIpAddress`、`status`、`createTime` 或 `updateTime` 排序，其后可加 `,asc` 或 `,desc`",
+        ),
+        Error::Unauthenticated(NotVerified::Store(_) | NotVerified::Sealed(_)) => internal(),
+        Error::Unauthenticated(NotVerified::TooManyWrong(_)) => {
+            told("密码错误的次数过多".into(), "请确认密码后再重试")
+        }
+        Error::Unauthenticated(NotVerified::Skewed { apart, now, most }) => told(
+            format!(
+                "请求的时间比服务端的时间（`{now}`）{} {} 秒，最多允许相差 {} 秒",
+                if apart.is_negative() { "快" } else { "慢" },
+                apart.abs().as_secs(),
+                most.as_secs()
+            ),
+            "请校准调用方的时钟，重新签名后再发送请求",
+        ),
+        Error::Unauthenticated(
+            why @ (NotVerified::WrongSignature
+            | NotVerified::MalformedSignature(_)
+            | NotVerified::NotSignedHere
+            | NotVerified::OtherSigned),
+        ) => told(
+            match why {
+                NotVerified::NotSignedHere => "签名的请求必须经由 REST 网关发送".into(),
+                NotVerified::OtherSigned => "签名的内容与实际的请求不一致".into(),
+                NotVerified::MalformedSignature(what) => format!("请求的签名方式不符合要求：{what}"),
+                _ => "访问密钥或签名错误".into(),
+            },
+            "请对请求方法、请求体的 MD5、`Content-Type`、`Date`、`Host`、`x-ocp-` 请求头、路径和排序后的查询参数签名，并原样发送该请求",
+        ),
         Error::Overloaded | Error::Unauthenticated(NotVerified::Overloaded) => {
             told("同时校验的密码过多".into(), "请在一秒后重试")
         }
         Error::Unauthenticated(why) => told(
             match why {
                 NotVerified::Missing => "缺少凭证",
-                NotVerified::Malformed => "`authorization` 既不是 `Basic` 也不是 `Bearer`",
+                NotVerified::Malformed => "`authorization` 既不是 `Basic` 或 `Bearer`，也不是签名",
                 NotVerified::WrongPassword => "用户名或密码错误",
                 NotVerified::WrongToken => "令牌未知、已撤销或已过期",
-                NotVerified::Overloaded | NotVerified::Store(_) => "现在无法校验凭证",
+                _ => "现在无法校验凭证",
             }
             .into(),
             "请发送 `authorization: Basic base64(NAME:PASSWORD)` 或 `authorization: Bearer TOKEN`",
@@ -54,6 +84,22 @@ pub(super) fn of(error: &Error) -> Option<(String, String)> {
         Error::KeyInUse => {
             told("使用该幂等键的第一个请求仍在处理".into(), "请稍后用同一幂等键重新发送同一请求")
         }
+        Error::AccessKeyUnknown(id) => {
+            told(format!("访问密钥 `{id}` 不存在"), "请用 `belay key list` 查看您的访问密钥")
+        }
+        Error::TooManyAccessKeys { user, most } => told(
+            format!("用户 `{user}` 已有 {most} 个访问密钥，不能再创建"),
+            "请删除不再使用的访问密钥，`belay key list` 会显示每个密钥最近一次使用的时间",
+        ),
+        Error::SignatureReplayed => told(
+            "该签名已使用过，本次没有执行任何操作".into(),
+            "请使用新的 `Date` 重新签名；一秒内的两个相同操作需各带一个 `x-ocp-nonce` 请求头",
+        ),
+        Error::RateLimited { user, limit, span, wait } => Some((
+            format!("用户 `{user}` 每 {} 秒最多发送 {limit} 个请求", span.as_secs()),
+            format!("请在 {} 秒后重试", wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+        )),
+        Error::AtCapacity => told("同时处理的请求已达上限，本次没有执行任何操作".into(), "请在一秒后重试"),
         Error::TooManyKeys { user, most } => told(
             format!("用户 `{user}` 已发送 {most} 个幂等键，不再保存更多，本次没有执行任何操作"),
             "请不带幂等键重新操作，或调大服务端设置中的 `idempotency_limit`",
