@@ -102,7 +102,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Marks a response that has no envelope; an extension of it.
+/// Marks a response that has no envelope, a page or one that goes on; an extension of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unwrapped;
 

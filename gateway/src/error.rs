@@ -95,6 +95,7 @@ pub(crate) fn row(reason: Reason) -> Row {
 pub(crate) fn draining() -> Problem {
     Problem::new(Reason::ShuttingDown, "the gateway is about to end; nothing was ordered")
         .hint("try again")
+        .chinese("网关即将停止，没有执行任何操作", "请重试")
         .retry_after(Duration::from_secs(1))
 }
 

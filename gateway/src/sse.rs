@@ -13,7 +13,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::Streaming;
 use tracing::Instrument as _;
 
-use crate::{error, routes::Gateway, upstream::Call};
+use crate::{envelope::Unwrapped, error, language::Language, routes::Gateway, upstream::Call};
 
 /// A comment is sent where there is nothing to tell for so long, so that whatever is in between keeps the connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -45,10 +45,6 @@ impl Event {
     }
 }
 
-/// Marks an answer that goes on, and so has no envelope.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Streamed;
-
 /// An answer that passes on what the server sends, until either side ends or the gateway is told to. Its last event is `end`,
 /// with the reason.
 pub(crate) fn answer<T: Send + 'static>(
@@ -59,13 +55,14 @@ pub(crate) fn answer<T: Send + 'static>(
 ) -> Response {
     let (send, events) = mpsc::channel(UNDER_WAY);
     let drain = gateway.drain.clone();
+    let language = call.language();
     // Counts as under way until it has ended.
     let under_way = (gateway.drain.request(), call.place());
     let work = async move {
         let _under_way = under_way;
         let passed_on = tokio::select! {
-            last = pass_on(stream, &send, read) => last,
-            () = drain.told() => Some(end(&error::draining())),
+            last = pass_on(stream, &send, read, language) => last,
+            () = drain.told() => Some(end(&error::draining(), language)),
         };
         if let Some(last) = passed_on {
             // Whoever listens may be gone; and one that does not read is not waited for.
@@ -80,7 +77,7 @@ pub(crate) fn answer<T: Send + 'static>(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // A proxy that gathers an answer before it passes it on would hold events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    response.extensions_mut().insert(Streamed);
+    response.extensions_mut().insert(Unwrapped);
     response
 }
 
@@ -89,6 +86,7 @@ async fn pass_on<T>(
     mut stream: Streaming<T>,
     send: &mpsc::Sender<String>,
     mut read: impl FnMut(T) -> Option<Event>,
+    language: Language,
 ) -> Option<Event> {
     loop {
         let next = tokio::select! {
@@ -102,7 +100,7 @@ async fn pass_on<T>(
                 None => continue,
             },
             Ok(Ok(None)) => return Some(over()),
-            Ok(Err(status)) => return Some(end(&error::problem(&status))),
+            Ok(Err(status)) => return Some(end(&error::problem(&status), language)),
         };
         if send.send(text).await.is_err() {
             return None;
@@ -115,8 +113,9 @@ fn over() -> Event {
     Event { id: String::new(), kind: "end", data }
 }
 
-fn end(problem: &Problem) -> Event {
-    let data = json!({"hint": problem.hint, "message": problem.message, "reason": problem.reason.as_str()});
+fn end(problem: &Problem, language: Language) -> Event {
+    let (message, hint) = language.message_and_hint(problem);
+    let data = json!({"hint": hint, "message": message, "reason": problem.reason.as_str()});
     Event { id: String::new(), kind: "end", data }
 }
 
@@ -132,5 +131,14 @@ mod tests {
             over().text().starts_with("event: end\ndata: {"),
             "without a token: one goes on after the last"
         );
+    }
+
+    #[test]
+    fn the_last_event_speaks_the_language_of_whoever_listens() {
+        let problem = error::draining();
+        let told = |language| end(&problem, language).data;
+        assert_eq!(told(Language::English)["hint"], "try again");
+        assert_eq!(told(Language::Chinese)["hint"], "请重试");
+        assert_eq!(told(Language::Chinese)["reason"], "SHUTTING_DOWN");
     }
 }

@@ -28,7 +28,8 @@ use tonic::{
 use self::told::Listened;
 pub(crate) use self::told::Told;
 use crate::{
-    envelope::Refusal, error, middleware::PeerAddress, routes::Gateway, signature::StringToSign, trace,
+    envelope::Refusal, error, language::Language, middleware::PeerAddress, routes::Gateway,
+    signature::StringToSign, trace,
 };
 
 /// A connection to the server that is made when it is first needed, and again when it was lost. Cheap to clone.
@@ -58,6 +59,7 @@ pub(crate) struct Call {
     idempotency_key: Option<MetadataValue<Ascii>>,
     trace: Trace,
     zone: TimeZone,
+    language: Language,
     /// The place of a call that may last, until it has ended.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -170,6 +172,11 @@ impl Call {
         self.place.take()
     }
 
+    /// The language of what a person reads in the answer.
+    pub(crate) fn language(&self) -> Language {
+        self.language
+    }
+
     /// The zone of the times in the answer.
     pub(crate) fn zone(&self) -> &TimeZone {
         &self.zone
@@ -209,6 +216,7 @@ impl FromRequestParts<Gateway> for Call {
             idempotency_key: idempotency_key(parts)?,
             trace: parts.extensions.get().copied().unwrap_or_else(|| trace::of(&parts.headers)),
             zone: gateway.zone.clone(),
+            language: Language::of(&parts.headers),
             place,
         })
     }
@@ -223,6 +231,10 @@ fn may_last(parts: &Parts) -> bool {
 fn crowded() -> Problem {
     Problem::new(Reason::Overloaded, format!("{LASTING} answers of this gateway last already"))
         .hint("ask without waiting; or end a stream that nobody listens to")
+        .chinese(
+            format!("本网关已有 {LASTING} 个持续的应答"),
+            "请不要等待，或结束无人读取的事件流",
+        )
         .retry_after(Duration::from_secs(5))
 }
 

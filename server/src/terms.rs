@@ -43,10 +43,15 @@ impl Expected {
         if seen.generation <= *highest {
             return Ok(());
         }
-        let listed = self.generations.iter().map(u64::to_string).collect::<Vec<_>>().join(" or ");
+        let listed = |or: &str| self.generations.iter().map(u64::to_string).collect::<Vec<_>>().join(or);
+        let (listed, expected) = (listed(" or "), listed(" 或 "));
         let message = format!("the process is at generation {}, and {listed} was expected", seen.generation);
         Err(Problem::new(Reason::PreconditionFailedGeneration, message)
-            .hint("read the process again, and order what is right for it as it is now"))
+            .hint("read the process again, and order what is right for it as it is now")
+            .chinese(
+                format!("进程的代次是 {}，而请求期望的是 {expected}", seen.generation),
+                "请重新查看该进程，然后按现在的情况下达操作",
+            ))
     }
 }
 
@@ -127,12 +132,17 @@ pub(crate) fn check_version(versions: &[i64], task: &Task) -> Result<(), Error> 
     if versions.is_empty() || versions.contains(&task.seen) || planted("version-not-checked") {
         return Ok(());
     }
-    let listed = versions.iter().map(i64::to_string).collect::<Vec<_>>().join(" or ");
+    let listed = |or: &str| versions.iter().map(i64::to_string).collect::<Vec<_>>().join(or);
+    let (listed, expected) = (listed(" or "), listed(" 或 "));
     let message = format!("task {} is at version {}, and {listed} was expected", task.id, task.seen);
     Err(Error::Refused(
         Problem::new(Reason::PreconditionFailedVersion, message)
             .hint(format!("read it again with `belay task get {}`, and order what is right now", task.id))
-            .target(format!("tasks/{}", task.id)),
+            .target(format!("tasks/{}", task.id))
+            .chinese(
+                format!("任务 {} 的版本是 {}，而请求期望的是 {expected}", task.id, task.seen),
+                format!("请用 `belay task get {}` 重新查看，然后按现在的情况下达操作", task.id),
+            ),
     ))
 }
 

@@ -182,7 +182,7 @@ pub(crate) type Told<K, V> = ReceiverStream<Result<Heard<K, V>, Error>>;
 /// Every host, then what changes. Goes on after `heard` where that is possible.
 pub(crate) fn hosts(app: &Arc<App>, heard: Option<Cursor>) -> Told<HostId, v1::Host> {
     let look =
-        |app: &App| Ok(app.fleet.hosts().iter().map(|view| (view.host.id, host_to_watch(view))).collect());
+        |app: &App| Ok(app.fleet.all().iter().map(|view| (view.host.id, host_to_watch(view))).collect());
     watch(app, app.watches.hosts.clone(), heard, look)
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct OrderBody {
 }
 
 /// The optional body of a restart.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct RestartBody {
     /// Why, for the audit trail.
@@ -40,6 +40,7 @@ pub(crate) struct RestartBody {
     /// Whether only a preview is wanted.
     pub(crate) dry_run: Option<bool>,
     /// What was started after this time and runs is left as it is.
+    #[schema(format = DateTime)]
     pub(crate) not_started_after: Option<String>,
 }
 

@@ -102,15 +102,6 @@ impl Query {
         words.into_iter().flatten().map(|word| word.map_err(|what| invalid(name, what))).collect()
     }
 
-    /// Whether something is so; it is not where nothing is said.
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
-        match self.one(name)? {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(invalid(name, "it must be `true` or `false`")),
-        }
-    }
-
     /// The type of tasks in `type`; unspecified where it is not given.
     pub(crate) fn task_type(&self) -> Result<i32, Problem> {
         let known = match self.one("type")? {
@@ -265,8 +256,8 @@ mod tests {
 
     #[test]
     fn a_flag_is_said_in_full() {
-        assert_eq!(query("").flag("force"), Ok(false));
-        assert_eq!(query("force=true").flag("force"), Ok(true));
+        assert_eq!(query("").flag("force"), Ok(None));
+        assert_eq!(query("force=true").flag("force"), Ok(Some(true)));
         for bad in ["force=", "force", "force=1", "force=True", "force=true&force=true"] {
             assert!(query(bad).flag("force").is_err(), "{bad}");
         }

@@ -16,9 +16,11 @@ impl<S: Send + Sync> FromRequestParts<S> for ResumeToken {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let header = parts.headers.get("last-event-id").map(|value| value.to_str().map(str::to_owned));
-        let header = header
-            .transpose()
-            .map_err(|_| Problem::new(Reason::InvalidArgument, "the `Last-Event-ID` header is malformed"))?;
+        let header = header.transpose().map_err(|_| {
+            Problem::new(Reason::InvalidArgument, "the `Last-Event-ID` header is malformed")
+                .field("Last-Event-ID", "it is malformed")
+                .chinese("`Last-Event-ID` 请求头的格式不正确", "请原样发送收到的最后一个事件的 id")
+        })?;
         let asked = Query::from_request_parts(parts, state).await?.maybe_text("lastEventId")?;
         Ok(Self(header.or(asked).unwrap_or_default()))
     }

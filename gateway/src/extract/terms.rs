@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use belay_proto::{Problem, v1};
+use belay_proto::{Problem, all, v1};
 use http::{HeaderMap, HeaderValue, header, request::Parts};
 
 use super::{Query, etag::Tags, invalid};
@@ -117,11 +117,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
 }
 
 fn read(headers: &HeaderMap, query: &Query) -> Result<Terms, Problem> {
-    let dry_run_said = query.flag("dryRun")?;
-    let said = query.maybe_text("wait")?.map(|text| wait(&text)).transpose()?;
+    let said = query.maybe_text("wait").and_then(|text| text.map(|text| wait(&text)).transpose());
+    let expected = Tags::read(headers, &header::IF_MATCH);
+    let (dry_run_said, said, expected) = all((query.flag("dryRun"), said, expected))?;
     let preference = preferred_wait(headers);
     Ok(Terms {
-        expected: Tags::read(headers, &header::IF_MATCH)?,
+        expected,
         dry_run: dry_run_said.unwrap_or(false),
         dry_run_said,
         wait: said.or(preference),
@@ -132,15 +133,18 @@ fn read(headers: &HeaderMap, query: &Query) -> Result<Terms, Problem> {
 
 /// Refuses terms on an order that takes none: not heeded, they would be another order.
 pub(crate) fn refuse_terms(headers: &HeaderMap, query: &Query) -> Result<(), Problem> {
-    if Tags::read(headers, &header::IF_MATCH)?.is_some_and(|tags| !tags.is_any()) {
-        return Err(untagged());
-    }
-    for name in ["dryRun", "wait"] {
-        if query.maybe_text(name)?.is_some() {
-            return Err(invalid(name, "this order does not take it").hint("leave it out; nothing was done"));
+    let untagged = match Tags::read(headers, &header::IF_MATCH) {
+        Ok(Some(Tags::These(_))) => Err(untagged()),
+        Ok(None | Some(Tags::Any)) => Ok(()),
+        Err(problem) => Err(problem),
+    };
+    let unsaid = |name| match query.maybe_text(name)? {
+        None => Ok(()),
+        Some(_) => {
+            Err(invalid(name, "this order does not take it").hint("leave it out; nothing was done"))
         }
-    }
-    Ok(())
+    };
+    all((untagged, unsaid("dryRun"), unsaid("wait"))).map(|_| ())
 }
 
 fn untagged() -> Problem {

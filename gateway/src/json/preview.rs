@@ -2,9 +2,10 @@
 
 use belay_proto::v1;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What an order would do, as things stand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct OrderPreview {
@@ -23,7 +24,7 @@ pub struct OrderPreview {
 }
 
 /// What an order would do with one process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PlannedProcess {

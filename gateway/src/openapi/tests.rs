@@ -46,6 +46,9 @@ fn who_reads_a_query_says_what_it_may_ask_for() {
     for (method, path, reads) in routes::described() {
         let operation = all.iter().find(|one| one.is(method, path)).expect("described");
         assert_eq!(reads.query, !operation.asks.is_empty(), "{method} {path}");
+        assert_eq!(reads.terms, operation.terms.is_some(), "{method} {path}");
+        assert_eq!(reads.known, operation.known, "{method} {path}");
+        assert_eq!(reads.resumes, operation.streams, "{method} {path}");
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn batch_create(call: Call, Json(body): Json<CreateHostsBody>) 
 pub(super) async fn delete(call: Call, Path(path): Path<HostPath>, query: Query) -> Answer {
     let request = call.request(DeleteHostRequest {
         host_id: path.host.get(),
-        force: query.flag("force")?,
+        force: query.flag("force")?.unwrap_or(false),
         reason: query.text(&["reason"])?,
     });
     call.enrolment().delete_host(request).await?;

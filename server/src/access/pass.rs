@@ -6,7 +6,7 @@ use belay_proto::planted;
 use tokio::time::sleep;
 
 use super::{NotVerified, User, Verifier, policy::Rule};
-use crate::{error::Error, store::Store};
+use crate::error::Error;
 
 /// A right that was lost ends a stream within this, and what the look takes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -15,11 +15,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Pass {
     pub(super) verifier: Arc<Verifier>,
-    pub(super) store: Arc<Store>,
     pub(super) rule: &'static Rule,
     pub(super) user: User,
-    /// What was shown, where that can be looked at again: a password or a token, which may have ended.
-    pub(super) credential: Option<Vec<u8>>,
+    /// What was shown, which may have ended: a password, a token, or the signature of an access key.
+    pub(super) credential: Vec<u8>,
 }
 
 impl Pass {
@@ -35,9 +34,7 @@ impl Pass {
             match self.look().await {
                 Ok(()) => {}
                 // What can not be looked at now is looked at again.
-                Err(
-                    Error::Unauthenticated(NotVerified::Overloaded | NotVerified::Store(_)) | Error::Store(_),
-                ) => {}
+                Err(Error::Unauthenticated(NotVerified::Overloaded | NotVerified::Store(_))) => {}
                 Err(_) if planted("lost-right-streams-on") => {}
                 Err(why) => return why,
             }
@@ -45,15 +42,7 @@ impl Pass {
     }
 
     async fn look(&self) -> Result<(), Error> {
-        let user = match &self.credential {
-            Some(credential) => {
-                self.verifier.verify(Some(credential)).await.map_err(Error::Unauthenticated)?
-            }
-            None => {
-                let found = self.store.user_by_name(&self.user.name).await?;
-                found.ok_or(Error::Unauthenticated(NotVerified::WrongToken))?.0
-            }
-        };
+        let user = self.verifier.verify_again(&self.credential).await.map_err(Error::Unauthenticated)?;
         // Another user may have the name by now.
         if user.id != self.user.id {
             return Err(Error::Unauthenticated(NotVerified::WrongToken));
@@ -67,11 +56,4 @@ impl Pass {
             }),
         }
     }
-}
-
-/// What can be looked at again of an `authorization` value.
-pub(super) fn lasting(credential: Option<&[u8]>) -> Option<Vec<u8>> {
-    let credential = credential?;
-    let scheme = credential.split(|byte| *byte == b' ').next()?.to_ascii_lowercase();
-    matches!(&scheme[..], b"basic" | b"bearer").then(|| credential.to_vec())
 }

@@ -114,7 +114,7 @@ impl HostAgentService for Api {
         request: Request<StopHostAgentRequest>,
     ) -> Result<Response<StopHostAgentResponse>, Status> {
         let (caller, StopHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
-        let terms = read_terms(terms, &[Term::DryRun, Term::Wait])?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait]);
         let given = stop_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
         Ok(told(preview.is_some(), StopHostAgentResponse { task, preview }))
@@ -125,7 +125,7 @@ impl HostAgentService for Api {
         request: Request<RestartHostAgentRequest>,
     ) -> Result<Response<RestartHostAgentResponse>, Status> {
         let (caller, RestartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
-        let terms = read_terms(terms, &[Term::DryRun, Term::Wait, Term::NotStartedAfter])?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait, Term::NotStartedAfter]);
         let given = restart_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
         Ok(told(preview.is_some(), RestartHostAgentResponse { task, preview }))
@@ -136,7 +136,7 @@ impl HostAgentService for Api {
         request: Request<StartHostAgentRequest>,
     ) -> Result<Response<StartHostAgentResponse>, Status> {
         let (caller, StartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
-        let terms = read_terms(terms, &[Term::DryRun, Term::Wait])?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait]);
         let given = start_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
         Ok(told(preview.is_some(), StartHostAgentResponse { task, preview }))

@@ -57,7 +57,7 @@ impl AgentProcessService for Api {
     ) -> Result<Response<StopAgentProcessResponse>, Status> {
         let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason, force, terms }) =
             admitted(request)?;
-        let terms = read_terms(terms, &[Term::DryRun, Term::Generations])?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations]);
         let order = process_order(host_id, agent_process_id, reason, terms)?;
         let given = stop(&self.app, &caller, order, stop_mode(force)).await?;
         let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
@@ -70,7 +70,7 @@ impl AgentProcessService for Api {
     ) -> Result<Response<StartAgentProcessResponse>, Status> {
         let (caller, StartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
             admitted(request)?;
-        let terms = read_terms(terms, &[Term::DryRun, Term::Generations])?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations]);
         let order = process_order(host_id, agent_process_id, reason, terms)?;
         let given = start(&self.app, &caller, order).await?;
         let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
@@ -83,7 +83,7 @@ impl AgentProcessService for Api {
     ) -> Result<Response<RestartAgentProcessResponse>, Status> {
         let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
             admitted(request)?;
-        let terms = read_terms(terms, &[Term::DryRun, Term::Generations, Term::NotStartedAfter])?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations, Term::NotStartedAfter]);
         let order = process_order(host_id, agent_process_id, reason, terms)?;
         let given = restart(&self.app, &caller, order).await?;
         let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));

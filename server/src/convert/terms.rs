@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use belay_proto::v1;
+use belay_proto::{all, v1};
 use jiff::Timestamp;
 
 use crate::{
@@ -37,23 +37,17 @@ pub(crate) fn terms(wire: Option<v1::OrderTerms>, takes: &[Term]) -> Result<Term
         (Term::NotStartedAfter, "terms.not_started_after", not_started_after.is_some()),
         (Term::Wait, "terms.wait", wait.is_some()),
     ];
-    if let Some((term, field, _)) = said.into_iter().find(|(term, _, said)| *said && !takes.contains(term)) {
-        let what = match term {
-            Term::DryRun => "this order has no dry run; the one of a batch is `PlanBatch`",
-            Term::Generations | Term::Versions | Term::NotStartedAfter | Term::Wait => {
-                "this order does not take it; leave it out"
-            }
-        };
-        return Err(Error::invalid(field, what));
-    }
-    for (field, count) in [
-        ("terms.expected_generations", expected_generations.len()),
-        ("terms.expected_versions", expected_versions.len()),
-    ] {
-        if count > MOST_EXPECTED {
-            return Err(Error::invalid(field, format!("{count} are more than {MOST_EXPECTED}")));
+    let said = said.map(|(term, field, said)| match term {
+        _ if !said || takes.contains(&term) => Ok(()),
+        Term::DryRun => {
+            Err(Error::invalid(field, "this order has no dry run; the one of a batch is `PlanBatch`"))
         }
-    }
+        Term::Generations | Term::Versions | Term::NotStartedAfter | Term::Wait => {
+            Err(Error::invalid(field, "this order does not take it; leave it out"))
+        }
+    });
+    let generations = few("terms.expected_generations", expected_generations);
+    let versions = few("terms.expected_versions", expected_versions);
     let not_started_after = not_started_after.map(|time| {
         Timestamp::new(time.seconds, time.nanos)
             .map_err(|_| Error::invalid("terms.not_started_after", "it is no time"))
@@ -62,15 +56,19 @@ pub(crate) fn terms(wire: Option<v1::OrderTerms>, takes: &[Term]) -> Result<Term
         Ok(wait) if wait <= LONGEST_WAIT => Ok(wait),
         _ => Err(Error::invalid("terms.wait", format!("it is not from 0 to {} s", LONGEST_WAIT.as_secs()))),
     });
-    Ok(Terms {
-        dry_run,
-        expected: Expected {
-            generations: expected_generations,
-            not_started_after: not_started_after.transpose()?,
-        },
-        versions: expected_versions,
-        wait: wait.transpose()?,
-    })
+    let taken = said.into_iter().reduce(|one, other| all((one, other)).map(|_| ())).unwrap_or(Ok(()));
+    let read = all((generations, versions, not_started_after.transpose(), wait.transpose()));
+    let ((), (generations, versions, not_started_after, wait)) = all((taken, read))?;
+    Ok(Terms { dry_run, expected: Expected { generations, not_started_after }, versions, wait })
+}
+
+fn few<T>(field: &'static str, expected: Vec<T>) -> Result<Vec<T>, Error> {
+    match expected.len() {
+        count if count > MOST_EXPECTED => {
+            Err(Error::invalid(field, format!("{count} are more than {MOST_EXPECTED}")))
+        }
+        _ => Ok(expected),
+    }
 }
 
 /// What became of an order, as its response has it: one of the two.
