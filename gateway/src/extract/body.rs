@@ -194,10 +194,11 @@ impl CreateTokenBody {
 }
 
 /// The access key to make.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccessKeyBody {
     /// Whose; the caller's where it is not said.
+    #[schema(min_length = 1)]
     user: Option<String>,
 }
 

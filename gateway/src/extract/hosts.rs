@@ -5,34 +5,54 @@ use belay_proto::{
     v1::{BatchCreateHostsRequest, HostKind, HostToCreate},
 };
 use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
 
 use super::invalid;
+use crate::openapi::forms;
 
 /// The hosts to add, as documented. What is missing or wrong is the server's to say, all of it at once.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct CreateHostsBody {
+    /// The hosts, each by its address.
+    #[schema(required = true, nullable = false, min_items = 1, max_items = 500)]
     host_basic_data_list: Option<Vec<HostBasicData>>,
+    /// Where SSH listens; 22 where it is not said.
+    #[schema(minimum = 1, maximum = 65535)]
     ssh_port: Option<i32>,
+    #[schema(required = true, schema_with = forms::host_kind)]
     kind: Option<String>,
+    #[schema(schema_with = forms::maybe_ports)]
     publish_ports: Option<Ports>,
+    /// The data centre in which they stand.
+    #[schema(required = true, nullable = false, minimum = 1)]
     idc_id: Option<i64>,
+    /// Their host type.
+    #[schema(required = true, nullable = false, minimum = 1)]
     type_id: Option<i64>,
+    /// The credential that OCP would use. Belay keeps its number and uses none.
+    #[schema(minimum = 1)]
     credential_id: Option<i64>,
+    #[schema(schema_with = forms::maybe_alias)]
     alias: Option<String>,
     /// Also as the documents misspell it.
     #[serde(alias = "descripiton")]
+    #[schema(schema_with = forms::maybe_description)]
     description: Option<String>,
-    /// Ours: where the agents listen.
+    /// Ours: where the agents listen; 9441 where it is not said.
+    #[schema(minimum = 1, maximum = 65535)]
     agent_port: Option<i32>,
-    /// Ours: why, for the audit trail.
+    /// Why, for the audit trail.
     reason: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A host to add.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct HostBasicData {
+    #[schema(required = true, schema_with = forms::address)]
     inner_ip_address: Option<String>,
+    #[schema(schema_with = forms::maybe_serial_number)]
     serial_number: Option<String>,
 }
 
@@ -85,18 +105,22 @@ fn said(port: Option<i32>) -> i32 {
 }
 
 /// The hosts to delete.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct DeleteHostsBody {
     /// As the documents spell it here.
+    #[schema(schema_with = forms::maybe_ids)]
     host_id_list: Option<Vec<i64>>,
     /// As they spell it elsewhere.
+    #[schema(schema_with = forms::maybe_ids)]
     host_ids: Option<Vec<i64>>,
+    /// As they spell it elsewhere too.
     #[serde(rename = "hostids")]
+    #[schema(schema_with = forms::maybe_ids)]
     hostids: Option<Vec<i64>>,
-    /// Ours: also those that are lost.
+    /// Whether also those that are lost, with processes that ran when their agent was last heard.
     force: Option<bool>,
-    /// Ours: why, for the audit trail.
+    /// Why, for the audit trail.
     reason: Option<String>,
 }
 
@@ -119,33 +143,45 @@ impl DeleteHostsBody {
 }
 
 /// What is said of a host. 0 and an empty text take away what was said.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ProfileBody {
+    /// The data centre in which it stands; 0 for none.
+    #[schema(minimum = 0)]
     pub(crate) idc_id: Option<i64>,
+    /// Its host type; 0 for none.
+    #[schema(minimum = 0)]
     pub(crate) type_id: Option<i64>,
+    #[schema(schema_with = forms::maybe_alias)]
     pub(crate) alias: Option<String>,
+    #[schema(schema_with = forms::maybe_description)]
     pub(crate) description: Option<String>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
 }
 
 /// The region or the host type to add.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ReferenceBody {
+    #[schema(required = true, schema_with = forms::name)]
     pub(crate) name: Option<String>,
+    #[schema(schema_with = forms::maybe_description)]
     pub(crate) description: Option<String>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
 }
 
 /// The data centre to add.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct IdcBody {
+    #[schema(required = true, schema_with = forms::name)]
     pub(crate) name: Option<String>,
+    #[schema(schema_with = forms::maybe_description)]
     pub(crate) description: Option<String>,
+    /// The region in which it is.
+    #[schema(required = true, nullable = false, minimum = 1)]
     pub(crate) region_id: Option<i64>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use belay_proto::{
-    Join, Problem,
+    Problem,
     v1::{HostStatus, ServiceType, TaskStatus, TaskType},
 };
 use http::request::Parts;
@@ -150,16 +150,6 @@ impl Query {
         pairs.push(&place);
         let plain = |text: String| text.replace('<', "%3C").replace('>', "%3E").replace('"', "%22");
         (!token.is_empty()).then(|| plain(format!("{}?{}", self.path, pairs.join("&"))))
-    }
-
-    /// Refuses documented filters that Belay does not have: ignored, they would answer with rows that the caller meant
-    /// to leave out.
-    pub(crate) fn refuse(&self, filters: &[&str]) -> Result<(), Problem> {
-        let sent = self.pairs.iter().filter(|(name, _)| filters.contains(&name.as_str()));
-        let refused = sent.map(|(name, _)| {
-            invalid(name, "Belay does not have this filter").hint("leave it out and filter the answer")
-        });
-        refused.reduce(Join::join).map_or(Ok(()), Err)
     }
 
     fn small(&self, name: &str, max: i64) -> Result<i32, Problem> {

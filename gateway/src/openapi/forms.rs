@@ -22,6 +22,11 @@ const LABEL_VALUE: &str = r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$";
 /// What goes into logs and the audit trail has no control characters.
 pub(super) const ONE_LINE: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
 
+/// The same, not empty and without blanks at its ends.
+const TRIMMED_LINE: &str = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$";
+/// What hosts can be.
+const HOST_KINDS: [&str; 3] = ["DEDICATED_PHYSICAL_MACHINE", "DEDICATED_CONTAINER", "DEDICATED_ECS"];
+
 /// A label selector: requirements joined by commas, or `all`.
 pub(super) fn selector_pattern() -> String {
     let word = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?";
@@ -96,6 +101,66 @@ pub(crate) fn maybe_ids() -> RefOr<Schema> {
         .max_items(Some(2000))
         .build()
         .into()
+}
+
+/// What a region, a data centre or a host type is called.
+pub(crate) fn name() -> RefOr<Schema> {
+    text().pattern(Some(TRIMMED_LINE)).min_length(Some(1)).max_length(Some(64)).build().into()
+}
+
+/// The alias of a host, or nothing.
+pub(crate) fn maybe_alias() -> RefOr<Schema> {
+    maybe_line(64)
+}
+
+/// A description, or nothing.
+pub(crate) fn maybe_description() -> RefOr<Schema> {
+    maybe_line(500)
+}
+
+/// A serial number, or nothing.
+pub(crate) fn maybe_serial_number() -> RefOr<Schema> {
+    maybe_line(128)
+}
+
+/// One line of text, or nothing.
+fn maybe_line(longest: usize) -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(or_null(Type::String));
+    text.pattern(Some(ONE_LINE)).max_length(Some(longest)).build().into()
+}
+
+/// The address of a host.
+pub(crate) fn address() -> RefOr<Schema> {
+    let address = |format| text().format(Some(SchemaFormat::KnownFormat(format)));
+    let both = AnyOfBuilder::new().item(address(KnownFormat::Ipv4)).item(address(KnownFormat::Ipv6));
+    RefOr::T(Schema::AnyOf(both.description(Some("An IP address, and no name.")).build()))
+}
+
+/// What a host is.
+pub(crate) fn host_kind() -> RefOr<Schema> {
+    text().enum_values(Some(HOST_KINDS)).build().into()
+}
+
+/// Which ports a container publishes, or nothing.
+pub(crate) fn maybe_ports() -> RefOr<Schema> {
+    let entry = || text().pattern(Some(ports_pattern())).max_length(Some(200));
+    let nothing = ObjectBuilder::new().schema_type(SchemaType::new(Type::Null));
+    let many = ArrayBuilder::new().items(entry()).max_items(Some(100));
+    one_of(
+        OneOfBuilder::new()
+            .item(nothing)
+            .item(many)
+            .item(entry())
+            .description(Some("Those of a container, as one text or as more."))
+            .examples([json!(["8080:8080", "8090"]), json!("8080:8080,8090")]),
+    )
+}
+
+/// Ports joined by commas, each as `PORT` or `PORT:PORT`.
+fn ports_pattern() -> String {
+    let port = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
+    let one = format!("{port}(:{port})?");
+    format!("^{one}(,{one})*$")
 }
 
 /// A password: from 8 to 256 bytes, which a schema can not count.
@@ -185,6 +250,37 @@ pub(super) fn conditions(body: &str) -> Option<Value> {
                 {"oneOf": one_way},
                 {"if": waits, "then": said("absentWait"), "else": unsaid("absentWait")},
             ])
+        }
+        "CreateHostsBody" => {
+            let is_container = json!({"properties": {"kind": {"const": "DEDICATED_CONTAINER"}}});
+            let published = json!({"required": ["publishPorts"], "properties": {
+                "publishPorts": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]},
+            }});
+            let unpublished = json!({"properties": {
+                "publishPorts": {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}]},
+            }});
+            let one = json!({"properties": {"hostBasicDataList": {"maxItems": 1}}});
+            let unnamed = json!({"properties": {"alias": {"enum": ["", null]}}});
+            json!([
+                {"if": is_container, "then": published, "else": unpublished},
+                {"anyOf": [one, unnamed]},
+            ])
+        }
+        // Not the address of no host, and not that of many.
+        "HostBasicData" => json!([{"properties": {"innerIpAddress": {"not": {
+            "pattern": r"^(0\.0\.0\.0|22[4-9]\..*|23[0-9]\..*|[0:]*|[fF][fF][0-9a-fA-F]{2}:.*)$",
+        }}}}]),
+        "DeleteHostsBody" => {
+            let ways = ["hostIdList", "hostIds", "hostids"];
+            let one_way = ways.map(|way| {
+                let others = ways.into_iter().filter(|other| *other != way).map(unsaid);
+                json!({"allOf": others.chain([said(way)]).collect::<Vec<_>>()})
+            });
+            json!([{"oneOf": one_way}])
+        }
+        "ProfileBody" => {
+            let any = ["idcId", "typeId", "alias", "description"].map(said);
+            json!([{"anyOf": any}])
         }
         "PlanBody" => json!([
             said("verb"),

@@ -10,8 +10,9 @@ use super::{
     parameters::Asks,
 };
 use crate::json::{
-    AgentProcess, AgentProcessDetail, AuditRecord, BasicTaskInstance, Batch, BatchPlan, Host, HostAgent,
-    HostDetail, SubtaskLog, TaskInstance, Token, User, WrappedSubtask, WrappedTaskInstance,
+    AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, BasicTaskInstance, Batch, BatchPlan, Host,
+    HostAgent, HostDetail, HostType, Idc, NewAccessKey, Region, SubtaskLog, TaskInstance, Token, User,
+    WrappedSubtask, WrappedTaskInstance,
 };
 
 /// An order that reaches an agent while its caller waits.
@@ -44,6 +45,9 @@ const FOR_MANY: &[Reason] = &[
     Reason::TaskWrongState,
 ];
 
+/// What keeps hosts from being deleted.
+const NOT_DELETED: &[Reason] = &[Reason::HostInUse, Reason::HostWrongState];
+
 /// An order to a task whose end has freed its hosts, which may be held again.
 const TAKES_UP: &[Reason] = &[Reason::AgentBusy, Reason::TaskWrongState];
 
@@ -51,11 +55,13 @@ const TAKES_UP: &[Reason] = &[Reason::AgentBusy, Reason::TaskWrongState];
 pub(super) fn operations() -> Vec<(&'static str, Vec<Operation>)> {
     vec![
         ("Hosts", hosts()),
+        ("Regions, data centres and host types", references()),
         ("Agents", agents()),
         ("Processes", processes()),
         ("Batches", batches()),
         ("Tasks", tasks()),
         ("Users", users()),
+        ("Access keys", access_keys()),
         ("Audit", audit()),
     ]
 }
@@ -63,8 +69,18 @@ pub(super) fn operations() -> Vec<(&'static str, Vec<Operation>)> {
 fn hosts() -> Vec<Operation> {
     vec![
         get("/compute/hosts", "listHosts", "List hosts")
-            .asks(&[Asks::Page, Asks::Size, Asks::Selector])
-            .answers_page_of::<Host>(),
+            .asks(&[
+                Asks::Page,
+                Asks::Size,
+                Asks::HostStatus,
+                Asks::Keyword,
+                Asks::IncludedServiceType,
+                Asks::ExcludedServiceType,
+                Asks::HostSort,
+                Asks::Selector,
+            ])
+            .answers_page_of::<Host>()
+            .fails(&[Reason::SortUnsupported]),
         get("/compute/hosts/{hostId}", "getHost", "See a host").answers::<Host>(),
         get("/compute/hosts/watch", "watchHosts", "Follow all hosts as they change").ours().streams(),
         post("/compute/hosts/{hostId}/labels", "updateHostLabels", "Set and remove labels of a host")
@@ -77,6 +93,62 @@ fn hosts() -> Vec<Operation> {
         )
         .ours()
         .answers::<HostDetail>(),
+        post(
+            "/compute/hosts/{hostId}/profile",
+            "updateHostProfile",
+            "Say what a host is and where it stands",
+        )
+        .ours()
+        .answers::<HostDetail>()
+        .fails(&[Reason::IdcUnknown, Reason::HostTypeUnknown]),
+        post(
+            "/compute/hosts/batchCreate",
+            "batchCreateHosts",
+            "Add hosts before their agents report, with a task for each",
+        )
+        .answers_list_of::<TaskInstance>()
+        .fails(&[Reason::HostExists, Reason::IdcUnknown, Reason::HostTypeUnknown]),
+        delete("/compute/hosts/{hostId}", "deleteHost", "Delete a host whose agent does not live any more")
+            .asks(&[Asks::Force, Asks::Why])
+            .fails(NOT_DELETED),
+        post("/compute/hosts/batchDelete", "batchDeleteHosts", "Delete many hosts, or none of them")
+            .fails(NOT_DELETED)
+            .fails(&[Reason::HostUnknown]),
+    ]
+}
+
+fn references() -> Vec<Operation> {
+    vec![
+        get("/compute/regions", "listRegions", "List regions")
+            .asks(&[Asks::Page, Asks::Size])
+            .answers_page_of::<Region>(),
+        post("/compute/regions", "createRegion", "Add a region")
+            .answers::<Region>()
+            .fails(&[Reason::NameTaken]),
+        get("/compute/regions/{regionId}", "getRegion", "See a region").answers::<Region>(),
+        delete("/compute/regions/{regionId}", "deleteRegion", "Delete a region in which no data centre is")
+            .asks(&[Asks::Why])
+            .fails(&[Reason::StillUsed]),
+        get("/compute/idcs", "listIdcs", "List data centres")
+            .asks(&[Asks::Page, Asks::Size])
+            .answers_page_of::<Idc>(),
+        post("/compute/idcs", "createIdc", "Add a data centre to a region")
+            .answers::<Idc>()
+            .fails(&[Reason::NameTaken, Reason::RegionUnknown]),
+        get("/compute/idcs/{idcId}", "getIdc", "See a data centre").answers::<Idc>(),
+        delete("/compute/idcs/{idcId}", "deleteIdc", "Delete a data centre in which no host stands")
+            .asks(&[Asks::Why])
+            .fails(&[Reason::StillUsed]),
+        get("/compute/hostTypes", "listHostTypes", "List host types")
+            .asks(&[Asks::Page, Asks::Size])
+            .answers_page_of::<HostType>(),
+        post("/compute/hostTypes", "createHostType", "Add a host type")
+            .answers::<HostType>()
+            .fails(&[Reason::NameTaken]),
+        get("/compute/hostTypes/{hostTypeId}", "getHostType", "See a host type").answers::<HostType>(),
+        delete("/compute/hostTypes/{hostTypeId}", "deleteHostType", "Delete a host type of which no host is")
+            .asks(&[Asks::Why])
+            .fails(&[Reason::StillUsed]),
     ]
 }
 
@@ -307,6 +379,30 @@ fn users() -> Vec<Operation> {
             .unkeyed()
             .for_anyone()
             .answers::<Token>(),
+    ]
+}
+
+/// One's own, and with ADMIN those of anyone.
+fn access_keys() -> Vec<Operation> {
+    let key = |operation: Operation| operation.ours().for_anyone();
+    let order = |path, id, summary| key(post(path, id, summary)).unkeyed();
+    vec![
+        key(get("/iam/accessKeys", "listAccessKeys", "List the access keys of a user"))
+            .asks(&[Asks::User])
+            .answers_list_of::<AccessKey>()
+            .fails(&[Reason::PermissionDenied, Reason::UserUnknown]),
+        order("/iam/accessKeys", "createAccessKey", "Make an access key, whose secret is shown once")
+            .answers::<NewAccessKey>()
+            .fails(&[Reason::PermissionDenied, Reason::TooManyAccessKeys, Reason::UserUnknown]),
+        order("/iam/accessKeys/{accessKeyId}/enable", "enableAccessKey", "Let an access key be used")
+            .answers::<AccessKey>(),
+        order(
+            "/iam/accessKeys/{accessKeyId}/disable",
+            "disableAccessKey",
+            "Let an access key not be used for now",
+        )
+        .answers::<AccessKey>(),
+        key(delete("/iam/accessKeys/{accessKeyId}", "deleteAccessKey", "Delete an access key")).unkeyed(),
     ]
 }
 

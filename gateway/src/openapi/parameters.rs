@@ -3,7 +3,11 @@
 use belay_proto::Reason;
 use serde_json::{Map, Value, json};
 
-use super::forms::selector_pattern;
+use super::forms::{ONE_LINE, selector_pattern};
+
+/// Types of services that the documents have.
+const SERVICE_TYPES: &[&str] =
+    &["OB_CLUSTER", "OB_PROXY", "OCP_AGENT", "BACKUP_AGENT", "RESTORE_AGENT", "BACKUP_RESTORE_AGENT", "OMS"];
 
 /// A variable of a path: its schema, and why it may be unknown. `None` for one that nobody has described yet.
 pub(super) fn variable(name: &str) -> Option<(Value, Reason)> {
@@ -13,7 +17,11 @@ pub(super) fn variable(name: &str) -> Option<(Value, Reason)> {
         "agentProcessId" => (id(), Reason::ProcessUnknown),
         "taskInstanceId" => (id(), Reason::TaskUnknown),
         "subtaskInstanceId" => (id(), Reason::SubtaskUnknown),
+        "regionId" => (id(), Reason::RegionUnknown),
+        "idcId" => (id(), Reason::IdcUnknown),
+        "hostTypeId" => (id(), Reason::HostTypeUnknown),
         "name" => (json!({"type": "string", "minLength": 1}), Reason::UserUnknown),
+        "accessKeyId" => (json!({"type": "string", "minLength": 1}), Reason::AccessKeyUnknown),
         _ => return None,
     })
 }
@@ -34,6 +42,14 @@ pub(super) enum Asks {
     Page,
     Size,
     Selector,
+    HostStatus,
+    Keyword,
+    IncludedServiceType,
+    ExcludedServiceType,
+    HostSort,
+    Force,
+    Why,
+    User,
     BeforeId,
     TaskName,
     TaskStatus,
@@ -55,6 +71,7 @@ impl Asks {
     pub(super) fn parameter(self) -> Value {
         let id = || json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": i64::MAX});
         let text = || json!({"type": "string", "minLength": 1, "maxLength": 200});
+        let words = |words: &[&str]| json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": words}});
         let (name, about, schema) = match self {
             Self::Page => (
                 "page",
@@ -71,12 +88,52 @@ impl Asks {
                 "Which hosts, by their labels: the label selectors of Kubernetes, or `all`.",
                 json!({"type": "string", "maxLength": 4096, "pattern": selector_pattern(), "examples": ["zone=z1,tier!=test", "all"]}),
             ),
+            Self::HostStatus => (
+                "status",
+                "Hosts in one of these states, joined by commas. No host of Belay's is ever ONLINE or DELETING.",
+                words(&["NEW", "AVAILABLE", "ONLINE", "OFFLINE", "DELETING"]),
+            ),
+            Self::Keyword => (
+                "keyword",
+                "Hosts with this in their name, alias or address, whatever the case of its letters.",
+                json!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": ONE_LINE}),
+            ),
+            Self::IncludedServiceType => (
+                "includedServiceType",
+                "Hosts with a service of one of these types, joined by commas. Belay knows of `OCP_AGENT` alone.",
+                words(SERVICE_TYPES),
+            ),
+            Self::ExcludedServiceType => (
+                "excludedServiceType",
+                "Hosts without a service of any of these types, joined by commas.",
+                words(SERVICE_TYPES),
+            ),
+            Self::HostSort => (
+                "sort",
+                "By what to sort, and `asc` or `desc` after a comma.",
+                json!({"type": "string", "pattern": "^(id|name|alias|innerIpAddress|status|createTime|updateTime)(,([aA][sS][cC]|[dD][eE][sS][cC]))?$"}),
+            ),
+            Self::Force => (
+                "force",
+                "Whether also a host that is lost, with processes that ran when its agent was last heard.",
+                json!({"type": "boolean", "default": false}),
+            ),
+            Self::Why => (
+                "reason",
+                "Why, for the audit trail.",
+                json!({"type": "string", "minLength": 1, "maxLength": 500, "pattern": ONE_LINE}),
+            ),
+            Self::User => (
+                "user",
+                "Whose; the caller's where it is not said.",
+                json!({"type": "string", "minLength": 1}),
+            ),
             Self::BeforeId => ("beforeId", "Only records that are older than the one with this id.", id()),
             Self::TaskName => ("name", "Tasks with this in their name.", text()),
             Self::TaskStatus => (
                 "status",
                 "Tasks in one of these states, joined by commas.",
-                json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": ["RUNNING", "FAILED", "SUCCESSFUL"]}}),
+                words(&["RUNNING", "FAILED", "SUCCESSFUL"]),
             ),
             Self::TaskType => (
                 "type",
@@ -123,13 +180,16 @@ impl Asks {
         };
         let mut parameter =
             json!({"name": name, "in": "query", "description": about, "required": false, "schema": schema});
-        if self == Self::TaskStatus {
+        if parameter["schema"]["type"] == "array" {
             parameter["style"] = json!("form");
             parameter["explode"] = json!(false);
         }
         if matches!(
             self,
             Self::Selector
+                | Self::Force
+                | Self::Why
+                | Self::User
                 | Self::BeforeId
                 | Self::PageToken
                 | Self::DryRun
@@ -191,7 +251,16 @@ pub(super) fn headers() -> Map<String, Value> {
         "The `id` of the last event that was heard: the stream goes on after it.",
         json!({"type": "string"}),
     );
+    let language = header(
+        "Accept-Language",
+        "In which language to say what is wrong: `zh` in any form for Chinese, anything else for English.",
+        json!({"type": "string", "examples": ["zh-CN", "en"]}),
+    );
+    let mut language = language;
+    // The documents have it.
+    language.as_object_mut().map(|language| language.remove(super::EXTENSION));
     Map::from_iter([
+        ("AcceptLanguage".to_owned(), language),
         ("Traceparent".to_owned(), trace),
         ("B3TraceId".to_owned(), short_trace),
         (KEY.to_owned(), key),
@@ -204,7 +273,7 @@ pub(super) fn headers() -> Map<String, Value> {
 
 /// The headers that an operation reads: those that all do, and these.
 pub(super) fn header_references<'a>(names: &'a [&str]) -> impl Iterator<Item = Value> + 'a {
-    let all = ["Traceparent", "B3TraceId"].into_iter().chain(names.iter().copied());
+    let all = ["AcceptLanguage", "Traceparent", "B3TraceId"].into_iter().chain(names.iter().copied());
     all.map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
 }
 

@@ -1,7 +1,7 @@
 //! Hosts that come to the fleet, and leave it.
 
 use belay_proto::{
-    Problem,
+    Problem, all,
     v1::{BatchDeleteHostsRequest, DeleteHostRequest},
 };
 
@@ -25,11 +25,9 @@ pub(super) async fn batch_create(call: Call, Json(body): Json<CreateHostsBody>) 
 
 /// `DELETE /compute/hosts/{hostId}`
 pub(super) async fn delete(call: Call, Path(path): Path<HostPath>, query: Query) -> Answer {
-    let request = call.request(DeleteHostRequest {
-        host_id: path.host.get(),
-        force: query.flag("force")?.unwrap_or(false),
-        reason: query.text(&["reason"])?,
-    });
+    let (force, reason) = all((query.flag("force"), query.text(&["reason"])))?;
+    let (host_id, force) = (path.host.get(), force.unwrap_or(false));
+    let request = call.request(DeleteHostRequest { host_id, force, reason });
     call.enrolment().delete_host(request).await?;
     Done::without_data()
 }

@@ -1,8 +1,11 @@
 //! Hosts.
 
-use belay_proto::v1::{
-    GetHostRequest, ListHostsRequest, SetHostMaintenanceRequest, UpdateHostLabelsRequest,
-    UpdateHostProfileRequest,
+use belay_proto::{
+    all,
+    v1::{
+        GetHostRequest, ListHostsRequest, SetHostMaintenanceRequest, UpdateHostLabelsRequest,
+        UpdateHostProfileRequest,
+    },
 };
 
 use crate::{
@@ -14,15 +17,26 @@ use crate::{
 
 /// `GET /compute/hosts`
 pub(super) async fn list(call: Call, query: Query) -> Answer {
+    let (page, size, selector, statuses, keyword, included_service_types, excluded_service_types, sort) =
+        all((
+            query.page(),
+            query.size(),
+            query.maybe_text("selector"),
+            query.host_statuses(),
+            query.text(&["keyword"]),
+            query.service_types("includedServiceType"),
+            query.service_types("excludedServiceType"),
+            query.text(&["sort"]),
+        ))?;
     let request = call.request(ListHostsRequest {
-        page: query.page()?,
-        size: query.size()?,
-        selector: query.maybe_text("selector")?,
-        statuses: query.host_statuses()?,
-        keyword: query.text(&["keyword"])?,
-        included_service_types: query.service_types("includedServiceType")?,
-        excluded_service_types: query.service_types("excludedServiceType")?,
-        sort: query.text(&["sort"])?,
+        page,
+        size,
+        selector,
+        statuses,
+        keyword,
+        included_service_types,
+        excluded_service_types,
+        sort,
     });
     let reply = call.hosts().list_hosts(request).await?.into_inner();
     Done::with(&Paged {

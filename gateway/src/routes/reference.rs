@@ -1,9 +1,12 @@
 //! Regions, data centres and host types.
 
-use belay_proto::v1::{
-    CreateHostTypeRequest, CreateIdcRequest, CreateRegionRequest, DeleteHostTypeRequest, DeleteIdcRequest,
-    DeleteRegionRequest, GetHostTypeRequest, GetIdcRequest, GetRegionRequest, ListHostTypesRequest,
-    ListIdcsRequest, ListRegionsRequest,
+use belay_proto::{
+    all,
+    v1::{
+        CreateHostTypeRequest, CreateIdcRequest, CreateRegionRequest, DeleteHostTypeRequest,
+        DeleteIdcRequest, DeleteRegionRequest, GetHostTypeRequest, GetIdcRequest, GetRegionRequest,
+        ListHostTypesRequest, ListIdcsRequest, ListRegionsRequest,
+    },
 };
 
 use crate::{
@@ -15,7 +18,8 @@ use crate::{
 
 /// `GET /compute/regions`
 pub(super) async fn list_regions(call: Call, query: Query) -> Answer {
-    let request = call.request(ListRegionsRequest { page: query.page()?, size: query.size()? });
+    let (page, size) = all((query.page(), query.size()))?;
+    let request = call.request(ListRegionsRequest { page, size });
     let reply = call.reference().list_regions(request).await?.into_inner();
     Done::with(&Paged {
         contents: reply.regions.into_iter().map(|each| Region::new(each, call.zone())).collect(),
@@ -52,7 +56,8 @@ pub(super) async fn delete_region(call: Call, Path(path): Path<RegionPath>, quer
 
 /// `GET /compute/idcs`
 pub(super) async fn list_idcs(call: Call, query: Query) -> Answer {
-    let request = call.request(ListIdcsRequest { page: query.page()?, size: query.size()? });
+    let (page, size) = all((query.page(), query.size()))?;
+    let request = call.request(ListIdcsRequest { page, size });
     let reply = call.reference().list_idcs(request).await?.into_inner();
     Done::with(&Paged {
         contents: reply.idcs.into_iter().map(|each| Idc::new(each, call.zone())).collect(),
@@ -90,7 +95,8 @@ pub(super) async fn delete_idc(call: Call, Path(path): Path<IdcPath>, query: Que
 
 /// `GET /compute/hostTypes`
 pub(super) async fn list_host_types(call: Call, query: Query) -> Answer {
-    let request = call.request(ListHostTypesRequest { page: query.page()?, size: query.size()? });
+    let (page, size) = all((query.page(), query.size()))?;
+    let request = call.request(ListHostTypesRequest { page, size });
     let reply = call.reference().list_host_types(request).await?.into_inner();
     Done::with(&Paged {
         contents: reply.host_types.into_iter().map(|each| HostType::new(each, call.zone())).collect(),
