@@ -61,7 +61,9 @@ impl Whom {
             Self::All => Ok(Target::All),
             Self::One(alias) if alias.is_empty() => Err(invalid("alias", "it is empty")),
             // What can not be an alias is one that nobody declares.
-            Self::One(alias) => Alias::try_from(alias).map(Target::One).map_err(|what| invalid("alias", what)),
+            Self::One(alias) => {
+                Alias::try_from(alias).map(Target::One).map_err(|what| invalid("alias", what))
+            }
             Self::These(aliases) if aliases.is_empty() => Err(invalid("aliases", "it is empty")),
             Self::These(aliases) => {
                 let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
@@ -109,9 +111,7 @@ pub(crate) fn planned_order(wire: pb::PlanOrderRequest) -> Result<Order, Problem
         Ok(pb::PlannedVerb::Stop) => Ok(Verb::Stop),
         Ok(pb::PlannedVerb::Start) => Ok(Verb::Start),
         Ok(pb::PlannedVerb::Restart) => Ok(Verb::Restart),
-        Ok(pb::PlannedVerb::Unspecified) | Err(_) => {
-            Err(invalid("verb", format!("{verb} is no such verb")))
-        }
+        Ok(pb::PlannedVerb::Unspecified) | Err(_) => Err(invalid("verb", format!("{verb} is no such verb"))),
     };
     let whom = if alias.is_empty() { Whom::All } else { Whom::One(alias) };
     // What is planned may be the restart of all, which is two orders.

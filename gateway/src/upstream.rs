@@ -231,10 +231,7 @@ fn may_last(parts: &Parts) -> bool {
 fn crowded() -> Problem {
     Problem::new(Reason::Overloaded, format!("{LASTING} answers of this gateway last already"))
         .hint("ask without waiting; or end a stream that nobody listens to")
-        .chinese(
-            format!("本网关已有 {LASTING} 个持续的应答"),
-            "请不要等待，或结束无人读取的事件流",
-        )
+        .chinese(format!("本网关已有 {LASTING} 个持续的应答"), "请不要等待，或结束无人读取的事件流")
         .retry_after(Duration::from_secs(5))
 }
 

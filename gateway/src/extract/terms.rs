@@ -140,9 +140,7 @@ pub(crate) fn refuse_terms(headers: &HeaderMap, query: &Query) -> Result<(), Pro
     };
     let unsaid = |name| match query.maybe_text(name)? {
         None => Ok(()),
-        Some(_) => {
-            Err(invalid(name, "this order does not take it").hint("leave it out; nothing was done"))
-        }
+        Some(_) => Err(invalid(name, "this order does not take it").hint("leave it out; nothing was done")),
     };
     all((untagged, unsaid("dryRun"), unsaid("wait"))).map(|_| ())
 }

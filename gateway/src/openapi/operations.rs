@@ -241,8 +241,9 @@ fn processes() -> Vec<Operation> {
 }
 
 fn batches() -> Vec<Operation> {
-    let task_or_plan =
-        |operation: Operation| operation.answers_one_of::<TaskInstance, BatchPlan>().tagged().fails(FOR_MANY).on_terms_of_batch();
+    let task_or_plan = |operation: Operation| {
+        operation.answers_one_of::<TaskInstance, BatchPlan>().tagged().fails(FOR_MANY).on_terms_of_batch()
+    };
     vec![
         task_or_plan(post(
             "/compute/hosts/batchStopAgents",
@@ -293,7 +294,9 @@ fn tasks() -> Vec<Operation> {
         get("/tasks/instances/{taskInstanceId}", "getTask", "See a task")
             .answers::<WrappedTaskInstance>()
             .answers_what_is_new(),
-        get("/tasks/instances/{taskInstanceId}/watch", "watchTask", "Follow a task to its end").ours().streams(),
+        get("/tasks/instances/{taskInstanceId}/watch", "watchTask", "Follow a task to its end")
+            .ours()
+            .streams(),
         task_order(
             "/tasks/instances/{taskInstanceId}/retry",
             "retryTask",

@@ -119,7 +119,10 @@ const PHRASES: &[(&str, &str)] = &[
     ("this order does not take it; leave it out", "该操作不接受此项，请去掉"),
     ("this order does not take it", "该操作不接受此项"),
     ("this order is for nothing that has an `ETag`", "该操作的对象没有 `ETag`"),
-    ("this order has no dry run; the one of a batch is `PlanBatch`", "该操作不支持试运行，批量任务请使用 `PlanBatch`"),
+    (
+        "this order has no dry run; the one of a batch is `PlanBatch`",
+        "该操作不支持试运行，批量任务请使用 `PlanBatch`",
+    ),
     ("it must be from {} to {} seconds, say `30` or `30s`", "应为 {} 到 {} 秒，例如 `30` 或 `30s`"),
     ("it must be a time with its offset, say `{}`", "应为带时区偏移的时间，例如 `{}`"),
     ("it is no time", "不是有效的时间"),

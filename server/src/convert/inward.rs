@@ -770,10 +770,13 @@ mod tests {
             assert_eq!(fields.iter().map(|(name, _)| *name).collect::<Vec<_>>(), expected);
         }
         let two = || "two\nlines".to_owned();
-        check(process_order(0, -1, two()), &["host_id", "agent_process_id", "reason"]);
-        check(host_order(0, two()), &["host_id", "reason"]);
-        check(task_order(0, two()), &["task_id", "reason"]);
-        check(subtask_order(0, 0, two()), &["task_id", "subtask_id", "reason"]);
+        let wait = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+        let wire = || Some(v1::OrderTerms { wait, ..Default::default() });
+        let read = || terms(wire(), &[Term::Wait]);
+        check(process_order(0, -1, two(), read()), &["host_id", "agent_process_id", "reason", "terms.wait"]);
+        check(host_order(0, two(), read()), &["host_id", "reason", "terms.wait"]);
+        check(task_order(0, two(), wire()), &["task_id", "reason", "terms.wait"]);
+        check(subtask_order(0, 0, two(), wire()), &["task_id", "subtask_id", "reason", "terms.wait"]);
         check(page(-1, 2001), &["page", "size"]);
         let labels = v1::UpdateHostLabelsRequest { reason: two(), ..Default::default() };
         check(label_order(labels), &["host_id", "set", "reason"]);

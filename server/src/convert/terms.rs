@@ -56,9 +56,11 @@ pub(crate) fn terms(wire: Option<v1::OrderTerms>, takes: &[Term]) -> Result<Term
         Ok(wait) if wait <= LONGEST_WAIT => Ok(wait),
         _ => Err(Error::invalid("terms.wait", format!("it is not from 0 to {} s", LONGEST_WAIT.as_secs()))),
     });
-    let taken = said.into_iter().reduce(|one, other| all((one, other)).map(|_| ())).unwrap_or(Ok(()));
-    let read = all((generations, versions, not_started_after.transpose(), wait.transpose()));
-    let ((), (generations, versions, not_started_after, wait)) = all((taken, read))?;
+    // Of one that it does not take, that is all there is to say.
+    let [dry, generation, version, begin, awaited] = said;
+    all((dry, generation, version, begin, awaited))?;
+    let (generations, versions, not_started_after, wait) =
+        all((generations, versions, not_started_after.transpose(), wait.transpose()))?;
     Ok(Terms { dry_run, expected: Expected { generations, not_started_after }, versions, wait })
 }
 
