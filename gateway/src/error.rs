@@ -173,7 +173,7 @@ pub(crate) fn from_http(status: StatusCode) -> Problem {
 
 /// Adds the headers that HTTP asks for with some refusals.
 pub(crate) fn add_headers(problem: &Problem, headers: &mut HeaderMap) {
-    if problem.reason == Reason::Unauthenticated {
+    if status(problem.reason) == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"belay\""));
     }
     if let Some(after) = problem.retry_after {
@@ -319,6 +319,17 @@ mod tests {
         check(Status::internal("secret"), Reason::Internal, false);
         check(Status::unknown("secret"), Reason::Internal, false);
         check(Status::not_found("secret"), Reason::Internal, false);
+    }
+
+    /// As HTTP asks for.
+    #[test]
+    fn every_401_says_how_to_show_who_calls() {
+        for &reason in Reason::ALL {
+            let mut headers = HeaderMap::new();
+            add_headers(&Problem::new(reason, "a"), &mut headers);
+            let is_401 = status(reason) == StatusCode::UNAUTHORIZED;
+            assert_eq!(headers.contains_key(header::WWW_AUTHENTICATE), is_401, "{reason:?}");
+        }
     }
 
     #[test]

@@ -100,7 +100,10 @@ async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> 
     }
     let Some(_place) = gateway.load.place(request.method()) else {
         let told = "the gateway answers as many requests as it may; nothing was ordered";
-        let problem = Problem::new(Reason::AtCapacity, told).hint("try again in a second").retry_after(AGAIN);
+        let problem = Problem::new(Reason::AtCapacity, told)
+            .hint("try again in a second")
+            .chinese("网关同时处理的请求已达上限，没有执行任何操作", "请在一秒后重试")
+            .retry_after(AGAIN);
         return Refusal::from(problem).into_response();
     };
     next.run(request).await

@@ -128,11 +128,12 @@ fn security_schemes() -> Value {
             "in": "header",
             "name": "Authorization",
             "description":
-                "`OCP-ACCESS-KEY-HMACSHA1 KEY:SIGNATURE`, beside a `Date` header that is at most 15 minutes off. The \
-                 signature is the HMAC-SHA1 under the key's secret, in Base64, of these lines: the method; the MD5 of the \
-                 body in upper-case hexadecimal digits, or nothing where there is no body; `Content-Type`; `Date`; `Host` \
-                 with its port; the `x-ocp-` headers, each as `NAME:VALUE`, sorted by name; the path with its query, sorted \
-                 by name and encoded as RFC 3986 says.",
+                "`OCP-ACCESS-KEY-HMACSHA1 KEY:SIGNATURE`, beside a `Date` or `x-ocp-date` header that is at most 15 \
+                 minutes off. A signed order is carried out once. The signature is the HMAC-SHA1 under the key's secret, in \
+                 Base64, of these lines: the method; the MD5 of the body in upper-case hexadecimal digits, or nothing where \
+                 there is no body; `Content-Type`; the time, as in its header; `Host` with its port; the `x-ocp-` headers, each \
+                 as `NAME:VALUE`, sorted by name; the path with its query, sorted by name and encoded as RFC 3986 says. Keys \
+                 are made with `POST /iam/accessKeys`.",
         },
     })
 }

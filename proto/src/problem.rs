@@ -337,6 +337,7 @@ const LONGEST_REPEATED: usize = 500;
 const LONGEST_MESSAGE: usize = 1000;
 const LONGEST_HINT: usize = 600;
 const LONGEST_TARGET: usize = 200;
+const LONGEST_FIELD: usize = 400;
 /// The same for all wrong fields together.
 const LONGEST_FIELDS: usize = 1500;
 
@@ -354,7 +355,7 @@ impl Problem {
         self.fields = std::mem::take(&mut self.fields)
             .into_iter()
             .map_while(|(name, what)| {
-                let (name, what) = (shorten(name, LONGEST_TARGET), shorten(what, LONGEST_HINT));
+                let (name, what) = (shorten(name, LONGEST_TARGET), shorten(what, LONGEST_FIELD));
                 left = left.checked_sub(name.len() + what.len())?;
                 Some((name, what))
             })

@@ -1,5 +1,6 @@
 """What Schemathesis is told of requests beside the description."""
 
+import ipaddress
 import re
 import uuid
 
@@ -7,21 +8,27 @@ import schemathesis
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.meta import TestPhase
 
-LISTS = {"listHosts", "listAgentProcesses", "listTasks"}
+LISTS = {"listHosts", "listAgentProcesses", "listTasks", "listRegions", "listIdcs", "listHostTypes"}
+# Addresses of nobody, for tests of networks: whoever adds hosts lets the server call there.
+ADDRESSES = ipaddress.ip_network("198.18.0.0/15").hosts()
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Every order gets a key of its own. By themselves most would have the same few, and be refused as other orders.
 
-    What follows from a list is found only where the list has something in it: not on page 16,218. And nobody takes away
+    Hosts are added at addresses of nobody, each at one of its own. What follows from a list is found only where the list has something in it: not on page 16,218. And nobody takes away
     the user as whom it calls, or another one of them: it reads their names in the audit trail.
     """
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and re.fullmatch("[A-Za-z0-9-]{1,200}", key):
         case.headers["Idempotency-Key"] = f"{key}-{uuid.uuid4()}"
+    is_positive = case.meta.generation.mode == GenerationMode.POSITIVE
+    if case.operation.definition.raw.get("operationId") == "batchCreateHosts" and is_positive and isinstance(case.body, dict):
+        for host in case.body.get("hostBasicDataList") or []:
+            host["innerIpAddress"] = str(next(ADDRESSES))
     is_list = case.operation.definition.raw.get("operationId") in LISTS
-    if is_list and case.meta.phase.name == TestPhase.STATEFUL and case.meta.generation.mode == GenerationMode.POSITIVE:
+    if is_list and case.meta.phase.name == TestPhase.STATEFUL and is_positive:
         case.query = {}
     user = (case.path_parameters or {}).get("name")
     if isinstance(user, str) and user.endswith("-of-this-run"):

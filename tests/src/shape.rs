@@ -52,6 +52,8 @@ pub struct Freedom {
     pub may_be_null: Vec<String>,
     /// Which documented keys may be left out.
     pub may_be_absent: Vec<String>,
+    /// Which keys may be there that this example lacks: those that the documents' tables, or other examples, have.
+    pub may_be_added: Vec<String>,
 }
 
 impl Shape {
@@ -68,10 +70,13 @@ impl Shape {
                     [place, key].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
                 };
                 let keys: Vec<_> = fields.iter().map(|(key, _)| key).collect();
+                let is_shown = |key: &String| documented.iter().any(|(shown, _)| shown == key);
+                let is_added = |key: &String| freedom.may_be_added.contains(&below(key)) && !is_shown(key);
                 let is_left_out =
                     |key: &String| freedom.may_be_absent.contains(&below(key)) && !keys.contains(&key);
                 let wanted: Vec<_> =
                     documented.iter().map(|(key, _)| key).filter(|key| !is_left_out(key)).collect();
+                let keys: Vec<_> = keys.into_iter().filter(|key| !is_added(key)).collect();
                 if keys != wanted {
                     return vec![format!("`{place}` has the keys {keys:?}, documented are {wanted:?}")];
                 }

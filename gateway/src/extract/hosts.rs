@@ -35,10 +35,12 @@ pub(crate) struct CreateHostsBody {
     credential_id: Option<i64>,
     #[schema(schema_with = forms::maybe_alias)]
     alias: Option<String>,
-    /// Also as the documents misspell it.
-    #[serde(alias = "descripiton")]
     #[schema(schema_with = forms::maybe_description)]
     description: Option<String>,
+    /// The same, as the documents misspell it.
+    #[serde(rename = "descripiton")]
+    #[schema(schema_with = forms::maybe_description)]
+    misspelt_description: Option<String>,
     /// Ours: where the agents listen; 9441 where it is not said.
     #[schema(minimum = 1, maximum = 65535)]
     agent_port: Option<i32>,
@@ -77,13 +79,17 @@ impl<'de> Deserialize<'de> for Ports {
 
 impl CreateHostsBody {
     /// The order, as the wire has it.
-    pub(crate) fn order(self) -> BatchCreateHostsRequest {
+    pub(crate) fn order(self) -> Result<BatchCreateHostsRequest, Problem> {
         let host = |HostBasicData { inner_ip_address, serial_number }| HostToCreate {
             inner_ip_address: inner_ip_address.unwrap_or_default(),
             serial_number: serial_number.unwrap_or_default(),
         };
+        if self.description.is_some() && self.misspelt_description.is_some() {
+            return Err(invalid("descripiton", "the description is said under two names").hint("leave one"));
+        }
+        let description = self.description.or(self.misspelt_description);
         let kind = self.kind.and_then(|kind| HostKind::from_str_name(&format!("HOST_KIND_{kind}")));
-        BatchCreateHostsRequest {
+        Ok(BatchCreateHostsRequest {
             hosts: self.host_basic_data_list.unwrap_or_default().into_iter().map(host).collect(),
             kind: kind.unwrap_or(HostKind::Unspecified).into(),
             ssh_port: said(self.ssh_port),
@@ -92,10 +98,10 @@ impl CreateHostsBody {
             type_id: self.type_id.unwrap_or_default(),
             credential_id: self.credential_id.map_or(0, |id| if id == 0 { -1 } else { id }),
             alias: self.alias.unwrap_or_default(),
-            description: self.description.unwrap_or_default(),
+            description: description.unwrap_or_default(),
             agent_port: said(self.agent_port),
             reason: self.reason.unwrap_or_default(),
-        }
+        })
     }
 }
 
@@ -219,7 +225,7 @@ mod tests {
         let body = r#"{"hostBasicDataList": [{"innerIpAddress": "10.0.0.1", "serialNumber": "SN1"}],
             "sshPort": 22, "kind": "DEDICATED_CONTAINER", "publishPorts": "8080:8080,8090,8090", "idcId": 1,
             "typeId": 2, "credentialId": 3, "alias": "one", "descripiton": "a host"}"#;
-        let order = parse::<CreateHostsBody>(body.as_bytes()).expect("read").order();
+        let order = parse::<CreateHostsBody>(body.as_bytes()).and_then(CreateHostsBody::order).expect("read");
         let host = HostToCreate { inner_ip_address: "10.0.0.1".into(), serial_number: "SN1".into() };
         let expected = BatchCreateHostsRequest {
             hosts: vec![host],
@@ -239,12 +245,16 @@ mod tests {
     /// Hazard I15: what says nothing on the wire is never what a body says.
     #[test]
     fn what_can_not_be_is_passed_on_as_such() {
-        let order = |body: &str| parse::<CreateHostsBody>(body.as_bytes()).expect("read").order();
+        let order = |body: &str| {
+            parse::<CreateHostsBody>(body.as_bytes()).and_then(CreateHostsBody::order).expect("read")
+        };
         let bad = order(r#"{"sshPort": 0, "agentPort": 0, "credentialId": 0, "kind": "MAINFRAME"}"#);
         assert_eq!((bad.ssh_port, bad.agent_port, bad.credential_id, bad.kind), (-1, -1, -1, 0));
         assert_eq!(order("{}"), BatchCreateHostsRequest::default());
         assert!(parse::<CreateHostsBody>(br#"{"publishPorts": 8080}"#).is_err());
         assert!(parse::<CreateHostsBody>(br#"{"hostIps": ["10.0.0.1"]}"#).is_err());
+        let twice = parse::<CreateHostsBody>(br#"{"description": "a", "descripiton": "a"}"#).expect("read");
+        assert_eq!(twice.order().expect_err("refused").fields[0].0, "descripiton");
     }
 
     /// Hazard I04: the documents spell it in three ways.

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use belay_proto::{
-    Problem,
+    Problem, Reason,
     v1::{HostStatus, ServiceType, TaskStatus, TaskType},
 };
 use http::request::Parts;
@@ -142,6 +142,20 @@ impl Query {
         Ok(name)
     }
 
+    /// Refuses any order but the one by id, which is the only one that a list has.
+    pub(crate) fn by_id(&self) -> Result<(), Problem> {
+        match self.one("sort")? {
+            None | Some("id" | "id,asc") => Ok(()),
+            Some(_) => {
+                let what = "this list is sorted by `id,asc` alone";
+                Err(Problem::new(Reason::SortUnsupported, format!("invalid `sort`: {what}"))
+                    .field("sort", what)
+                    .hint("leave it out, and sort the answer")
+                    .chinese("该列表只能按 `id,asc` 排序", "请去掉 `sort`，并在收到结果后自行排序"))
+            }
+        }
+    }
+
     /// Where the next page of this list is; `None` for the last one.
     pub(crate) fn next_page(&self, token: &str) -> Option<String> {
         let is_place = |pair: &&str| !matches!(pair.split('=').next(), Some("page" | "pageToken" | ""));
@@ -242,6 +256,16 @@ mod tests {
         let services = |text: &str| query(text).service_types("includedServiceType");
         assert_eq!(services("includedServiceType=OCP_AGENT,OMS"), Ok(vec![3, 7]));
         assert!(services("includedServiceType=").is_err() && services("includedServiceType=DB").is_err());
+    }
+
+    #[test]
+    fn a_list_that_has_one_order_refuses_others() {
+        for good in ["", "sort=id", "sort=id,asc"] {
+            assert_eq!(query(good).by_id(), Ok(()), "{good}");
+        }
+        for bad in ["sort=", "sort=id,desc", "sort=name"] {
+            assert_eq!(query(bad).by_id().expect_err(bad).reason, Reason::SortUnsupported);
+        }
     }
 
     #[test]

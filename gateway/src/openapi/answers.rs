@@ -71,6 +71,7 @@ fn success(operation: &Operation) -> Value {
                 "Server-sent events, until either side ends it: each with the `id` to go on after, an `event` and its `data` as \
                  JSON. The last one is `end`, with its reason.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "headers": rate_limit(),
         });
     }
     let mut parts = vec![json!({"$ref": "#/components/schemas/Success"})];
@@ -83,31 +84,24 @@ fn success(operation: &Operation) -> Value {
         }
         None => json!({"type": "object", "properties": {"data": false, "status": status}}),
     });
-    let mut headers = Map::new();
     let mut response = json!({
         "description": "Done, or accepted.",
         "content": {"application/json": {"schema": {"allOf": parts}}},
     });
+    let mut headers = rate_limit();
     if operation.has_next_page() {
-        let link = json!({
-            "description": "The next page, as `<PATH>; rel=\"next\"`. Absent in the answer with the last one.",
-            "schema": {"type": "string"},
-        });
-        headers.insert("Link".to_owned(), link);
+        let about = "The next page, as `<PATH>; rel=\"next\"`. Absent in the answer with the last one.";
+        headers.insert("Link".to_owned(), json!({"description": about, "schema": {"type": "string"}}));
     }
     if operation.tagged {
         headers.insert("ETag".to_owned(), tag());
     }
     if matches!(operation.terms, Some(OnTerms::Task | OnTerms::Hosts)) {
-        let applied = json!({
-            "description": "The preference that was heeded, where the request had one.",
-            "schema": {"type": "string"},
-        });
-        headers.insert("Preference-Applied".to_owned(), applied);
+        let about = "The preference that was heeded, where the request had one.";
+        headers
+            .insert("Preference-Applied".to_owned(), json!({"description": about, "schema": {"type": "string"}}));
     }
-    if !headers.is_empty() {
-        response["headers"] = json!(headers);
-    }
+    response["headers"] = json!(headers);
     response
 }
 
@@ -152,20 +146,40 @@ fn failure(status: u16, reasons: &BTreeSet<&'static str>) -> Value {
             "schema": {"allOf": [{"$ref": "#/components/schemas/Failure"}, own]},
         }},
     });
+    let mut headers = rate_limit();
+    let language = json!({
+        "description": "In which language `error.message` and the messages of `error.subErrors` are.",
+        "schema": {"type": "string", "enum": ["en", "zh-CN"]},
+    });
+    headers.insert("Content-Language".to_owned(), language);
     match status {
         401 => {
-            response["headers"] = json!({"WWW-Authenticate": {
-                "description": "How to show who calls.",
-                "schema": {"type": "string"},
-            }});
+            let how = json!({"description": "How to show who calls.", "schema": {"type": "string"}});
+            headers.insert("WWW-Authenticate".to_owned(), how);
         }
         409 | 429 | 503 => {
-            response["headers"] = json!({"Retry-After": {
+            let after = json!({
                 "description": "After how many seconds trying again may help. Absent where it would not.",
                 "schema": {"type": "integer", "minimum": 1},
-            }});
+            });
+            headers.insert("Retry-After".to_owned(), after);
         }
         _ => {}
     }
+    response["headers"] = json!(headers);
     response
+}
+
+/// What a user is told of its requests, where they are limited and it is known who calls.
+fn rate_limit() -> Map<String, Value> {
+    let told = [
+        ("RateLimit-Limit", "How many requests the user may make in a time."),
+        ("RateLimit-Remaining", "How many of them are left."),
+        ("RateLimit-Reset", "In how many seconds there are more."),
+    ];
+    let header = |(name, about): (&str, &str)| {
+        let header = json!({"description": about, "schema": {"type": "integer", "minimum": 0}});
+        (name.to_owned(), header)
+    };
+    told.into_iter().map(header).collect()
 }

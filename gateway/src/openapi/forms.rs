@@ -264,6 +264,7 @@ pub(super) fn conditions(body: &str) -> Option<Value> {
             json!([
                 {"if": is_container, "then": published, "else": unpublished},
                 {"anyOf": [one, unnamed]},
+                {"anyOf": [unsaid("description"), unsaid("descripiton")]},
             ])
         }
         // Not the address of no host, and not that of many.
@@ -292,7 +293,8 @@ pub(super) fn conditions(body: &str) -> Option<Value> {
                 json!({"required": ["set"], "properties": {"set": {"type": "object", "minProperties": 1}}});
             let remove =
                 json!({"required": ["remove"], "properties": {"remove": {"type": "array", "minItems": 1}}});
-            json!([{"anyOf": [set, remove]}])
+            let ours = json!({"properties": {"set": {"propertyNames": {"not": {"pattern": "^belay/"}}}}});
+            json!([{"anyOf": [set, remove]}, ours])
         }
         "MaintenanceBody" => {
             let why = json!({"type": "string", "pattern": r"\S"});

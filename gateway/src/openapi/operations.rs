@@ -120,8 +120,9 @@ fn hosts() -> Vec<Operation> {
 fn references() -> Vec<Operation> {
     vec![
         get("/compute/regions", "listRegions", "List regions")
-            .asks(&[Asks::Page, Asks::Size])
-            .answers_page_of::<Region>(),
+            .asks(&[Asks::Page, Asks::Size, Asks::IdSort])
+            .answers_page_of::<Region>()
+            .fails(&[Reason::SortUnsupported]),
         post("/compute/regions", "createRegion", "Add a region")
             .answers::<Region>()
             .fails(&[Reason::NameTaken]),
@@ -130,8 +131,9 @@ fn references() -> Vec<Operation> {
             .asks(&[Asks::Why])
             .fails(&[Reason::StillUsed]),
         get("/compute/idcs", "listIdcs", "List data centres")
-            .asks(&[Asks::Page, Asks::Size])
-            .answers_page_of::<Idc>(),
+            .asks(&[Asks::Page, Asks::Size, Asks::IdSort])
+            .answers_page_of::<Idc>()
+            .fails(&[Reason::SortUnsupported]),
         post("/compute/idcs", "createIdc", "Add a data centre to a region")
             .answers::<Idc>()
             .fails(&[Reason::NameTaken, Reason::RegionUnknown]),
@@ -140,8 +142,9 @@ fn references() -> Vec<Operation> {
             .asks(&[Asks::Why])
             .fails(&[Reason::StillUsed]),
         get("/compute/hostTypes", "listHostTypes", "List host types")
-            .asks(&[Asks::Page, Asks::Size])
-            .answers_page_of::<HostType>(),
+            .asks(&[Asks::Page, Asks::Size, Asks::IdSort])
+            .answers_page_of::<HostType>()
+            .fails(&[Reason::SortUnsupported]),
         post("/compute/hostTypes", "createHostType", "Add a host type")
             .answers::<HostType>()
             .fails(&[Reason::NameTaken]),

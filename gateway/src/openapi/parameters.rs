@@ -47,6 +47,7 @@ pub(super) enum Asks {
     IncludedServiceType,
     ExcludedServiceType,
     HostSort,
+    IdSort,
     Force,
     Why,
     User,
@@ -112,6 +113,11 @@ impl Asks {
                 "sort",
                 "By what to sort, and `asc` or `desc` after a comma.",
                 json!({"type": "string", "pattern": "^(id|name|alias|innerIpAddress|status|createTime|updateTime)(,([aA][sS][cC]|[dD][eE][sS][cC]))?$"}),
+            ),
+            Self::IdSort => (
+                "sort",
+                "By what to sort: these lists have one order.",
+                json!({"type": "string", "enum": ["id", "id,asc"]}),
             ),
             Self::Force => (
                 "force",
@@ -202,7 +208,7 @@ impl Asks {
     }
 }
 
-/// The headers of ours, by the names under which operations refer to them.
+/// The headers, by the names under which operations refer to them.
 pub(super) fn headers() -> Map<String, Value> {
     let header = |name: &str, about: &str, schema: Value| json!({"name": name, "in": "header", "description": about, "schema": schema, super::EXTENSION: true});
     let trace = header(
@@ -251,14 +257,13 @@ pub(super) fn headers() -> Map<String, Value> {
         "The `id` of the last event that was heard: the stream goes on after it.",
         json!({"type": "string"}),
     );
-    let language = header(
-        "Accept-Language",
-        "In which language to say what is wrong: `zh` in any form for Chinese, anything else for English.",
-        json!({"type": "string", "examples": ["zh-CN", "en"]}),
-    );
-    let mut language = language;
-    // The documents have it.
-    language.as_object_mut().map(|language| language.remove(super::EXTENSION));
+    // The documents have this one.
+    let language = json!({
+        "name": "Accept-Language",
+        "in": "header",
+        "description": "In which language to say what is wrong: Chinese where `zh` is wanted more than `en`, else English.",
+        "schema": {"type": "string", "examples": ["zh-CN", "en"]},
+    });
     Map::from_iter([
         ("AcceptLanguage".to_owned(), language),
         ("Traceparent".to_owned(), trace),

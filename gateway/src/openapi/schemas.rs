@@ -71,8 +71,9 @@ pub(super) fn refine_answer(name: &str, schema: &mut Value) {
                 property["format"] = json!("date-time");
             }
             if let Some(words) = words(name, field) {
+                let nothing = may_be_null(property).then_some(Value::Null);
                 let one = if has_type(property, "array") { &mut property["items"] } else { property };
-                one["enum"] = json!(words);
+                one["enum"] = words.into_iter().map(Value::from).chain(nothing).collect();
             }
         }
     });
@@ -81,12 +82,12 @@ pub(super) fn refine_answer(name: &str, schema: &mut Value) {
 /// What a schema of a body does not say by itself: what a reason may be, and which fields are ours.
 pub(super) fn refine_body(name: &str, schema: &mut Value) {
     each_object(schema, &mut |properties, _| {
-        for (name, property) in properties {
-            if name == "reason" {
+        for (field, property) in properties {
+            if field == "reason" {
                 property["maxLength"] = json!(500);
                 property["pattern"] = json!(ONE_LINE);
             }
-            if !DOCUMENTED_FIELDS.contains(&name.as_str()) {
+            if !documented_fields(name).contains(&field.as_str()) {
                 property[super::EXTENSION] = json!(true);
             }
         }
@@ -96,8 +97,28 @@ pub(super) fn refine_body(name: &str, schema: &mut Value) {
     }
 }
 
-/// Fields of bodies that the documents of OCP have. Every other one is ours.
-const DOCUMENTED_FIELDS: &[&str] = &["hostIds", "hostids", "hostIdList"];
+/// Fields of a body that the documents of OCP have. Every other one is ours.
+fn documented_fields(body: &str) -> &'static [&'static str] {
+    match body {
+        "BatchBody" | "DeleteHostsBody" => &["hostIds", "hostids", "hostIdList"],
+        "CreateHostsBody" => &[
+            "hostBasicDataList",
+            "sshPort",
+            "kind",
+            "publishPorts",
+            "idcId",
+            "typeId",
+            "credentialId",
+            "alias",
+            "description",
+            "descripiton",
+        ],
+        "HostBasicData" => &["innerIpAddress", "serialNumber"],
+        "ReferenceBody" => &["name", "description"],
+        "IdcBody" => &["name", "description", "regionId"],
+        _ => &[],
+    }
+}
 
 type Change<'a> = dyn FnMut(&mut serde_json::Map<String, Value>, &mut Vec<String>) + 'a;
 

@@ -1,6 +1,6 @@
 //! The description against the code.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use super::*;
 
@@ -107,16 +107,16 @@ fn an_order_says_all_that_can_become_of_it() {
     insta::assert_snapshot!(told.join("\n"), @r#"
     200 Done, or accepted.
     400 `INVALID_ARGUMENT`
-    401 `UNAUTHENTICATED`
+    401 `CLOCK_SKEW`, `SIGNATURE_REPLAYED`, `UNAUTHENTICATED`
     403 `PERMISSION_DENIED`
     404 `HOST_UNKNOWN`, `PROCESS_UNKNOWN`
     409 `AGENT_BUSY`, `AGENT_CLONED`, `CANCELLED`, `IDEMPOTENCY_KEY_IN_USE`, `PROCESS_NOT_OPERABLE`, `PROCESS_UNDECLARED`, `STALE_EPOCH`, `SUPERSEDED`
     413 `BODY_TOO_LARGE`
     415 `UNSUPPORTED_MEDIA_TYPE`
     422 `IDEMPOTENCY_KEY_REUSED`
-    429 `OVERLOADED`
+    429 `OVERLOADED`, `RATE_LIMITED`
     500 `INTERNAL`, `LEFTOVERS`, `SIGNAL_REFUSED`
-    503 `AGENT_UNREACHABLE`, `SERVER_UNREACHABLE`, `SHUTTING_DOWN`, `WRONG_AGENT`
+    503 `AGENT_UNREACHABLE`, `AT_CAPACITY`, `SERVER_UNREACHABLE`, `SHUTTING_DOWN`, `WRONG_AGENT`
     504 `NOT_PROVEN`, `TIMED_OUT`
     "#);
     assert_eq!(stop.get(EXTENSION), None, "the documents have it");
@@ -153,12 +153,58 @@ fn fields_with_few_words_name_them() {
         [&field["enum"], &field["items"]["enum"]].into_iter().find(|words| words.is_array()).cloned()
     };
     assert_eq!(words("WrappedTaskInstance", "status"), Some(json!(["RUNNING", "FAILED", "SUCCESSFUL"])));
-    assert_eq!(words("Host", "status"), Some(json!(["AVAILABLE", "OFFLINE"])));
+    let all = json!(["AVAILABLE", "OFFLINE", "NEW", "ONLINE", "DELETING"]);
+    assert_eq!(words("Host", "status"), Some(all));
     let phases = words("AgentProcessDetail", "phase").expect("words");
     assert!(phases.as_array().is_some_and(|words| words.contains(&json!("BACKOFF"))), "{phases}");
     let roles = words("User", "roles").expect("words");
     assert!(roles.as_array().is_some_and(|words| words.contains(&json!("HOST_MANAGER"))), "{roles}");
     assert_eq!(words("Host", "name"), None);
+    let of_agents = words("Host", "hostAgentStatus").expect("words");
+    assert!(of_agents.as_array().is_some_and(|words| words.contains(&Value::Null)), "a new host has none");
+}
+
+/// What the documents' own examples of bodies have is not marked as ours.
+#[test]
+fn documented_fields_are_not_ours() {
+    let document = document();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/it/documented");
+    let mut looked = 0;
+    for entry in fs::read_dir(folder).expect("the exchanges") {
+        let text = fs::read_to_string(entry.expect("an entry").path()).expect("an exchange");
+        let exchange: Value = serde_json::from_str(&text).expect("JSON");
+        let Some(body) = exchange.get("body").filter(|body| body.is_object()) else { continue };
+        let (method, path) = exchange["request"].as_str().and_then(|it| it.split_once(' ')).expect("a call");
+        let path = path.trim_start_matches(PREFIX);
+        let schema = &document["paths"][path][method.to_lowercase()]["requestBody"]["content"];
+        check_documented(&document, &schema["application/json"]["schema"], body, &mut looked);
+    }
+    assert!(looked > 10, "{looked} fields were found");
+}
+
+#[track_caller]
+fn check_documented(document: &Value, schema: &Value, example: &Value, looked: &mut usize) {
+    let schema = match schema["$ref"].as_str() {
+        Some(to) => document.pointer(to.trim_start_matches('#')).expect("a schema"),
+        None => schema,
+    };
+    match example {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let property = &schema["properties"][name];
+                assert!(property.is_object(), "`{name}` is not described");
+                assert_eq!(property.get(EXTENSION), None, "`{name}` is documented: see `documented_fields`");
+                *looked += 1;
+                check_documented(document, property, value, looked);
+            }
+        }
+        Value::Array(all) => {
+            for one in all {
+                check_documented(document, &schema["items"], one, looked);
+            }
+        }
+        _ => {}
+    }
 }
 
 fn visit(value: &Value, see: &mut dyn FnMut(&str, &Value)) {

@@ -1,7 +1,7 @@
 //! Which words a field of an answer may have: those of the wire contract, so that a new one there is one here.
 
 use belay_proto::v1::{
-    AgentProcessPhase, AuditDecision, BatchHostState, BatchVerb, HostAgentStatus, HostStatus, Role,
+    AgentProcessPhase, AuditDecision, BatchHostState, BatchVerb, HostAgentStatus, HostKind, HostStatus, Role,
     SubtaskStatus, TaskOperation, TaskState, TaskStatus,
 };
 
@@ -16,6 +16,7 @@ pub(super) fn words(schema: &str, field: &str) -> Option<Vec<String>> {
         ("Batch", "state") => of(TaskState::as_str_name, "TASK_STATE_"),
         ("BatchHost", "state") => of(BatchHostState::as_str_name, "BATCH_HOST_STATE_"),
         ("Batch" | "BatchPlan", "verb") => of(BatchVerb::as_str_name, "BATCH_VERB_"),
+        ("Host", "kind") => of(HostKind::as_str_name, "HOST_KIND_"),
         ("Host", "status") => of(HostStatus::as_str_name, "HOST_STATUS_"),
         (_, "hostAgentStatus") => of(HostAgentStatus::as_str_name, "HOST_AGENT_STATUS_"),
         ("HostAgent" | "AgentProcess" | "AgentProcessDetail", "status") => {

@@ -15,7 +15,7 @@ use crate::{
 
 /// `POST /compute/hosts/batchCreate`
 pub(super) async fn batch_create(call: Call, Json(body): Json<CreateHostsBody>) -> Answer {
-    let request = call.request(body.order());
+    let request = call.request(body.order()?);
     let reply = call.enrolment().batch_create_hosts(request).await;
     let reply = reply.map_err(|status| in_documented_names(error::problem(&status)))?.into_inner();
     Done::with(&Listed {

@@ -18,7 +18,7 @@ use crate::{
 
 /// `GET /compute/regions`
 pub(super) async fn list_regions(call: Call, query: Query) -> Answer {
-    let (page, size) = all((query.page(), query.size()))?;
+    let (page, size, ()) = all((query.page(), query.size(), query.by_id()))?;
     let request = call.request(ListRegionsRequest { page, size });
     let reply = call.reference().list_regions(request).await?.into_inner();
     Done::with(&Paged {
@@ -56,7 +56,7 @@ pub(super) async fn delete_region(call: Call, Path(path): Path<RegionPath>, quer
 
 /// `GET /compute/idcs`
 pub(super) async fn list_idcs(call: Call, query: Query) -> Answer {
-    let (page, size) = all((query.page(), query.size()))?;
+    let (page, size, ()) = all((query.page(), query.size(), query.by_id()))?;
     let request = call.request(ListIdcsRequest { page, size });
     let reply = call.reference().list_idcs(request).await?.into_inner();
     Done::with(&Paged {
@@ -95,7 +95,7 @@ pub(super) async fn delete_idc(call: Call, Path(path): Path<IdcPath>, query: Que
 
 /// `GET /compute/hostTypes`
 pub(super) async fn list_host_types(call: Call, query: Query) -> Answer {
-    let (page, size) = all((query.page(), query.size()))?;
+    let (page, size, ()) = all((query.page(), query.size(), query.by_id()))?;
     let request = call.request(ListHostTypesRequest { page, size });
     let reply = call.reference().list_host_types(request).await?.into_inner();
     Done::with(&Paged {

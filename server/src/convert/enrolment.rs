@@ -202,11 +202,11 @@ fn check_count(count: usize, most: usize) -> Result<(), String> {
 
 fn address(text: &str) -> Result<IpAddr, String> {
     let shown: String = text.chars().filter(|letter| !letter.is_control()).take(64).collect();
-    match text.parse::<IpAddr>() {
+    match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
             Err(format!("`{shown}` is the address of no host"))
         }
-        Ok(ip) => Ok(ip.to_canonical()),
+        Ok(ip) => Ok(ip),
         Err(_) => Err(format!("`{shown}` is not an IP address")),
     }
 }
@@ -234,7 +234,11 @@ fn check_ports(entries: &[String], is_container: bool) -> Result<(), String> {
     if entries.len() > MOST_PORTS {
         return Err(format!("{} entries are more than {MOST_PORTS}", entries.len()));
     }
-    let is_port = |text: &str| text.len() <= 5 && text.parse::<u16>().is_ok_and(|port| port > 0);
+    // Decimal digits and nothing else: `parse` alone would let `+80` pass.
+    let is_port = |text: &str| {
+        let digits = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits && text.parse::<u16>().is_ok()
+    };
     let is_published = |part: &str| match part.split_once(':') {
         Some((outer, inner)) => is_port(outer) && is_port(inner),
         None => is_port(part),
@@ -283,7 +287,9 @@ mod tests {
         );
         // Two ways to write one address.
         check(request(&["10.0.0.1", "::ffff:10.0.0.1"]), &["hosts[1].inner_ip_address"]);
-        check(request(&["0.0.0.0"]), &["hosts[0].inner_ip_address"]);
+        for nobody in ["0.0.0.0", "::", "224.0.0.1", "::ffff:224.0.0.1"] {
+            check(request(&[nobody]), &["hosts[0].inner_ip_address"]);
+        }
         let bad = v1::BatchCreateHostsRequest {
             kind: 0,
             ssh_port: 70_000,
@@ -324,7 +330,7 @@ mod tests {
         // As the documents print it.
         check(container(&["8080:8080,8090,8090"]), &[]);
         check(container(&["8080:8080", "8090"]), &[]);
-        for bad in [&[][..], &[""], &["8080:"], &["0"], &["65536"], &["8080 "]] {
+        for bad in [&[][..], &[""], &["8080:"], &["0"], &["65536"], &["8080 "], &["+80"], &["080"]] {
             check(container(bad), &["publish_ports"]);
         }
     }
