@@ -98,8 +98,10 @@ fn success(operation: &Operation) -> Value {
     }
     if matches!(operation.terms, Some(OnTerms::Task | OnTerms::Hosts)) {
         let about = "The preference that was heeded, where the request had one.";
-        headers
-            .insert("Preference-Applied".to_owned(), json!({"description": about, "schema": {"type": "string"}}));
+        headers.insert(
+            "Preference-Applied".to_owned(),
+            json!({"description": about, "schema": {"type": "string"}}),
+        );
     }
     response["headers"] = json!(headers);
     response
