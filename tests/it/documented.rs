@@ -57,7 +57,7 @@ impl Documents {
         let body = ids
             .iter()
             .fold(body, |body, (id, value)| body.replace(&format!("\"{{{id}}}\""), &value.to_string()));
-        fleet.admin().call(method, path, body).await
+        fleet.admin().call(method, path, body.into_bytes()).await
     }
 
     /// Sends a request and holds the answer against the documented one.

@@ -495,7 +495,7 @@ async fn hosts_are_deleted_all_or_none() {
     let deleted =
         batch(json!({"hostids": [ids[0], ids[1]], "force": true, "reason": "the rack is gone"})).await;
     assert_eq!((deleted.status, deleted.json.get("data")), (StatusCode::OK, None), "{}", deleted.text);
-    assert_eq!(names(&fleet, "sort=id").await, ["simulated-2", "simulated-3"]);
+    assert_eq!(names(&fleet, "sort=name").await, ["simulated-2", "simulated-3"]);
     // The same agents, alive again, bring nothing back.
     agents.agent(0).come_back().await;
     agents.agent(1).come_back().await;
@@ -504,5 +504,5 @@ async fn hosts_are_deleted_all_or_none() {
         if failures >= 4 { Ok(()) } else { Err(failures) }
     })
     .await;
-    assert_eq!(names(&fleet, "sort=id").await, ["simulated-2", "simulated-3"]);
+    assert_eq!(names(&fleet, "sort=name").await, ["simulated-2", "simulated-3"]);
 }

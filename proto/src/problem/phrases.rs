@@ -55,7 +55,7 @@ const PHRASES: &[(&str, &str)] = &[
     ),
     ("there is no region {}", "区域 {} 不存在"),
     ("there is no data centre {}", "机房 {} 不存在"),
-    ("there is no host type {}", "主机类型 {} 不存在"),
+    ("there is no host type {}", "机型 {} 不存在"),
     ("host {} has the agent address {}", "主机 {} 已使用 Agent 地址 {}"),
     ("`{}` says where the host stands: set that with `{}`", "`{}` 表示主机所在的位置，请使用 `{}` 设置"),
     ("no host is meant", "没有符合条件的主机"),
