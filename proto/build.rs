@@ -3,10 +3,11 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "belay/v1/place.proto",
     "belay/v1/reference.proto",
     "belay/v1/host.proto",
+    "belay/v1/order.proto",
     "belay/v1/host_agent.proto",
     "belay/v1/agent_process.proto",
     "belay/v1/task.proto",

@@ -136,6 +136,15 @@ impl AgentService for Api {
         Ok(Response::new(pb::GetOperationResponse { operation }))
     }
 
+    async fn plan_order(
+        &self,
+        request: Request<pb::PlanOrderRequest>,
+    ) -> Result<Response<pb::PlanOrderResponse>, Status> {
+        let planned = self.supervisor.plan(convert::planned_order(request.into_inner())?).await?;
+        let processes = planned.into_iter().map(convert::planned).collect();
+        Ok(Response::new(pb::PlanOrderResponse { processes }))
+    }
+
     async fn get_inventory(
         &self,
         request: Request<pb::GetInventoryRequest>,

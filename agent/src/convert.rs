@@ -16,7 +16,7 @@ use crate::{
     operation::{Order, Outcome, Standing, Target, Verb},
     output::{Begin, Piece, Wanted},
     process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
-    supervisor::{LastOrder, named_by},
+    supervisor::{LastOrder, Planned, named_by},
 };
 
 /// What an order says is to be done.
@@ -55,29 +55,41 @@ impl What {
     }
 }
 
+impl Whom {
+    fn read(self) -> Result<Target, Problem> {
+        match self {
+            Self::All => Ok(Target::All),
+            Self::One(alias) if alias.is_empty() => Err(invalid("alias", "it is empty")),
+            // What can not be an alias is one that nobody declares.
+            Self::One(alias) => {
+                Alias::try_from(alias).map(Target::One).map_err(|what| invalid("alias", what))
+            }
+            Self::These(aliases) if aliases.is_empty() => Err(invalid("aliases", "it is empty")),
+            Self::These(aliases) => {
+                let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
+                aliases.into_iter().map(read).collect::<Result<_, _>>().map(Target::These)
+            }
+        }
+    }
+}
+
 /// Reads an order. An error names each field that is wrong.
 pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trace) -> Result<Order, Problem> {
     let said = wire.ok_or_else(|| invalid("order", "it is missing")).and_then(|order| {
-        let pb::Order { operation_id, epoch, principal, budget } = order;
+        let pb::Order { operation_id, epoch, principal, budget, expected_generations, not_started_after } =
+            order;
         let budget = budget
             .map(Duration::try_from)
             .transpose()
             .map_err(|_| invalid("order.budget", "it is negative or out of range"));
-        let (id, budget) = all((operation_id_in("order.operation_id", &operation_id), budget))?;
-        Ok((id, epoch, principal, budget))
+        let not_started_after = time("order.not_started_after", not_started_after);
+        let id = operation_id_in("order.operation_id", &operation_id);
+        let (id, budget, not_started_after) = all((id, budget, not_started_after))?;
+        Ok((id, epoch, principal, budget, expected_generations, not_started_after))
     });
-    let target = match whom {
-        Whom::All => Ok(Target::All),
-        Whom::One(alias) if alias.is_empty() => Err(invalid("alias", "it is empty")),
-        // What can not be an alias is one that nobody declares.
-        Whom::One(alias) => Alias::try_from(alias).map(Target::One).map_err(|what| invalid("alias", what)),
-        Whom::These(aliases) if aliases.is_empty() => Err(invalid("aliases", "it is empty")),
-        Whom::These(aliases) => {
-            let read = |alias| Alias::try_from(alias).map_err(|what| invalid("aliases", what));
-            aliases.into_iter().map(read).collect::<Result<_, _>>().map(Target::These)
-        }
-    };
-    let ((verb, force), (id, epoch, principal, budget), target) = all((what.read(), said, target))?;
+    let ((verb, force), said, target) = all((what.read(), said, whom.read()))?;
+    let (id, epoch, principal, budget, generations, not_started_after) = said;
+    check_terms(verb, &target, &generations, not_started_after)?;
     Ok(Order {
         id,
         epoch: Some(epoch),
@@ -86,8 +98,79 @@ pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trac
         verb,
         force,
         target,
+        generations,
+        not_started_after,
         trace: trace.to_string(),
     })
+}
+
+/// Reads the order that is only planned.
+pub(crate) fn planned_order(wire: pb::PlanOrderRequest) -> Result<Order, Problem> {
+    let pb::PlanOrderRequest { verb, alias, expected_generations, not_started_after } = wire;
+    let verb = match pb::PlannedVerb::try_from(verb) {
+        Ok(pb::PlannedVerb::Stop) => Ok(Verb::Stop),
+        Ok(pb::PlannedVerb::Start) => Ok(Verb::Start),
+        Ok(pb::PlannedVerb::Restart) => Ok(Verb::Restart),
+        Ok(pb::PlannedVerb::Unspecified) | Err(_) => Err(invalid("verb", format!("{verb} is no such verb"))),
+    };
+    let whom = if alias.is_empty() { Whom::All } else { Whom::One(alias) };
+    // What is planned may be the restart of all, which is two orders.
+    let not_started_after = time("not_started_after", not_started_after);
+    let (verb, target, not_started_after) = all((verb, whom.read(), not_started_after))?;
+    Ok(Order {
+        id: Uuid::nil(),
+        epoch: Some(0),
+        principal: String::new(),
+        budget: None,
+        verb,
+        force: false,
+        target,
+        generations: expected_generations,
+        not_started_after,
+        trace: String::new(),
+    })
+}
+
+/// What an order would do, as the wire carries it.
+pub(crate) fn planned(planned: Planned) -> pb::PlannedProcess {
+    let Planned { alias, generation, pid, stop_turn, start_turn, dependents } = planned;
+    let number = |turn: u32| i32::try_from(turn).unwrap_or(i32::MAX);
+    pb::PlannedProcess {
+        alias: alias.into(),
+        generation,
+        pid,
+        stop_turn: number(stop_turn),
+        start_turn: number(start_turn),
+        dependents: dependents.into_iter().map(String::from).collect(),
+    }
+}
+
+/// What an order expects, which only one for one process can.
+fn check_terms(
+    verb: Verb,
+    target: &Target,
+    generations: &[u64],
+    not_started_after: Option<Timestamp>,
+) -> Result<(), Problem> {
+    let one = matches!(target, Target::One(_));
+    let generations = match generations {
+        [_, ..] if !one => {
+            Err(invalid("order.expected_generations", "only an order to one process takes it"))
+        }
+        _ => Ok(()),
+    };
+    let not_started_after = match not_started_after {
+        Some(_) if !one || verb != Verb::Restart => {
+            Err(invalid("order.not_started_after", "only the restart of one process takes it"))
+        }
+        _ => Ok(()),
+    };
+    all((generations, not_started_after)).map(|_| ())
+}
+
+fn time(field: &str, wire: Option<PbTimestamp>) -> Result<Option<Timestamp>, Problem> {
+    let read = |wire: PbTimestamp| Timestamp::new(wire.seconds, wire.nanos).ok();
+    wire.map(|wire| read(wire).ok_or_else(|| invalid(field, "it is no time"))).transpose()
 }
 
 /// Reads the id of an operation.
@@ -366,6 +449,7 @@ mod tests {
             epoch: 1,
             principal: "admin".to_owned(),
             budget: None,
+            ..pb::Order::default()
         })
     }
 

@@ -56,6 +56,10 @@ pub(crate) struct Order {
     pub force: bool,
     /// To which processes.
     pub target: Target,
+    /// Only where the one process that it is for is at one of these generations. Empty means whichever it is at.
+    pub generations: Vec<u64>,
+    /// Of a restart of one process: one that runs and was started after this is left as it is.
+    pub not_started_after: Option<Timestamp>,
     /// The trace of the call.
     pub trace: String,
 }
@@ -65,7 +69,18 @@ impl Order {
     pub(crate) fn local(verb: Verb, force: bool, target: Target, principal: String) -> Self {
         let id = Uuid::now_v7();
         let trace = Trace::of_operation(id.into_bytes()).to_string();
-        Self { id, epoch: None, principal, budget: None, verb, force, target, trace }
+        Self {
+            id,
+            epoch: None,
+            principal,
+            budget: None,
+            verb,
+            force,
+            target,
+            generations: Vec::new(),
+            not_started_after: None,
+            trace,
+        }
     }
 }
 
@@ -317,6 +332,22 @@ impl Queue {
         self.0.iter().filter(|(_, earlier)| earlier.is_empty()).map(|(alias, _)| alias)
     }
 
+    /// Who has a turn when, from 1: each after all that come before it.
+    pub(crate) fn turns(&self) -> BTreeMap<Alias, u32> {
+        let (mut left, mut turns) = (self.clone(), BTreeMap::new());
+        for turn in 1.. {
+            let heads: Vec<_> = left.heads().cloned().collect();
+            if heads.is_empty() {
+                break;
+            }
+            for alias in heads {
+                left.remove(&alias);
+                turns.insert(alias, turn);
+            }
+        }
+        turns
+    }
+
     /// What the longest way through them takes.
     pub(crate) fn longest_way(&self, cost: impl Fn(&Alias) -> Duration) -> Duration {
         let mut known = HashMap::new();
@@ -461,6 +492,9 @@ mod tests {
         assert_eq!(stop.next_turns(), [alias("cron"), alias("web")]);
         assert!(stop.take(&alias("web"), Ok(())));
         assert_eq!(stop.next_turns(), [alias("app")]);
+        let turns = start.turns().into_iter().map(|(alias, turn)| (String::from(alias), turn));
+        let expected = [("app", 2), ("cron", 1), ("db", 1), ("web", 3)];
+        assert_eq!(turns.collect::<Vec<_>>(), expected.map(|(name, turn)| (name.to_owned(), turn)));
         let second = |_: &Alias| Duration::from_secs(1);
         let way = |name| start.way_from(&alias(name), second).as_secs();
         assert_eq!(["app", "cron", "db", "web", "absent"].map(way), [2, 1, 3, 1, 0]);

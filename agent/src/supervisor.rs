@@ -13,6 +13,7 @@ mod probes;
 mod recover;
 mod reload;
 mod slot;
+mod terms;
 mod vigil;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use self::{local::Local, looker::Looker, owner::Owner};
 pub(crate) use self::{
     local::{Health, LastOrder, News, named_by},
     reload::{Found, Reload},
+    terms::Planned,
 };
 use crate::{
     config::ProcessConfig,
@@ -102,6 +104,11 @@ impl Supervisor {
         Ok(standing)
     }
 
+    /// What an order would do. Nothing is done.
+    pub(crate) async fn plan(&self, order: Order) -> Result<Vec<Planned>, Problem> {
+        self.ask(|answer| Command::Plan { order, answer }).await?
+    }
+
     /// How an operation stands.
     pub(crate) async fn operation(&self, id: Uuid) -> Result<Standing, Problem> {
         let standing = self.ask(|answer| Command::Operation { id, answer }).await?;
@@ -163,6 +170,7 @@ impl Supervisor {
 enum Command {
     Order { order: Order, answer: oneshot::Sender<Result<Ticket, Problem>> },
     Cancel { order: Order, answer: oneshot::Sender<Result<(Standing, BoxFuture<'static, ()>), Problem>> },
+    Plan { order: Order, answer: oneshot::Sender<Result<Vec<Planned>, Problem>> },
     Operation { id: Uuid, answer: oneshot::Sender<Option<Standing>> },
     Observed { revision: u64, answer: oneshot::Sender<Vec<Observed>> },
     Living { answer: oneshot::Sender<Vec<Living>> },

@@ -85,7 +85,7 @@ impl Client {
     pub(crate) async fn watch_task(&self, task_id: i64) -> Result<Watch, Failure> {
         let trace = new_trace()?;
         // The deadline of a call ends a stream too, and a task may take its time.
-        let request = self.request(WatchTaskRequest { task_id }, trace, None);
+        let request = self.request(WatchTaskRequest { task_id, ..Default::default() }, trace, None);
         match TaskServiceClient::new(self.channel.clone())
             .max_decoding_message_size(LARGEST)
             .watch_task(request)
@@ -307,7 +307,7 @@ mod tests {
         let task = Some(Task { subtasks: vec![step; 10_004], ..Task::default() });
         let fake = Fake::default();
         fake.answer("GetTask", &GetTaskResponse { task: task.clone() });
-        fake.answer("WatchTask", &WatchTaskResponse { task });
+        fake.answer("WatchTask", &WatchTaskResponse { task, ..Default::default() });
         let client = fake.client().await;
         let read = client.get_task(GetTaskRequest { task_id: 7 }).await.expect("an answer").task;
         assert_eq!(read.expect("a task").subtasks.len(), 10_004);

@@ -28,6 +28,7 @@ pub(crate) mod reference;
 pub(crate) mod service;
 pub(crate) mod task;
 pub(crate) mod task_log;
+mod terms;
 pub(crate) mod up;
 pub(crate) mod user;
 

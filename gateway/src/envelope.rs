@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use belay_proto::{Problem, Trace};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
@@ -30,7 +30,10 @@ pub(crate) type Answer = Result<Done, Refusal>;
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
     data: Option<Arc<RawValue>>,
-    link: Option<HeaderValue>,
+    /// What is told beside the documented answer, which itself stays as it is.
+    headers: HeaderMap,
+    /// Whether the caller has this answer already.
+    is_known: bool,
 }
 
 impl Done {
@@ -40,18 +43,30 @@ impl Done {
             error!(%error, "Answer could not be written as JSON.");
             Refusal::from(error::internal())
         })?;
-        Ok(Self { data: Some(data.into()), link: None })
+        Ok(Self { data: Some(data.into()), headers: HeaderMap::new(), is_known: false })
     }
 
-    /// The same with the way to the next page, as a `Link` header: the documented answer itself stays as it is.
-    pub(crate) fn next(mut self, target: Option<&str>) -> Self {
-        self.link = target.and_then(|target| HeaderValue::try_from(format!("<{target}>; rel=\"next\"")).ok());
+    /// The same with the way to the next page.
+    pub(crate) fn next(self, target: Option<&str>) -> Self {
+        let link = target.and_then(|target| HeaderValue::try_from(format!("<{target}>; rel=\"next\"")).ok());
+        self.header(header::LINK, link)
+    }
+
+    /// The same with a header, where it has a value.
+    pub(crate) fn header(mut self, name: HeaderName, value: Option<HeaderValue>) -> Self {
+        self.headers.extend(value.map(|value| (name, value)));
+        self
+    }
+
+    /// The same where the caller has this answer already: it is told so, and nothing else.
+    pub(crate) fn known(mut self, is_known: bool) -> Self {
+        self.is_known = is_known;
         self
     }
 
     /// Answered, with nothing to say.
     pub(crate) fn without_data() -> Answer {
-        Ok(Self { data: None, link: None })
+        Ok(Self { data: None, headers: HeaderMap::new(), is_known: false })
     }
 }
 
@@ -87,7 +102,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Marks a response that has no envelope; an extension of it.
+/// Marks a response that has no envelope, a page or one that goes on; an extension of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unwrapped;
 
@@ -110,24 +125,31 @@ impl Outcome {
 
     /// The HTTP status.
     pub(crate) fn status(&self) -> StatusCode {
-        self.0.as_ref().map_or_else(|refusal| error::status(refusal.0.reason), |_| StatusCode::OK)
+        match &self.0 {
+            Ok(Done { is_known: true, .. }) => StatusCode::NOT_MODIFIED,
+            Ok(_) => StatusCode::OK,
+            Err(refusal) => error::status(refusal.0.reason),
+        }
     }
 
     /// Writes the envelope.
     pub(crate) fn wrap(&self, about: &About<'_>) -> Response {
-        let envelope = self.envelope(about);
-        let body = serde_json::to_vec(&envelope).unwrap_or_default();
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status();
+        let status = self.status();
+        let body = match status {
+            // Without a body, as HTTP has it.
+            StatusCode::NOT_MODIFIED => Body::empty(),
+            _ => Body::from(serde_json::to_vec(&self.envelope(about)).unwrap_or_default()),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if status != StatusCode::NOT_MODIFIED {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         match &self.0 {
-            Ok(Done { link: Some(link), .. }) => {
-                headers.insert(header::LINK, link.clone());
-            }
-            Ok(_) => {}
+            Ok(Done { headers: beside, .. }) => headers.extend(beside.clone()),
             Err(Refusal(problem)) => {
                 headers.insert(header::CONTENT_LANGUAGE, about.language.tag());
                 error::add_headers(problem, headers);
@@ -219,8 +241,9 @@ impl<'a> ErrorObject<'a> {
     fn new(problem: &'a Problem, about: &About<'_>) -> Self {
         let row = error::row(problem.reason);
         let sub_error = |(field, message): &'a (String, String)| {
-            // What gRPC has in a message of its own is flat in a body.
-            let field = camel_case(field.strip_prefix("policy.").unwrap_or(field));
+            // What gRPC has in a message of its own is flat in a body, or in the query.
+            let flat = field.strip_prefix("policy.").or_else(|| field.strip_prefix("terms."));
+            let field = camel_case(flat.unwrap_or(field));
             let known = !message.starts_with("unknown field");
             let found = about.asked.map(|asked| asked.find(&field, known));
             let (object, rejected_value) =

@@ -77,6 +77,9 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::RollbackProhibited => (Http::CONFLICT, 4009, "TSK10009"),
         Reason::IdempotencyKeyReused => (Http::UNPROCESSABLE_ENTITY, 1001, "COM10001"),
         Reason::IdempotencyKeyInUse => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::PreconditionFailedGeneration | Reason::PreconditionFailedVersion => {
+            (Http::PRECONDITION_FAILED, 1005, "COM10005")
+        }
         Reason::TimedOut => (Http::GATEWAY_TIMEOUT, 0, "TSK10012"),
         // As the documents print it: 429 with the code 0.
         Reason::RateLimited => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
@@ -86,6 +89,14 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::Internal => (Http::INTERNAL_SERVER_ERROR, 0, "COM10999"),
     };
     Row { status, code, error_code }
+}
+
+/// What is told to whom a gateway leaves that is about to end.
+pub(crate) fn draining() -> Problem {
+    Problem::new(Reason::ShuttingDown, "the gateway is about to end; nothing was ordered")
+        .hint("try again")
+        .chinese("网关即将停止，没有执行任何操作", "请重试")
+        .retry_after(Duration::from_secs(1))
 }
 
 /// The HTTP status of a reason.
@@ -274,6 +285,8 @@ mod tests {
         BLAST_RADIUS           409 COM10005 1005
         PLAN_UNKNOWN           404 COM10002 1002
         PLAN_OUTDATED          409 COM10005 1005
+        PRECONDITION_FAILED_GENERATION 412 COM10005 1005
+        PRECONDITION_FAILED_VERSION 412 COM10005 1005
         TIMED_OUT              504 TSK10012 0
         IDEMPOTENCY_KEY_REUSED 422 COM10001 1001
         IDEMPOTENCY_KEY_IN_USE 409 COM10005 1005

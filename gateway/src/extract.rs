@@ -3,15 +3,19 @@
 
 mod batch;
 mod body;
+mod etag;
 mod hosts;
 mod path;
 mod query;
+mod resume;
+mod terms;
 
 pub(crate) use batch::{Amount, BatchBody, PlanBody};
 pub(crate) use body::{
     AccessKeyBody, ApproveBody, CreateTokenBody, CreateUserBody, Json, LabelsBody, MaintenanceBody,
-    OrderBody, PasswordBody, StopBody,
+    OrderBody, PasswordBody, RestartBody, StopBody,
 };
+pub(crate) use etag::{IfNoneMatch, tag};
 pub(crate) use hosts::{
     CreateHostsBody, DeleteHostsBody, IdcBody, ProfileBody, ReferenceBody, documented_field,
 };
@@ -20,6 +24,8 @@ pub(crate) use path::{
     UserPath,
 };
 pub(crate) use query::Query;
+pub(crate) use resume::ResumeToken;
+pub(crate) use terms::{Terms, refuse_terms};
 
 use belay_proto::{Problem, Reason};
 

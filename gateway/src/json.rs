@@ -2,8 +2,8 @@
 //!
 //! Keys are in alphabetical order. Process, agent and host objects print `null` for what is not there; task and subtask
 //! objects leave it out. Times carry the offset of the zone that is passed in. Nothing of ours is added to a documented
-//! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`Batch`], [`BatchPlan`], [`User`],
-//! [`AccessKey`] and [`AuditRecord`], which are our own.
+//! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`Batch`], [`BatchPlan`], [`OrderPreview`],
+//! [`User`], [`AccessKey`] and [`AuditRecord`], which are our own.
 
 mod access_key;
 mod agent;
@@ -13,6 +13,7 @@ mod detail;
 mod host;
 mod host_detail;
 mod page;
+mod preview;
 mod process;
 mod reference;
 mod task;
@@ -29,6 +30,7 @@ pub use detail::{AgentProcessDetail, ExitReport, Leftover, Rung};
 pub use host::{Host, HostService};
 pub use host_detail::{HostDetail, HostMaintenance};
 pub use page::{Listed, Page, Paged};
+pub use preview::{OrderPreview, PlannedProcess};
 pub use process::AgentProcess;
 pub use reference::{HostType, Idc, Region};
 pub use task::{Context, Creator, StringMap, Subtask, TaskInstance, WrappedSubtask, WrappedTaskInstance};

@@ -52,17 +52,21 @@ impl Language {
 
     /// What a person is told of a problem: what is wrong, and what to do.
     pub(crate) fn message(self, problem: &Problem) -> String {
+        let (message, hint) = self.message_and_hint(problem);
         match self {
-            Self::English => match problem.hint.as_str() {
-                "" => problem.message.clone(),
-                hint => format!("{} (hint: {hint})", problem.message),
-            },
+            _ if hint.is_empty() => message,
+            Self::English => format!("{message} (hint: {hint})"),
+            Self::Chinese => format!("{message}（提示：{hint}）"),
+        }
+    }
+
+    /// The same, each for itself.
+    pub(crate) fn message_and_hint(self, problem: &Problem) -> (String, String) {
+        match self {
+            Self::English => (problem.message.clone(), problem.hint.clone()),
             Self::Chinese => {
                 let Chinese { message, hint } = problem.in_chinese();
-                match hint.as_str() {
-                    "" => message,
-                    hint => format!("{message}（提示：{hint}）"),
-                }
+                (message, hint)
             }
         }
     }

@@ -21,6 +21,7 @@ mod rejected; // what a request said where it was not accepted
 mod routes; // one function for each route, and the table of all
 mod serve; // connections: accepted, bounded, drained
 mod signature; // what the signature of a request is of
+mod sse; // answers that go on
 mod trace; // the trace of a request
 mod upstream; // the one way to the server
 

@@ -63,6 +63,7 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
     async {
         let mut response = next.run(request).await;
         if response.extensions_mut().remove::<Unwrapped>().is_some() {
+            told.write(response.headers_mut());
             line.write(response.status(), "OK");
             return response;
         }
@@ -95,11 +96,7 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
 /// Refuses what comes in while the gateway is about to end, or has as much to do as it may have.
 async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     if gateway.drain.is_told() {
-        let problem = Problem::new(Reason::ShuttingDown, "the gateway is about to end; nothing was ordered")
-            .hint("try again")
-            .chinese("网关即将停止，没有执行任何操作", "请重试")
-            .retry_after(Duration::from_secs(1));
-        return Refusal::from(problem).into_response();
+        return Refusal::from(error::draining()).into_response();
     }
     let Some(_place) = gateway.load.place(request.method()) else {
         let told = "the gateway answers as many requests as it may; nothing was ordered";

@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 pub(crate) use arguments::{Arguments, Reads};
 
 use crate::{
-    openapi::{operation::Operation, schemas::Described},
+    openapi::{operation::Operation, parameters::Asks, schemas::Described},
     routes::{self, PREFIX},
 };
 
@@ -71,8 +71,8 @@ fn describe(operation: &Operation, tag: &str, reads: &Reads, all: &[&Operation])
         parameters.push(parameters::in_path(name, &schema));
         unknown.push(reason);
     }
-    parameters.extend(operation.asks.iter().map(|asks| asks.parameter()));
-    parameters.extend(parameters::header_references(operation.takes_key()));
+    parameters.extend(operation.all_asks().into_iter().map(Asks::parameter));
+    parameters.extend(parameters::header_references(&operation.headers()));
     let mut described = json!({
         "tags": [tag],
         "operationId": operation.id,

@@ -11,24 +11,31 @@ mod processes;
 mod reference;
 mod tasks;
 mod users;
+mod watches;
 
 use axum::{
     Router,
+    extract::Request,
     handler::Handler,
+    middleware::Next,
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
-use http::StatusCode;
+use belay_proto::v1;
+use http::{HeaderName, StatusCode, header::ETAG};
 use jiff::tz::TimeZone;
 
 use crate::{
     config::{Config, ConfigError},
     docs,
+    envelope::{Answer, Done, Refusal},
+    extract::{Query, Terms, refuse_terms, tag},
+    json::TaskInstance,
     load::Load,
     middleware,
     openapi::{Arguments, Reads},
     serve::Drain,
-    upstream::Upstream,
+    upstream::{Call, Upstream},
 };
 
 /// What every route's function may use. Cheap to clone, and nothing in it outlives the program.
@@ -61,10 +68,19 @@ struct Route {
     method: MethodFilter,
     /// Without the prefix.
     path: &'static str,
+    /// Whether it heeds the terms of an order: `If-Match`, `dryRun`, `wait`. Any other order refuses them.
+    on_terms: bool,
     /// Adds what the function reads of a request.
     tell: fn(&mut Reads),
     /// Made for the method when the router is built, so that what the table says is what is served.
     function: Box<dyn FnOnce(MethodFilter) -> MethodRouter<Gateway>>,
+}
+
+impl Route {
+    /// The same for an order that heeds its terms.
+    fn on_terms(self) -> Self {
+        Self { on_terms: true, ..self }
+    }
 }
 
 /// The documented prefix. The two first pages of the documents leave it out, so every route exists without it too.
@@ -74,6 +90,7 @@ fn table() -> Vec<Route> {
     vec![
         get("/compute/hosts", hosts::list),
         get("/compute/hosts/{hostId}", hosts::get),
+        get("/compute/hosts/watch", watches::hosts),
         post("/compute/hosts/{hostId}/labels", hosts::update_labels),
         post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance),
         post("/compute/hosts/{hostId}/profile", hosts::update_profile),
@@ -92,32 +109,38 @@ fn table() -> Vec<Route> {
         post("/compute/hostTypes", reference::create_host_type),
         get("/compute/hostTypes/{hostTypeId}", reference::get_host_type),
         delete("/compute/hostTypes/{hostTypeId}", reference::delete_host_type),
-        post("/compute/hosts/batchStopAgents", batches::stop),
-        post("/compute/hosts/batchRestartAgents", batches::restart),
-        post("/compute/hosts/batchStartAgents", batches::start),
+        post("/compute/hosts/batchStopAgents", batches::stop).on_terms(),
+        post("/compute/hosts/batchRestartAgents", batches::restart).on_terms(),
+        post("/compute/hosts/batchStartAgents", batches::start).on_terms(),
         post("/compute/hosts/planBatch", batches::plan),
         get("/compute/hosts/{hostId}/agent", agent::get),
-        post("/compute/hosts/{hostId}/agent/stop", agent::stop),
-        post("/compute/hosts/{hostId}/agent/start", agent::start),
-        post("/compute/hosts/{hostId}/agent/restart", agent::restart),
+        post("/compute/hosts/{hostId}/agent/stop", agent::stop).on_terms(),
+        post("/compute/hosts/{hostId}/agent/start", agent::start).on_terms(),
+        post("/compute/hosts/{hostId}/agent/restart", agent::restart).on_terms(),
         get("/compute/hosts/{hostId}/agent/processes", processes::list),
+        get("/compute/hosts/{hostId}/agent/processes/watch", watches::processes),
         get("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/detail", processes::get),
-        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop", processes::stop),
-        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/start", processes::start),
-        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/restart", processes::restart),
+        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop", processes::stop).on_terms(),
+        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/start", processes::start).on_terms(),
+        post("/compute/hosts/{hostId}/agent/processes/{agentProcessId}/restart", processes::restart)
+            .on_terms(),
         get("/tasks/instances", tasks::list),
         get("/tasks/instances/{taskInstanceId}", tasks::get),
-        post("/tasks/instances/{taskInstanceId}/retry", tasks::retry),
-        post("/tasks/instances/{taskInstanceId}/rollback", tasks::rollback),
-        post("/tasks/instances/{taskInstanceId}/cancel", tasks::cancel),
-        post("/tasks/instances/{taskInstanceId}/pause", tasks::pause),
-        post("/tasks/instances/{taskInstanceId}/resume", tasks::resume),
-        post("/tasks/instances/{taskInstanceId}/approve", tasks::approve),
+        get("/tasks/instances/{taskInstanceId}/watch", watches::task),
+        post("/tasks/instances/{taskInstanceId}/retry", tasks::retry).on_terms(),
+        post("/tasks/instances/{taskInstanceId}/rollback", tasks::rollback).on_terms(),
+        post("/tasks/instances/{taskInstanceId}/cancel", tasks::cancel).on_terms(),
+        post("/tasks/instances/{taskInstanceId}/pause", tasks::pause).on_terms(),
+        post("/tasks/instances/{taskInstanceId}/resume", tasks::resume).on_terms(),
+        post("/tasks/instances/{taskInstanceId}/approve", tasks::approve).on_terms(),
         get("/tasks/instances/{taskInstanceId}/batch", batches::get),
         get("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log", tasks::log),
-        post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/retry", tasks::retry_subtask),
-        post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/skip", tasks::skip_subtask),
-        post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/cancel", tasks::cancel_subtask),
+        post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/retry", tasks::retry_subtask)
+            .on_terms(),
+        post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/skip", tasks::skip_subtask)
+            .on_terms(),
+        post("/tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/cancel", tasks::cancel_subtask)
+            .on_terms(),
         get("/iam/users", users::list),
         post("/iam/users", users::create),
         delete("/iam/users/{name}", users::delete),
@@ -150,8 +173,11 @@ pub(crate) fn router(gateway: Gateway) -> Router {
 
 fn routes() -> Router<Gateway> {
     let mut router = Router::new();
-    for Route { method, path, function, .. } in table() {
-        let function = function(method);
+    for Route { method, path, on_terms, function, .. } in table() {
+        let mut function = function(method);
+        if method != MethodFilter::GET && !on_terms {
+            function = function.layer(axum::middleware::from_fn(without_terms));
+        }
         router = router.route(path, function.clone()).route(&format!("{PREFIX}{path}"), function);
     }
     // Both are told apart by their status alone where the envelope is made.
@@ -159,6 +185,24 @@ fn routes() -> Router<Gateway> {
         .fallback(|| async { bare(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
 }
+
+/// Refuses an order on terms that it does not heed: they would come to nothing unseen.
+async fn without_terms(query: Query, request: Request, next: Next) -> Response {
+    match refuse_terms(request.headers(), &query) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => Refusal::from(problem).into_response(),
+    }
+}
+
+/// The answer to an order that became a task: the task, with its version, and the preference that was heeded.
+fn accepted(call: &Call, terms: &Terms, task: v1::Task) -> Answer {
+    let version = tag(task.version);
+    let done = Done::with(&TaskInstance::new(task, call.zone()))?;
+    Ok(done.header(ETAG, version).header(PREFERENCE_APPLIED, terms.applied()))
+}
+
+/// The header that says which preference was heeded (RFC 7240).
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 fn bare(status: StatusCode) -> Response {
     status.into_response()
@@ -181,7 +225,8 @@ where
     H: Handler<T, Gateway>,
     T: Arguments + 'static,
 {
-    Route { method, path, tell: T::tell, function: Box::new(|method| on(method, function)) }
+    let function = Box::new(|method| on(method, function));
+    Route { method, path, on_terms: false, tell: T::tell, function }
 }
 
 /// The name of a method that the table has.

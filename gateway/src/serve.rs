@@ -48,6 +48,11 @@ impl Drain {
         self.told.is_cancelled()
     }
 
+    /// Ends when the gateway is told to end.
+    pub(crate) async fn told(&self) {
+        self.told.cancelled().await;
+    }
+
     /// Counts a request as under way until the token is dropped.
     pub(crate) fn request(&self) -> TaskTrackerToken {
         self.requests.token()

@@ -20,7 +20,7 @@ const PARENT: &str = "00-51b0faa7203d42dbaaaaaaaaaaaaaaaa-00f067aa0ba902b7-01";
 async fn an_order_is_one_call_with_credentials_trace_and_deadline() {
     let gateway = Running::start().await;
     let process = v1::AgentProcess { id: 185, host_id: 20, status: 2, ..v1::AgentProcess::default() };
-    gateway.fake.reply(v1::StopAgentProcessResponse { process: Some(process) });
+    gateway.fake.reply(v1::StopAgentProcessResponse { process: Some(process), ..Default::default() });
     let credentials = ("Authorization", "Basic YWRtaW46cGFzcw==");
     // Hazard S13: what is not on the list goes no further.
     let key = ("Idempotency-Key", "\"k 1\"");
@@ -58,7 +58,7 @@ async fn of_two_idempotency_keys_neither_counts() {
 async fn a_stop_may_be_forced_and_nothing_else() {
     let gateway = Running::start().await;
     let process = v1::AgentProcess { id: 185, host_id: 20, status: 2, ..v1::AgentProcess::default() };
-    gateway.fake.reply(v1::StopAgentProcessResponse { process: Some(process) });
+    gateway.fake.reply(v1::StopAgentProcessResponse { process: Some(process), ..Default::default() });
     let answer = gateway.send("POST", STOP, &[JSON], br#"{"force": true}"#).await;
     assert_eq!((answer.status, &answer.body["data"]["status"]), (200, &"STOPPED".into()));
     let [seen] = &gateway.fake.take_seen()[..] else { panic!("one call") };

@@ -2,7 +2,7 @@
 
 mod told;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::FromRequestParts;
 use belay_proto::{
@@ -18,6 +18,7 @@ use belay_proto::{
 };
 use http::{Uri, header, request::Parts};
 use jiff::tz::TimeZone;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{
     Request,
     metadata::{Ascii, Binary, MetadataValue},
@@ -27,13 +28,19 @@ use tonic::{
 use self::told::Listened;
 pub(crate) use self::told::Told;
 use crate::{
-    envelope::Refusal, error, middleware::PeerAddress, routes::Gateway, signature::StringToSign, trace,
+    envelope::Refusal, error, language::Language, middleware::PeerAddress, routes::Gateway,
+    signature::StringToSign, trace,
 };
 
 /// A connection to the server that is made when it is first needed, and again when it was lost. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream {
     channel: Channel,
+    /// For calls that may last: a connection has room for so many at a time, and those that are answered at once must not
+    /// wait for these.
+    patient: Channel,
+    /// How many may last.
+    lasting: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -52,10 +59,15 @@ pub(crate) struct Call {
     idempotency_key: Option<MetadataValue<Ascii>>,
     trace: Trace,
     zone: TimeZone,
+    language: Language,
+    /// The place of a call that may last, until it has ended.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// The name of the header and of the metadata key.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Calls that may last, at a time: fewer than a connection has room for.
+const LASTING: usize = 200;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A server that vanished without a word is noticed within the sum of these two.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -67,14 +79,18 @@ const LARGEST_REPLY: usize = 32 << 20;
 impl Upstream {
     /// The way to the server at `server`, which may take `timeout` for one call.
     pub(crate) fn new(server: Uri, timeout: Duration) -> Self {
-        let channel = Endpoint::from(server)
+        let endpoint = Endpoint::from(server)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        Self { channel, timeout }
+            .keep_alive_while_idle(true);
+        Self {
+            channel: endpoint.connect_lazy(),
+            patient: endpoint.connect_lazy(),
+            lasting: Arc::new(Semaphore::new(LASTING)),
+            timeout,
+        }
     }
 }
 
@@ -137,6 +153,30 @@ impl Call {
         request
     }
 
+    /// The same, where the answer may take that much longer.
+    pub(crate) fn request_within<T>(&self, message: T, longer: Option<Duration>) -> Request<T> {
+        let mut request = self.request(message);
+        request.set_timeout(self.upstream.timeout.saturating_add(longer.unwrap_or_default()));
+        request
+    }
+
+    /// The same for a stream, which lasts as long as somebody listens.
+    pub(crate) fn lasting<T>(&self, message: T) -> Request<T> {
+        let mut request = self.request(message);
+        request.metadata_mut().remove("grpc-timeout");
+        request
+    }
+
+    /// The place of a call that lasts, for as long as its stream does.
+    pub(crate) fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.place.take()
+    }
+
+    /// The language of what a person reads in the answer.
+    pub(crate) fn language(&self) -> Language {
+        self.language
+    }
+
     /// The zone of the times in the answer.
     pub(crate) fn zone(&self) -> &TimeZone {
         &self.zone
@@ -155,8 +195,17 @@ impl FromRequestParts<Gateway> for Call {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, Refusal> {
+        let mut upstream = gateway.upstream.clone();
+        let place = match may_last(parts) {
+            true => {
+                let place = upstream.lasting.clone().try_acquire_owned().map_err(|_| crowded())?;
+                upstream.channel = upstream.patient.clone();
+                Some(place)
+            }
+            false => None,
+        };
         Ok(Self {
-            upstream: gateway.upstream.clone(),
+            upstream,
             authorization: authorization(parts)?,
             string_to_sign: parts.extensions.get().map(|StringToSign(text)| MetadataValue::from_bytes(text)),
             address: parts
@@ -167,8 +216,23 @@ impl FromRequestParts<Gateway> for Call {
             idempotency_key: idempotency_key(parts)?,
             trace: parts.extensions.get().copied().unwrap_or_else(|| trace::of(&parts.headers)),
             zone: gateway.zone.clone(),
+            language: Language::of(&parts.headers),
+            place,
         })
     }
+}
+
+/// Whether its answer may be long in coming: a stream, or one that waits for the end of a task.
+fn may_last(parts: &Parts) -> bool {
+    let waits = parts.uri.query().is_some_and(|query| query.split('&').any(|pair| pair.starts_with("wait=")));
+    waits || parts.headers.contains_key("prefer") || parts.uri.path().ends_with("/watch")
+}
+
+fn crowded() -> Problem {
+    Problem::new(Reason::Overloaded, format!("{LASTING} answers of this gateway last already"))
+        .hint("ask without waiting; or end a stream that nobody listens to")
+        .chinese(format!("本网关已有 {LASTING} 个持续的应答"), "请不要等待，或结束无人读取的事件流")
+        .retry_after(Duration::from_secs(5))
 }
 
 /// With two sets of credentials it is not clear whose the request is, so it is nobody's.

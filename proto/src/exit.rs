@@ -72,7 +72,9 @@ impl Exit {
             | Reason::HostExists
             | Reason::HostInUse
             | Reason::HostWrongState
-            | Reason::HostDeleted => Self::Conflict,
+            | Reason::HostDeleted
+            | Reason::PreconditionFailedGeneration
+            | Reason::PreconditionFailedVersion => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent
             | Reason::ServerUnreachable

@@ -148,6 +148,10 @@ reasons! {
     PlanUnknown = "PLAN_UNKNOWN", NotFound;
     /// The fleet has changed since the plan was made.
     PlanOutdated = "PLAN_OUTDATED", FailedPrecondition;
+    /// The process is at another generation than the order expects.
+    PreconditionFailedGeneration = "PRECONDITION_FAILED_GENERATION", FailedPrecondition;
+    /// The task is at another version than the order expects.
+    PreconditionFailedVersion = "PRECONDITION_FAILED_VERSION", FailedPrecondition;
     /// A step of a task took longer than it may.
     TimedOut = "TIMED_OUT", DeadlineExceeded;
     /// The idempotency key was sent before, with another request.

@@ -1,6 +1,7 @@
 //! Who may do what: identities, roles, and the policy of every RPC. All of it is decided here, and only here.
 
 mod gate;
+mod pass;
 mod password;
 pub(crate) mod policy;
 mod signature;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 
 pub(crate) use {
     gate::Gate,
+    pass::Pass,
     password::{Hasher, Overloaded, random_secret},
     policy::check_coverage,
     vault::Vault,

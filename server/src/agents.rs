@@ -28,11 +28,12 @@ use uuid::Uuid;
 
 use crate::{
     api::LARGEST_OF_AGENT,
-    convert::{Introduced, Operation, OperationState, introduced, observed},
+    convert::{Introduced, Operation, OperationState, introduced, observed, planned, time},
     error::Error,
     fleet::{Fleet, Reachable},
     process::Observed,
     read_log::{Begin, Piece, ReadLog},
+    terms::{Effect, Expected, PlannedProcess},
 };
 
 /// How long a connection to an agent may take.
@@ -79,6 +80,15 @@ impl Verb {
         }
     }
 
+    /// What it does to a process.
+    pub(crate) fn effect(&self) -> Effect {
+        match self {
+            Self::Stop(_) | Self::ForceStop(_) | Self::StopAll | Self::StopThese(_) => Effect::Stop,
+            Self::Start(_) | Self::StartAll | Self::StartThese(_) => Effect::Start,
+            Self::Restart(_) => Effect::Restart,
+        }
+    }
+
     /// The RPC's name at the agent.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -102,6 +112,8 @@ pub(crate) struct Order {
     pub(crate) trace: Trace,
     /// By when the agent must have ended the work. `None` leaves it to the stop settings there.
     pub(crate) budget: Option<Duration>,
+    /// What the process must be, where it is for one.
+    pub(crate) expected: Expected,
     /// Whether an earlier server may have sent it.
     pub(crate) resumed: bool,
 }
@@ -266,7 +278,7 @@ impl Agents {
             operation_id: asked.id.to_string(),
             epoch: self.epoch,
             principal: principal.to_owned(),
-            budget: None,
+            ..pb::Order::default()
         });
         let request = self.request(&agent, pb::CancelOperationRequest { order }, None);
         match bounded(Instant::now() + QUESTION_TIMEOUT, client.cancel_operation(request)).await {
@@ -293,6 +305,48 @@ impl Agents {
         let request = self.request(&agent, pb::GetInventoryRequest {}, Some(trace));
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_inventory(request)).await?;
         answer.processes.into_iter().map(|process| observed(process).map_err(NoAnswer::Wrong)).collect()
+    }
+
+    /// What an order to the process of this alias would do, or with an empty one an order to all of them, by what the agent
+    /// says. Nothing is done.
+    pub(crate) async fn plan(
+        &self,
+        fleet: &Fleet,
+        host: HostId,
+        effect: Effect,
+        alias: &str,
+        expected: &Expected,
+        trace: Trace,
+    ) -> Result<Vec<PlannedProcess>, NoAnswer> {
+        let agent = reachable(fleet, host)?;
+        let mut client = self.client(&agent.address)?;
+        let verb = match effect {
+            Effect::Stop => pb::PlannedVerb::Stop,
+            Effect::Start => pb::PlannedVerb::Start,
+            Effect::Restart => pb::PlannedVerb::Restart,
+        };
+        let request = pb::PlanOrderRequest {
+            verb: verb.into(),
+            alias: alias.to_owned(),
+            expected_generations: expected.generations.clone(),
+            not_started_after: expected.not_started_after.map(time),
+        };
+        let request = self.request(&agent, request, Some(trace));
+        match bounded(Instant::now() + QUESTION_TIMEOUT, client.plan_order(request)).await {
+            Ok(answer) => {
+                let ids = fleet.processes(host).unwrap_or_default();
+                let id = |alias: &str| ids.iter().find(|known| known.alias == alias).map(|known| known.id);
+                let read = |wire| planned(wire, &id).map_err(NoAnswer::Wrong);
+                answer.processes.into_iter().map(read).collect()
+            }
+            Err(NoAnswer::Lost(status)) if status.code() == Code::Unimplemented => {
+                let message = format!("the agent of host {host} is of a version that has no dry run");
+                Err(NoAnswer::Refused(
+                    Problem::new(Reason::RouteUnknown, message).hint("bring the agent up to date"),
+                ))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Who runs at an address, whoever that is.
@@ -373,6 +427,8 @@ impl Agents {
             epoch: self.epoch,
             principal: order.principal.clone(),
             budget: order.budget.and_then(|budget| budget.try_into().ok()),
+            expected_generations: order.expected.generations.clone(),
+            not_started_after: order.expected.not_started_after.map(time),
         });
         debug!(%host, operation = %order.id, verb = order.verb.name(), "Order sent.");
         let trace = Some(order.trace);

@@ -20,9 +20,17 @@ use belay_proto::v1::{
     reference_service_server::ReferenceServiceServer, task_service_server::TaskServiceServer,
     user_service_server::UserServiceServer,
 };
-use tonic::{Request, Status, service::Routes};
+use tonic::{Request, Response, Status, service::Routes};
 
-use crate::{access::Caller, app::App, batch, convert::task_to_wire, error::Error, task::Task};
+use crate::{
+    access::{Caller, Pass},
+    app::App,
+    batch,
+    convert::task_to_wire,
+    error::Error,
+    repeat,
+    task::Task,
+};
 
 /// A larger request is refused before it is read.
 pub(crate) const LARGEST_REQUEST: usize = 1024 * 1024;
@@ -64,6 +72,23 @@ fn admitted<T>(request: Request<T>) -> Result<(Caller, T), Status> {
     let caller = extensions.remove::<Caller>();
     let caller = caller.ok_or_else(|| Error::Internal("a call went round the gate".into()))?;
     Ok((caller, message))
+}
+
+/// What was sent, with the right to a stream for as long as that lasts.
+fn passed<T>(request: Request<T>) -> Result<(Pass, T), Status> {
+    let (_, mut extensions, message) = request.into_parts();
+    let pass = extensions.remove::<Pass>();
+    let pass = pass.ok_or_else(|| Error::Internal("a stream went round the gate".into()))?;
+    Ok((pass, message))
+}
+
+/// The answer to an order. That of a dry run says so to whoever would keep it for an idempotency key.
+fn told<T>(dry_run: bool, message: T) -> Response<T> {
+    let mut response = Response::new(message);
+    if dry_run {
+        response.extensions_mut().insert(repeat::DryRun);
+    }
+    response
 }
 
 /// One page of a list that is in memory.

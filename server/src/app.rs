@@ -16,6 +16,7 @@ use crate::{
     registrar::Registrar,
     store::{AuditEntry, Store, carried},
     task::{batch::Amount, executor::Runners},
+    watch::Watches,
 };
 
 /// Changes of tasks that a watcher may fall behind; it then reads the task anew.
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) max_access_keys: u32,
     /// What batches would do, for a while.
     pub(crate) plans: Plans,
+    /// Who watches what.
+    pub(crate) watches: Watches,
     /// Who runs which task here.
     pub(crate) runners: Runners,
     /// Says which task has changed.

@@ -38,6 +38,7 @@ use crate::{
         next::Lane,
         verb::target,
     },
+    terms::{Terms, until_ended},
 };
 
 /// No batch has more hosts.
@@ -57,6 +58,7 @@ pub(crate) struct BatchOrder {
     /// How many hosts the caller says that it is.
     pub(crate) confirmed: Option<usize>,
     pub(crate) reason: String,
+    pub(crate) terms: Terms,
 }
 
 /// Which hosts are meant.
@@ -157,7 +159,9 @@ pub(crate) async fn order(
     order: BatchOrder,
 ) -> Result<Task, Error> {
     let (this, caller) = (app.clone(), caller.clone());
-    app.to_the_end(async move { accept(&this, &caller, verb, order).await }).await
+    let wait = order.terms.wait;
+    let task = app.to_the_end(async move { accept(&this, &caller, verb, order).await }).await?;
+    until_ended(app, task, wait).await
 }
 
 async fn accept(app: &Arc<App>, caller: &Caller, verb: BatchVerb, order: BatchOrder) -> Result<Task, Error> {
@@ -185,7 +189,9 @@ async fn accept(app: &Arc<App>, caller: &Caller, verb: BatchVerb, order: BatchOr
     info!(verb = verb.as_str(), hosts = all.len(), waves = plan.batch.waves.len(), "Batch laid out.");
     fail_point(|| "batch.laid_out");
     let audit = AuditEntry { target: hosts_target(&all), reason: order.reason, ..audit };
-    take(app, caller, Hosts { all, batch: Some(plan.batch) }, dag(verb), audit).await
+    let not_started_after = order.terms.expected.not_started_after;
+    let hosts = Hosts { all, batch: Some(plan.batch), not_started_after };
+    take(app, caller, hosts, dag(verb), audit).await
 }
 
 /// Finds the hosts and lays the batch out. Gives with it the order with which the same comes out again.
@@ -206,6 +212,9 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
             let planned = kept.plan.batch.verb.as_str();
             return Err(Error::invalid("plan_id", format!("plan `{id}` is one to {planned}")));
         }
+        if order.terms.expected.not_started_after.is_some() {
+            return Err(Error::invalid("terms.not_started_after", "a plan has its own; leave it out"));
+        }
         let reason = if order.reason.is_empty() { kept.order.reason.clone() } else { order.reason };
         let again = BatchOrder { reason, confirmed: order.confirmed, ..kept.order.clone() };
         let found = find(app, &again.which).await?;
@@ -221,7 +230,11 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
         };
     }
     let found = find(app, &order.which).await?;
-    Ok((plan::lay_out(app, verb, &order.policy, found)?, order))
+    let mut plan = plan::lay_out(app, verb, &order.policy, found)?;
+    if let Some(after) = order.terms.expected.not_started_after {
+        plan.warnings.push(format!("what runs and was started after {after} is left as it is"));
+    }
+    Ok((plan, order))
 }
 
 /// The hosts that are meant, and those of them that are left out.

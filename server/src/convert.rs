@@ -11,6 +11,8 @@ mod outward;
 mod reference;
 mod task_list;
 mod task_log;
+mod terms;
+mod watch;
 
 pub(crate) use {
     access_key::access_key_to_wire,
@@ -19,16 +21,18 @@ pub(crate) use {
     host_list::{host_filter, host_sort},
     inward::{
         Operation, OperationState, Page, Report, approved_wave, host_id, host_order, label_order,
-        log_to_read, maintenance_order, observed, page, process_id, process_order, reason, report, role,
-        stop_mode, subtask_order, task_id, task_order,
+        log_to_read, maintenance_order, observed, page, planned, process_id, process_order, reason, report,
+        role, stop_mode, subtask_order, task_id, task_order,
     },
     outward::{
-        agent_to_wire, audit_to_wire, host_to_wire, page_to_wire, piece_to_wire, process_in_list,
-        process_to_wire, task_to_wire, time, user_to_wire,
+        agent_to_wire, audit_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire,
+        process_in_list, process_to_watch, process_to_wire, task_to_wire, time, user_to_wire,
     },
     reference::{
         host_type_id, host_type_to_wire, idc_id, idc_to_wire, new_reference, region_id, region_to_wire,
     },
     task_list::{TaskQuery, task_page_to_wire},
     task_log::{LogQuery, lines_to_wire},
+    terms::{Term, given_to_wire, terms},
+    watch::{heard, heard_version, host_news_to_wire, process_news_to_wire},
 };

@@ -76,6 +76,7 @@ pub(crate) async fn create(app: &Arc<App>, caller: &Caller, order: CreateOrder) 
     }
     let dag = dag().checked().map_err(|invalid| Error::Internal(invalid.to_string()))?;
     let task_of = |host| NewTask {
+        not_started_after: None,
         dag: dag.clone(),
         hosts: vec![host],
         batch: None,

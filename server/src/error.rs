@@ -240,6 +240,14 @@ pub enum Error {
     /// The agent said no, or failed, and said why.
     #[error("{}", .0.message)]
     Agent(Problem),
+    /// Too many streams last.
+    #[error("{whose} has {most} streams, and no more may last at a time")]
+    TooManyStreams {
+        /// Who has them.
+        whose: String,
+        /// How many there may be.
+        most: usize,
+    },
     /// Too many passwords are being hashed.
     #[error("too many passwords are being hashed")]
     Overloaded,
@@ -342,6 +350,9 @@ impl Error {
                 .hint("send a new key with a new request; repeat a request unchanged, its reason included"),
             Error::KeyInUse => told(Reason::IdempotencyKeyInUse)
                 .hint("send the same request with the same key again"),
+            Error::TooManyStreams { .. } => told(Reason::Overloaded)
+                .hint("end a stream that nobody listens to")
+                .retry_after(Duration::from_secs(5)),
             Error::TooManyKeys { .. } => told(Reason::Overloaded)
                 .hint("order without a key; or raise `idempotency_limit` in the server's settings")
                 .retry_after(Duration::from_secs(60)),

@@ -13,7 +13,7 @@ use std::{
 
 use belay_proto::{HostId, ProcessId, TaskId};
 use jiff::Timestamp;
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -56,6 +56,8 @@ pub(crate) struct Fleet {
     began: Instant,
     /// Woken when an agent connects, and when what is known of its copies changes.
     connected: Notify,
+    /// Rises with every change.
+    changes: watch::Sender<u64>,
     /// Held while an operator changes the record of a host, from the database to memory.
     operators: Mutex<()>,
 }
@@ -150,6 +152,7 @@ impl Fleet {
             silence,
             began: Instant::now(),
             connected: Notify::new(),
+            changes: watch::Sender::new(0),
             operators: Mutex::new(()),
         }
     }
@@ -524,7 +527,15 @@ impl Fleet {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<HostId, Entry>> {
-        self.hosts.write().unwrap_or_else(PoisonError::into_inner)
+        let hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is woken by this looks when the change is made: until then it does not get in.
+        self.changes.send_modify(|changes| *changes += 1);
+        hosts
+    }
+
+    /// Counts what may have changed, for those who watch.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 }
 

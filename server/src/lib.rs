@@ -38,8 +38,10 @@ mod stop; // the whole Stop workflow
 mod store; // what must survive a crash
 mod task; // what a durable task is, and its runner
 mod task_log; // reading and following the log of a step
+mod terms; // on which terms an order is given
 mod throttle; // how many requests each user may send
 mod users; // changes of users // opens and runs all of it
+mod watch; // hosts and processes as they change
 
 /// What is logged where nobody says otherwise: libraries only when something is wrong.
 pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn";

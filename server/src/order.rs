@@ -17,6 +17,7 @@ use crate::{
     host::AgentState,
     process::{Observed, Process, target},
     store::{AuditEntry, NewOperation, OperationOutcome, StoreError, Unsettled},
+    terms::{Expected, Given, Preview, Terms},
 };
 
 /// How long a stop may take where the agent has not said.
@@ -40,9 +41,11 @@ pub(crate) struct ProcessOrder {
     pub(crate) host: HostId,
     pub(crate) process: ProcessId,
     pub(crate) reason: String,
+    pub(crate) terms: Terms,
 }
 
-/// Has one process ordered, and answers with the process as it is then.
+/// Has one process ordered, and answers with the process as it is then; or tells what the order would do, where only that is
+/// wanted.
 ///
 /// The order goes on when the caller goes away, and when it is not proven in time.
 pub(crate) async fn order_process(
@@ -51,9 +54,36 @@ pub(crate) async fn order_process(
     order: ProcessOrder,
     action: &'static str,
     verb: fn(String) -> Verb,
-) -> Result<Process, Error> {
+) -> Result<Given<Process>, Error> {
+    if order.terms.dry_run {
+        return plan(app, caller, &order, action, verb).await.map(Given::Planned);
+    }
     let (this, caller) = (app.clone(), caller.clone());
-    app.to_the_end(async move { accept(&this, &caller, order, action, verb).await }).await
+    app.to_the_end(async move { accept(&this, &caller, order, action, verb).await }).await.map(Given::Taken)
+}
+
+/// What an order would do. It is checked here and by the agent, as the order would be.
+async fn plan(
+    app: &App,
+    caller: &Caller,
+    order: &ProcessOrder,
+    action: &'static str,
+    verb: fn(String) -> Verb,
+) -> Result<Preview, Error> {
+    let ProcessOrder { host, process, reason: _, terms } = order;
+    let (host, process) = (*host, *process);
+    let known = check(app, host, process, &terms.expected)?;
+    let verb = verb(known.alias.clone());
+    let alias = known.alias.clone();
+    if let Some(task) = app.fleet.host(host)?.task {
+        let forced = matches!(verb, Verb::ForceStop(_)).then_some(known.alias);
+        return Err(Error::HostHeld { host, task, forced });
+    }
+    info!(%host, %process, action, "Dry run.");
+    let planned =
+        app.agents.plan(&app.fleet, host, verb.effect(), &alias, &terms.expected, caller.trace).await;
+    let planned = planned.map_err(|error| error.into_error(&app.fleet, host))?;
+    Ok(Preview::of_processes(action, target(host, process), Vec::new(), planned))
 }
 
 async fn accept(
@@ -63,7 +93,7 @@ async fn accept(
     action: &'static str,
     verb: fn(String) -> Verb,
 ) -> Result<Process, Error> {
-    let ProcessOrder { host, process, reason } = order;
+    let ProcessOrder { host, process, reason, terms } = order;
     let audit = AuditEntry {
         time: Timestamp::now(),
         principal: caller.user.name.clone(),
@@ -74,7 +104,7 @@ async fn accept(
         outcome: String::new(),
         trace: caller.trace,
     };
-    let known = match check(app, host, process) {
+    let known = match check(app, host, process, &terms.expected) {
         Ok(known) => known,
         Err(error) => return Err(app.refused(audit, error).await),
     };
@@ -84,6 +114,7 @@ async fn accept(
         principal: caller.user.name.clone(),
         trace: caller.trace,
         budget: None,
+        expected: terms.expected,
         resumed: false,
     };
     let intent = NewOperation {
@@ -108,7 +139,7 @@ async fn accept(
         Err(error) => return Err(Error::Store(error)),
     }
     fail_point(|| format!("process.{action}.committed"));
-    info!(%host, %process, operation = %order.id, action, "Order accepted.");
+    info!(%host, %process, operation = %order.id, action, reason = audit.reason, "Order accepted.");
     if let Some(state) = agent_state {
         app.fleet.set_agent_state(host, state, audit.time);
     }
@@ -121,13 +152,16 @@ async fn accept(
     }
 }
 
-fn check(app: &App, host: HostId, process: ProcessId) -> Result<Process, Error> {
+fn check(app: &App, host: HostId, process: ProcessId, expected: &Expected) -> Result<Process, Error> {
     let known = app.fleet.process(host, process)?;
     match app.fleet.reachable(host) {
         // What is known of the process may be of the wrong host.
-        Err(cloned @ Error::AgentCloned { .. }) => Err(cloned),
-        reachable => known.check_operable().and(reachable).map(|_| known),
+        Err(cloned @ Error::AgentCloned { .. }) => return Err(cloned),
+        reachable => known.check_operable().and(reachable).map(|_| ())?,
     }
+    let seen = known.observed.as_ref().filter(|_| known.fresh);
+    expected.check(seen).map_err(|problem| Error::Refused(problem.target(target(host, process))))?;
+    Ok(known)
 }
 
 /// The longest that the agent takes.

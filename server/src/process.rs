@@ -184,6 +184,14 @@ impl Process {
         !self.declared || self.observed.as_ref().is_some_and(as_meant)
     }
 
+    /// Whether it runs, or is about to, and was started after a time.
+    pub(crate) fn is_up_since(&self, after: Timestamp) -> bool {
+        self.observed.as_ref().is_some_and(|seen| {
+            matches!(seen.phase, Phase::Starting | Phase::Running)
+                && seen.alive.as_ref().is_some_and(|alive| alive.start_time > after)
+        })
+    }
+
     /// Takes in an observation, unless a newer one of the same incarnation is there already.
     pub(crate) fn observe(&mut self, observed: Observed, at: Timestamp) -> bool {
         let newer = match &self.observed {

@@ -17,16 +17,25 @@ use crate::{
         dag::{Dag, Definition},
         executor::{HostOrder, submit},
     },
+    terms::{Effect, Given},
 };
 
 /// Restarts one process, and answers when it runs again.
-pub(crate) async fn restart(app: &Arc<App>, caller: &Caller, order: ProcessOrder) -> Result<Process, Error> {
+pub(crate) async fn restart(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: ProcessOrder,
+) -> Result<Given<Process>, Error> {
     order_process(app, caller, order, "RestartAgentProcess", Verb::Restart).await
 }
 
 /// Restarts all processes of a host, by a durable task.
-pub(crate) async fn restart_agent(app: &Arc<App>, caller: &Caller, order: HostOrder) -> Result<Task, Error> {
-    submit(app, caller, order, "RestartHostAgent", dag()).await
+pub(crate) async fn restart_agent(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: HostOrder,
+) -> Result<Given<Task>, Error> {
+    submit(app, caller, order, Effect::Restart, "RestartHostAgent", dag()).await
 }
 
 /// The same for many hosts.

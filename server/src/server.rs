@@ -40,6 +40,7 @@ use crate::{
     store::Store,
     task::executor,
     users,
+    watch::Watches,
 };
 
 /// How often the last observations are written back.
@@ -139,6 +140,7 @@ pub async fn run(
         confirm_above: config.confirm_above()?,
         max_access_keys: config.max_access_keys,
         plans: Plans::default(),
+        watches: Watches::new(store.epoch()),
         runners: executor::Runners::default(),
         task_changes: App::task_changes(),
         background: TaskTracker::new(),

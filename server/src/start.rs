@@ -17,16 +17,25 @@ use crate::{
         dag::{Dag, Definition},
         executor::{HostOrder, submit},
     },
+    terms::{Effect, Given},
 };
 
 /// Starts one process, and answers when it runs.
-pub(crate) async fn start(app: &Arc<App>, caller: &Caller, order: ProcessOrder) -> Result<Process, Error> {
+pub(crate) async fn start(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: ProcessOrder,
+) -> Result<Given<Process>, Error> {
     order_process(app, caller, order, "StartAgentProcess", Verb::Start).await
 }
 
 /// Starts all processes of a host, by a durable task.
-pub(crate) async fn start_agent(app: &Arc<App>, caller: &Caller, order: HostOrder) -> Result<Task, Error> {
-    submit(app, caller, order, "StartHostAgent", dag()).await
+pub(crate) async fn start_agent(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: HostOrder,
+) -> Result<Given<Task>, Error> {
+    submit(app, caller, order, Effect::Start, "StartHostAgent", dag()).await
 }
 
 /// The same for many hosts.

@@ -17,6 +17,7 @@ use crate::{
         dag::{Dag, Definition},
         executor::{HostOrder, submit},
     },
+    terms::{Effect, Given},
 };
 
 /// How one process is stopped.
@@ -34,7 +35,7 @@ pub(crate) async fn stop(
     caller: &Caller,
     order: ProcessOrder,
     mode: StopMode,
-) -> Result<Process, Error> {
+) -> Result<Given<Process>, Error> {
     match mode {
         StopMode::Asked => order_process(app, caller, order, "StopAgentProcess", Verb::Stop).await,
         StopMode::Forced => order_process(app, caller, order, "ForceStopAgentProcess", Verb::ForceStop).await,
@@ -42,8 +43,12 @@ pub(crate) async fn stop(
 }
 
 /// Stops all processes of a host, by a durable task.
-pub(crate) async fn stop_agent(app: &Arc<App>, caller: &Caller, order: HostOrder) -> Result<Task, Error> {
-    submit(app, caller, order, "StopHostAgent", dag()).await
+pub(crate) async fn stop_agent(
+    app: &Arc<App>,
+    caller: &Caller,
+    order: HostOrder,
+) -> Result<Given<Task>, Error> {
+    submit(app, caller, order, Effect::Stop, "StopHostAgent", dag()).await
 }
 
 /// The same for many hosts.
@@ -101,7 +106,21 @@ pub(crate) async fn send_stop(context: &mut Context) -> Result<(), Problem> {
         // The first step was skipped.
         context.take_stock().await?;
     }
-    context.order(Verb::StopAll).await
+    let Some(after) = context.not_started_after().await? else {
+        return context.order(Verb::StopAll).await;
+    };
+    let processes = context.inventory().await?;
+    let (new, old): (Vec<_>, Vec<_>) =
+        processes.iter().filter(|process| process.declared).partition(|process| process.is_up_since(after));
+    context.info(format!("left as they are, since they were started after {after}: [{}]", names(&new))).await;
+    match new.is_empty() {
+        true => context.order(Verb::StopAll).await,
+        false if old.is_empty() => Ok(()),
+        false => {
+            let old = old.into_iter().map(|process| process.alias.clone()).collect();
+            context.order(Verb::StopThese(old)).await
+        }
+    }
 }
 
 /// The way back of the second step: what ran before is started, and nothing else.

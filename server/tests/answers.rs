@@ -278,7 +278,7 @@ async fn an_order_that_may_have_been_sent_waits_for_the_end_of_the_copy() {
 
 async fn cancel(fleet: &Fleet, task: i64) {
     let mut client = TaskServiceClient::new(fleet.channel.clone());
-    let request = CancelTaskRequest { task_id: task, reason: String::new() };
+    let request = CancelTaskRequest { task_id: task, ..Default::default() };
     client.cancel_task(fleet.as_admin(request)).await.unwrap();
 }
 

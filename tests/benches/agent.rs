@@ -288,7 +288,7 @@ fn alone(operation: Option<Operation>) -> ObservedProcess {
 /// An epoch that no server has reached: the orders of this one would be refused, and it gives none.
 fn new_order() -> Option<Order> {
     let principal = "benchmark".to_owned();
-    Some(Order { operation_id: new_id(), epoch: u64::MAX >> 1, principal, budget: None })
+    Some(Order { operation_id: new_id(), epoch: u64::MAX >> 1, principal, budget: None, ..Order::default() })
 }
 
 fn new_id() -> String {

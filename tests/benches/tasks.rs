@@ -49,7 +49,7 @@ async fn main() {
         let (wire, ids) = (fleet.wire(), ids.to_vec());
         tokio::spawn(async move {
             for host_id in ids {
-                let request = StopHostAgentRequest { host_id, reason: String::new() };
+                let request = StopHostAgentRequest { host_id, reason: String::new(), ..Default::default() };
                 wire.agents().stop_host_agent(request).await.expect("accepted");
             }
         })
@@ -104,7 +104,7 @@ async fn stop_each(fleet: &Fleet, hosts: &[i64]) -> Vec<Duration> {
 
 async fn stop(fleet: &Fleet, host_id: i64) -> Duration {
     let wire = fleet.wire();
-    let request = StopHostAgentRequest { host_id, reason: String::new() };
+    let request = StopHostAgentRequest { host_id, reason: String::new(), ..Default::default() };
     let start = Instant::now();
     let task = wire.agents().stop_host_agent(request).await.expect("accepted").into_inner().task;
     ended(fleet, task.expect("a task").id).await;
@@ -122,7 +122,7 @@ async fn batch(fleet: &Fleet, hosts: &[i64]) -> Duration {
 }
 
 async fn ended(fleet: &Fleet, task_id: i64) {
-    let request = WatchTaskRequest { task_id };
+    let request = WatchTaskRequest { task_id, ..Default::default() };
     let mut states = fleet.wire().tasks().watch_task(request).await.expect("watched").into_inner();
     loop {
         let state = states.message().await.expect("a state").expect("not the last one").task.expect("a task");

@@ -166,7 +166,7 @@ async fn each_host_walks_its_own_chain() {
 
     // Run again only what failed: nobody else is ordered anything.
     setup.agents.agent(1).play(Script::AtOnce);
-    let request = RetryTaskRequest { task_id: task.id, reason: String::new() };
+    let request = RetryTaskRequest { task_id: task.id, reason: String::new(), ..Default::default() };
     setup.fleet.wire().tasks().retry_task(request).await.expect("accepted");
     let task = setup.ended(task.id).await;
     assert_eq!((task.state(), counts(&task)), (TaskState::Successful, [0, 0, 3, 0, 0, 0, 0]));
@@ -248,7 +248,7 @@ async fn a_cancelled_batch_begins_no_further_host() {
     let policy = BatchPolicy { parallel: "20".into(), ..Default::default() };
     let task = setup.stop(setup.all(policy)).await.expect("accepted");
     setup.until(task.id, "a part is done", |task| counts(task)[2] >= 40).await;
-    let request = CancelTaskRequest { task_id: task.id, reason: "enough".into() };
+    let request = CancelTaskRequest { task_id: task.id, reason: "enough".into(), ..Default::default() };
     let answer = setup.fleet.wire().tasks().cancel_task(request).await.expect("accepted").into_inner();
     let answered = answer.task.expect("a task");
     let task = setup.ended(task.id).await;
@@ -304,13 +304,14 @@ async fn a_person_lets_a_batch_go_on() {
     setup.fleet.wait_until_ready().await;
     let wire = setup.fleet.wire();
     assert!(is_waiting(&setup.task(id).await), "nothing has changed");
-    let resume = ResumeTaskRequest { task_id: id, reason: String::new() };
+    let resume = ResumeTaskRequest { task_id: id, reason: String::new(), ..Default::default() };
     let refused = wire.tasks().resume_task(resume.clone()).await.expect_err("nobody paused it");
     assert_eq!(reason(&refused), Reason::TaskWrongState);
-    let pause = PauseTaskRequest { task_id: id, reason: String::new() };
+    let pause = PauseTaskRequest { task_id: id, reason: String::new(), ..Default::default() };
     let refused = wire.tasks().pause_task(pause).await.expect_err("it is paused");
     assert_eq!(reason(&refused), Reason::TaskWrongState);
-    let approve = |wave| ApproveWaveRequest { task_id: id, reason: String::new(), wave };
+    let approve =
+        |wave| ApproveWaveRequest { task_id: id, reason: String::new(), wave, ..Default::default() };
     let refused = wire.tasks().approve_wave(approve(3)).await.expect_err("another wave");
     assert_eq!(reason(&refused), Reason::TaskWrongState);
     wire.tasks().approve_wave(approve(2)).await.expect("approved");
@@ -326,13 +327,13 @@ async fn a_paused_batch_goes_on_where_it_was() {
     let policy = BatchPolicy { parallel: "2".into(), ..Default::default() };
     let id = setup.restart(setup.all(policy)).await.expect("accepted").id;
     setup.until(id, "some run", |task| counts(task)[1] == 2).await;
-    let pause = PauseTaskRequest { task_id: id, reason: "lunch".into() };
+    let pause = PauseTaskRequest { task_id: id, reason: "lunch".into(), ..Default::default() };
     let paused = setup.fleet.wire().tasks().pause_task(pause).await.expect("paused").into_inner();
     assert_eq!(paused.task.expect("a task").state(), TaskState::Paused);
     let task = setup.until(id, "what ran has ended", |task| counts(task)[1] == 0).await;
     assert_eq!(counts(&task)[2] + counts(&task)[0], 6, "a host under way goes on to its end");
     assert_eq!(task.state(), TaskState::Paused);
-    let resume = ResumeTaskRequest { task_id: id, reason: String::new() };
+    let resume = ResumeTaskRequest { task_id: id, reason: String::new(), ..Default::default() };
     setup.fleet.wire().tasks().resume_task(resume).await.expect("resumed");
     assert_eq!(counts(&setup.ended(id).await), [0, 0, 6, 0, 0, 0, 0]);
 }
@@ -384,7 +385,7 @@ async fn absent_hosts_are_as_was_said() {
 async fn a_budget_is_kept() {
     let setup = Setup::start(6).await;
     // Hosts 0, 2 and 4 are of the cluster. One of them is stopped by somebody else.
-    let stop = StopHostAgentRequest { host_id: setup.ids[4], reason: String::new() };
+    let stop = StopHostAgentRequest { host_id: setup.ids[4], reason: String::new(), ..Default::default() };
     let stopped = setup.fleet.wire().agents().stop_host_agent(stop).await.expect("accepted").into_inner();
     setup.until_task_ended(stopped.task.expect("a task").id).await;
     let budget =
@@ -449,7 +450,7 @@ async fn a_plan_is_what_is_ordered() {
 
     // Somebody stops one of them meanwhile.
     let by_plan = |id: &str| BatchOrder { plan_id: id.to_owned(), ..Default::default() };
-    let stop = StopHostAgentRequest { host_id: setup.ids[1], reason: String::new() };
+    let stop = StopHostAgentRequest { host_id: setup.ids[1], reason: String::new(), ..Default::default() };
     let stopped = wire.agents().stop_host_agent(stop).await.expect("accepted").into_inner();
     setup.until_task_ended(stopped.task.expect("a task").id).await;
     let refused = setup.stop(by_plan(&outdated.id)).await.expect_err("the fleet has changed");
@@ -525,7 +526,7 @@ async fn wrong_orders_are_refused() {
 
     // A host that another task holds.
     setup.agents.agent(1).play(Script::After(Duration::from_secs(2)));
-    let stop = StopHostAgentRequest { host_id: setup.ids[1], reason: String::new() };
+    let stop = StopHostAgentRequest { host_id: setup.ids[1], reason: String::new(), ..Default::default() };
     let held = setup.fleet.wire().agents().stop_host_agent(stop).await.expect("accepted").into_inner();
     let refused = setup.stop(order(&setup.ids)).await.expect_err("refused");
     let problem = Problem::from_status(&refused).expect("a problem of ours");
@@ -546,7 +547,7 @@ async fn a_batch_is_rolled_back() {
         .expect("accepted");
     assert_eq!(counts(&setup.ended(task.id).await), [0, 0, 4, 1, 0, 0, 0]);
     setup.agents.play(&Script::AtOnce);
-    let request = RollbackTaskRequest { task_id: task.id, reason: String::new() };
+    let request = RollbackTaskRequest { task_id: task.id, reason: String::new(), ..Default::default() };
     setup.fleet.wire().tasks().rollback_task(request).await.expect("accepted");
     let task = setup.ended(task.id).await;
     assert_eq!((task.state(), counts(&task)), (TaskState::RolledBack, [0, 0, 0, 0, 0, 0, 5]));

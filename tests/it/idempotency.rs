@@ -140,7 +140,8 @@ async fn a_key_is_its_users_alone() {
 
     let host_id = fleet.host_id(0).await;
     let order = |reason: &str| {
-        let mut request = Request::new(StopHostAgentRequest { host_id, reason: reason.into() });
+        let mut request =
+            Request::new(StopHostAgentRequest { host_id, reason: reason.into(), ..Default::default() });
         request.metadata_mut().insert(KEY, "k1".parse().expect("a key"));
         request
     };

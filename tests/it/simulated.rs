@@ -34,7 +34,7 @@ async fn wait_for_available(fleet: &Fleet, count: usize) {
 /// Orders the stop of all that a simulated agent has, and gives the task.
 async fn stop(fleet: &Fleet, agents: &SimulatedFleet, number: usize) -> i64 {
     let host_id = agents.agent(number).wait_for_host().await;
-    let request = StopHostAgentRequest { host_id, reason: "many".into() };
+    let request = StopHostAgentRequest { host_id, reason: "many".into(), ..Default::default() };
     let task = fleet.wire().agents().stop_host_agent(request).await.expect("accepted").into_inner().task;
     task.expect("a task").id
 }

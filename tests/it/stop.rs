@@ -204,8 +204,12 @@ async fn the_same_over_grpc() {
 
     let answer = fleet.admin().post(&format!("{}/stop", fleet.agent_path(0).await)).await;
     let task_id = answer.data()["id"].as_i64().expect("an id");
-    let mut states =
-        wire.tasks().watch_task(WatchTaskRequest { task_id }).await.expect("watched").into_inner();
+    let mut states = wire
+        .tasks()
+        .watch_task(WatchTaskRequest { task_id, ..Default::default() })
+        .await
+        .expect("watched")
+        .into_inner();
     let mut last = None;
     while let Some(state) = states.message().await.expect("a state") {
         last = state.task;

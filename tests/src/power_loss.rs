@@ -124,10 +124,10 @@ impl Order {
     async fn task(self, wire: &Wire) -> Result<Task, Status> {
         let (host_id, reason) = (self.host, String::new());
         let task = if self.stops {
-            let request = self.request(StopHostAgentRequest { host_id, reason });
+            let request = self.request(StopHostAgentRequest { host_id, reason, ..Default::default() });
             wire.agents().stop_host_agent(request).await?.into_inner().task
         } else {
-            let request = self.request(StartHostAgentRequest { host_id, reason });
+            let request = self.request(StartHostAgentRequest { host_id, reason, ..Default::default() });
             wire.agents().start_host_agent(request).await?.into_inner().task
         };
         task.ok_or_else(|| Status::internal("no task"))
@@ -137,10 +137,17 @@ impl Order {
     async fn of_process(self, wire: &Wire, agent_process_id: i64) -> Result<(), Status> {
         let (host_id, reason) = (self.host, String::new());
         if self.stops {
-            let message = StopAgentProcessRequest { host_id, agent_process_id, reason, force: false };
+            let message = StopAgentProcessRequest {
+                host_id,
+                agent_process_id,
+                reason,
+                force: false,
+                ..Default::default()
+            };
             wire.processes().stop_agent_process(self.request(message)).await.map(drop)
         } else {
-            let message = StartAgentProcessRequest { host_id, agent_process_id, reason };
+            let message =
+                StartAgentProcessRequest { host_id, agent_process_id, reason, ..Default::default() };
             wire.processes().start_agent_process(self.request(message)).await.map(drop)
         }
     }

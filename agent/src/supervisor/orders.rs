@@ -40,6 +40,8 @@ impl Owner {
         }
         let queue = self.queue(&order)?;
         self.refuse_late(&order, &queue)?;
+        self.check_generation(&order)?;
+        let order = self.spare_what_is_new(order);
         if self.running.len() >= AT_A_TIME {
             return Err(Problem::new(
                 Reason::Overloaded,
@@ -138,6 +140,8 @@ impl Owner {
             verb: Verb::Start,
             force: false,
             target: Target::All,
+            generations: Vec::new(),
+            not_started_after: None,
             trace: String::new(),
         };
         let accepted = self.write_up(start, queue);
@@ -339,7 +343,7 @@ impl Owner {
     }
 
     /// Whom an order is for, and who of them comes before whom.
-    fn queue(&self, order: &Order) -> Result<Queue, Problem> {
+    pub(super) fn queue(&self, order: &Order) -> Result<Queue, Problem> {
         match &order.target {
             Target::One(alias) => {
                 let slot = self.slots.get(alias).ok_or_else(|| process_unknown(alias))?;
@@ -379,7 +383,7 @@ impl Owner {
     }
 
     fn write_up(&self, order: Order, queue: Queue) -> Accepted {
-        let Order { id, epoch, principal, budget, verb, force, target: _, trace } = order;
+        let Order { id, epoch, principal, budget, verb, force, trace, .. } = order;
         let (epoch, local) = (epoch.unwrap_or(self.journal.state().epoch), epoch.is_none());
         let slots = || queue.aliases().filter_map(|alias| Some((alias, self.slots.get(alias)?)));
         let changes = slots().filter(|(_, slot)| match verb {

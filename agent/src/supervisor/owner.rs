@@ -199,6 +199,9 @@ impl Owner {
                 let synced = Box::pin(self.journal.synced());
                 let _ = answer.send(standing.map(|standing| (standing, synced as _)));
             }
+            Command::Plan { order, answer } => {
+                let _ = answer.send(self.plan(&order));
+            }
             Command::Operation { id, answer } => {
                 let _ = answer.send(self.standing(id));
             }

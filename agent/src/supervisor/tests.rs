@@ -3,6 +3,7 @@
 mod ladder;
 mod lives;
 mod local;
+mod terms;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -139,6 +140,8 @@ fn order(verb: Verb, target: &str) -> Order {
             "*" => Target::All,
             name => Target::One(alias(name)),
         },
+        generations: Vec::new(),
+        not_started_after: None,
         trace: "51b0faa7203d42db".to_owned(),
     }
 }

@@ -156,7 +156,13 @@ async fn stop(
 }
 
 fn order(id: &str) -> Option<Order> {
-    Some(Order { operation_id: id.to_owned(), epoch: 1, principal: "test".to_owned(), budget: None })
+    Some(Order {
+        operation_id: id.to_owned(),
+        epoch: 1,
+        principal: "test".to_owned(),
+        budget: None,
+        ..Order::default()
+    })
 }
 
 fn authorized<T>(message: T, token: &str) -> Request<T> {

@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use belay_gateway::json;
 use belay_proto::v1::{
-    GetHostAgentRequest, HostAgent, HostAgentStatus, RestartHostAgentRequest, StartHostAgentRequest,
-    StopHostAgentRequest, Task,
+    GetHostAgentRequest, HostAgent, HostAgentStatus, OrderTerms, RestartHostAgentRequest,
+    StartHostAgentRequest, StopHostAgentRequest, Task,
 };
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{Context, host::clones, process, service, task};
+use super::{
+    Context,
+    host::clones,
+    process, service, task,
+    terms::{self, DryRun, NotStartedAfter, Ordered},
+};
 use crate::{client::Client, failure::Failure, follow, names, output::fields, words};
 
 /// What to do with agents.
@@ -58,7 +63,16 @@ pub(crate) enum Command {
     Start(OrderArgs),
     /// Stop all processes of a host, and start them again when all of each is proven gone.
     #[command(after_help = "Example:\n  belay agent restart --host web-1 --reason \"new configuration\"")]
-    Restart(OrderArgs),
+    Restart(RestartArgs),
+}
+
+/// Which host, why, and which of its processes.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    #[command(flatten)]
+    after: NotStartedAfter,
 }
 
 /// Which host, and why.
@@ -73,6 +87,8 @@ pub(crate) struct OrderArgs {
     /// Do not wait until the task ended.
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Does it.
@@ -83,9 +99,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
         }
         Args { config: None, command: Some(command), .. } => match command {
             Command::Status { host, check } => status(host.as_deref(), check, context).await,
-            Command::Stop(args) => order(Verb::Stop, args, context).await,
-            Command::Start(args) => order(Verb::Start, args, context).await,
-            Command::Restart(args) => order(Verb::Restart, args, context).await,
+            Command::Stop(args) => order(Verb::Stop, args, NotStartedAfter::default(), context).await,
+            Command::Start(args) => order(Verb::Start, args, NotStartedAfter::default(), context).await,
+            Command::Restart(RestartArgs { order: args, after }) => {
+                order(Verb::Restart, args, after, context).await
+            }
         },
         Args { config: None, command: None, .. } => {
             Err(Failure::usage("what about the agent?").hint("see `belay agent --help`"))
@@ -102,15 +120,30 @@ pub(crate) enum Verb {
 
 impl Verb {
     /// Orders it, and answers with the accepted task.
-    pub(crate) async fn order(self, client: &Client, host_id: i64, reason: String) -> Result<Task, Failure> {
-        let task = match self {
-            Self::Stop => client.stop_host_agent(StopHostAgentRequest { host_id, reason }).await?.task,
-            Self::Start => client.start_host_agent(StartHostAgentRequest { host_id, reason }).await?.task,
+    pub(crate) async fn order(
+        self,
+        client: &Client,
+        host_id: i64,
+        reason: String,
+        terms: Option<OrderTerms>,
+    ) -> Result<Ordered<Task>, Failure> {
+        let (task, preview) = match self {
+            Self::Stop => {
+                let answer = client.stop_host_agent(StopHostAgentRequest { host_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
+            Self::Start => {
+                let answer =
+                    client.start_host_agent(StartHostAgentRequest { host_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
             Self::Restart => {
-                client.restart_host_agent(RestartHostAgentRequest { host_id, reason }).await?.task
+                let request = RestartHostAgentRequest { host_id, reason, terms };
+                let answer = client.restart_host_agent(request).await?;
+                (answer.task, answer.preview)
             }
         };
-        task.ok_or_else(|| Failure::unknown("the server does not say which task it accepted"))
+        Ordered::read(task, preview, "the server does not say which task it accepted")
     }
 }
 
@@ -145,11 +178,21 @@ fn detail(host: &str, agent: &HostAgent) -> String {
     format!("{about}\n{}", process::table(&agent.processes))
 }
 
-async fn order(verb: Verb, args: OrderArgs, context: &Context) -> Result<(), Failure> {
-    let OrderArgs { host, reason, no_wait } = args;
+async fn order(
+    verb: Verb,
+    args: OrderArgs,
+    after: NotStartedAfter,
+    context: &Context,
+) -> Result<(), Failure> {
+    let OrderArgs { host, reason, no_wait, dry_run } = args;
+    let terms =
+        OrderTerms { dry_run: dry_run.dry_run, not_started_after: after.wire(), ..OrderTerms::default() };
     let client = context.client().await?;
     let host = names::host(&client, host.as_deref()).await?;
-    let accepted = verb.order(&client, host.id, reason).await?;
+    let accepted = match verb.order(&client, host.id, reason, terms::wire(terms)).await? {
+        Ordered::Done(task) => task,
+        Ordered::Planned(preview) => return terms::answer(preview, context),
+    };
     if no_wait {
         return task::answer(accepted, context);
     }

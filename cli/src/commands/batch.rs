@@ -7,12 +7,16 @@ mod watch; // following a batch until it ended
 use belay_gateway::json;
 use belay_proto::v1::{
     ApproveWaveRequest, BatchOrder, BatchRestartHostAgentsRequest, BatchStartHostAgentsRequest,
-    BatchStopHostAgentsRequest, BatchVerb, CancelTaskRequest, GetTaskRequest, PauseTaskRequest,
+    BatchStopHostAgentsRequest, BatchVerb, CancelTaskRequest, GetTaskRequest, OrderTerms, PauseTaskRequest,
     ResumeTaskRequest, RetryTaskRequest, Task, TaskState, TaskStatus,
 };
 use clap::{Args as ClapArgs, Subcommand, value_parser};
 
-use super::{Context, task::Status};
+use super::{
+    Context,
+    task::{Status, TermArgs},
+    terms::{self, Ordered},
+};
 use crate::{cli, client::Client, failure::Failure, words};
 use show::Names;
 
@@ -65,6 +69,8 @@ pub(crate) enum Command {
         /// Why, for the audit trail.
         #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
         reason: String,
+        #[command(flatten)]
+        terms: TermArgs,
     },
     /// Go on with a batch that was paused, by a person or by itself.
     #[command(after_help = "Example:\n  belay batch resume 30444")]
@@ -124,6 +130,8 @@ pub(crate) struct OrderArgs {
     /// Do not wait until the batch ended.
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    terms: TermArgs,
 }
 
 /// What is done with all processes of each host.
@@ -158,8 +166,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
             batch(&client, id).await?;
             watch::run(&client, id, context).await
         }
-        Command::Pause { id, reason } => {
-            let args = OrderArgs { reason, no_wait: true };
+        Command::Pause { id, reason, terms } => {
+            let args = OrderArgs { reason, no_wait: true, terms };
             order_one(Order::Pause, id, args, context).await
         }
         Command::Resume { id, args } => order_one(Order::Resume, id, args, context).await,
@@ -217,17 +225,36 @@ impl Verb {
 }
 
 impl Order {
-    async fn order(self, client: &Client, task_id: i64, reason: String) -> Result<Task, Failure> {
-        let task = match self {
-            Self::Pause => client.pause_task(PauseTaskRequest { task_id, reason }).await?.task,
-            Self::Resume => client.resume_task(ResumeTaskRequest { task_id, reason }).await?.task,
-            Self::Approve(wave) => {
-                client.approve_wave(ApproveWaveRequest { task_id, reason, wave }).await?.task
+    async fn order(
+        self,
+        client: &Client,
+        task_id: i64,
+        reason: String,
+        terms: Option<OrderTerms>,
+    ) -> Result<Ordered<Task>, Failure> {
+        let (task, preview) = match self {
+            Self::Pause => {
+                let answer = client.pause_task(PauseTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
             }
-            Self::Cancel => client.cancel_task(CancelTaskRequest { task_id, reason }).await?.task,
-            Self::Retry => client.retry_task(RetryTaskRequest { task_id, reason }).await?.task,
+            Self::Resume => {
+                let answer = client.resume_task(ResumeTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
+            Self::Approve(wave) => {
+                let answer = client.approve_wave(ApproveWaveRequest { task_id, reason, wave, terms }).await?;
+                (answer.task, answer.preview)
+            }
+            Self::Cancel => {
+                let answer = client.cancel_task(CancelTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
+            Self::Retry => {
+                let answer = client.retry_task(RetryTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
         };
-        task.ok_or_else(|| Failure::unknown("the server does not say how the batch is"))
+        Ordered::read(task, preview, "the server does not say how the batch is")
     }
 
     /// How the command ends whose batch ended so.
@@ -245,11 +272,14 @@ impl Order {
 }
 
 async fn order_one(order: Order, id: i64, args: OrderArgs, context: &Context) -> Result<(), Failure> {
-    let OrderArgs { reason, no_wait } = args;
+    let OrderArgs { reason, no_wait, terms } = args;
     let client = context.client().await?;
     // A task of another kind is not ordered by mistake.
     batch(&client, id).await?;
-    let task = order.order(&client, id, reason).await?;
+    let task = match order.order(&client, id, reason, terms.wire()).await? {
+        Ordered::Done(task) => task,
+        Ordered::Planned(preview) => return terms::answer(preview, context),
+    };
     if no_wait {
         return answer(task, &client, context).await;
     }

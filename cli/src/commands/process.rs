@@ -2,13 +2,16 @@
 
 use belay_gateway::json;
 use belay_proto::v1::{
-    AgentProcess, AgentProcessStatus, GetAgentProcessRequest, Host, RestartAgentProcessRequest,
+    AgentProcess, AgentProcessStatus, GetAgentProcessRequest, Host, OrderTerms, RestartAgentProcessRequest,
     StartAgentProcessRequest, StopAgentProcessRequest,
 };
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::Context;
+use super::{
+    Context,
+    terms::{self, DryRun, Generation, NotStartedAfter, Ordered},
+};
 use crate::{
     client::Client,
     failure::Failure,
@@ -54,7 +57,7 @@ pub(crate) enum Command {
     Start(OrderArgs),
     /// Stop processes, prove that all of each is gone, and start them again.
     #[command(after_help = "Example:\n  belay process restart obstat2 --reason \"new settings\"")]
-    Restart(OrderArgs),
+    Restart(RestartArgs),
 }
 
 /// Which processes, why, and how.
@@ -65,6 +68,15 @@ pub(crate) struct StopArgs {
     /// Kill them at once, without asking; also where a stop is under way.
     #[arg(long)]
     force: bool,
+}
+
+/// Which processes, why, and which of them.
+#[derive(Debug, Args)]
+pub(crate) struct RestartArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    #[command(flatten)]
+    after: NotStartedAfter,
 }
 
 /// Which processes, and why.
@@ -80,6 +92,10 @@ pub(crate) struct OrderArgs {
     /// Why, for the audit trail.
     #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
     reason: String,
+    #[command(flatten)]
+    generation: Generation,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Does it.
@@ -87,9 +103,13 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
     match command {
         Command::List { host } => list(host.as_deref(), context).await,
         Command::Get { host, process, check } => get(host.as_deref(), process, check, context).await,
-        Command::Stop(StopArgs { order: args, force }) => order(Verb::Stop { force }, args, context).await,
-        Command::Start(args) => order(Verb::Start, args, context).await,
-        Command::Restart(args) => order(Verb::Restart, args, context).await,
+        Command::Stop(StopArgs { order: args, force }) => {
+            order(Verb::Stop { force }, args, NotStartedAfter::default(), context).await
+        }
+        Command::Start(args) => order(Verb::Start, args, NotStartedAfter::default(), context).await,
+        Command::Restart(RestartArgs { order: args, after }) => {
+            order(Verb::Restart, args, after, context).await
+        }
     }
 }
 
@@ -138,22 +158,26 @@ impl Verb {
         host_id: i64,
         agent_process_id: i64,
         reason: String,
-    ) -> Result<AgentProcess, Failure> {
-        let process = match self {
+        terms: Option<OrderTerms>,
+    ) -> Result<Ordered<AgentProcess>, Failure> {
+        let (process, preview) = match self {
             Self::Stop { force } => {
-                let request = StopAgentProcessRequest { host_id, agent_process_id, reason, force };
-                client.stop_agent_process(request).await?.process
+                let request = StopAgentProcessRequest { host_id, agent_process_id, reason, force, terms };
+                let answer = client.stop_agent_process(request).await?;
+                (answer.process, answer.preview)
             }
             Self::Start => {
-                let request = StartAgentProcessRequest { host_id, agent_process_id, reason };
-                client.start_agent_process(request).await?.process
+                let request = StartAgentProcessRequest { host_id, agent_process_id, reason, terms };
+                let answer = client.start_agent_process(request).await?;
+                (answer.process, answer.preview)
             }
             Self::Restart => {
-                let request = RestartAgentProcessRequest { host_id, agent_process_id, reason };
-                client.restart_agent_process(request).await?.process
+                let request = RestartAgentProcessRequest { host_id, agent_process_id, reason, terms };
+                let answer = client.restart_agent_process(request).await?;
+                (answer.process, answer.preview)
             }
         };
-        process.ok_or_else(|| Failure::unknown("the server does not say how the process is now"))
+        Ordered::read(process, preview, "the server does not say how the process is now")
     }
 }
 
@@ -249,8 +273,19 @@ fn detail(host: &Host, process: &AgentProcess) -> String {
 }
 
 /// Orders each process in turn. A failure does not keep the others from being ordered; the exit code is the first one's.
-async fn order(verb: Verb, args: OrderArgs, context: &Context) -> Result<(), Failure> {
-    let OrderArgs { host, processes, reason } = args;
+async fn order(
+    verb: Verb,
+    args: OrderArgs,
+    after: NotStartedAfter,
+    context: &Context,
+) -> Result<(), Failure> {
+    let OrderArgs { host, processes, reason, generation, dry_run } = args;
+    let terms = terms::wire(OrderTerms {
+        dry_run: dry_run.dry_run,
+        expected_generations: generation.if_generation,
+        not_started_after: after.wire(),
+        ..OrderTerms::default()
+    });
     let client = context.client().await?;
     let host = names::host(&client, host.as_deref()).await?;
     let meant = names::processes(&client, &host, &processes).await?;
@@ -259,9 +294,10 @@ async fn order(verb: Verb, args: OrderArgs, context: &Context) -> Result<(), Fai
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     for process in &meant {
         let what = format!("{} `{}`", verb.going_on(), process.alias);
-        let ordered = verb.order(&client, host.id, process.id, reason.clone());
+        let ordered = verb.order(&client, host.id, process.id, reason.clone(), terms.clone());
         match progress.during(&what, ordered).await {
-            Ok(process) => done.push(process),
+            Ok(Ordered::Done(process)) => done.push(process),
+            Ok(Ordered::Planned(preview)) => terms::answer(preview, context)?,
             Err(failure) => failures.push(failure),
         }
     }

@@ -2,14 +2,17 @@
 
 use belay_gateway::json;
 use belay_proto::v1::{
-    CancelSubtaskRequest, CancelTaskRequest, GetTaskRequest, ListTasksRequest, PauseTaskRequest,
+    CancelSubtaskRequest, CancelTaskRequest, GetTaskRequest, ListTasksRequest, OrderTerms, PauseTaskRequest,
     ResumeTaskRequest, RetrySubtaskRequest, RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest, Task,
     TaskOperation, TaskState, TaskStatus,
 };
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use jiff::tz::TimeZone;
 
-use super::{Context, task_log};
+use super::{
+    Context, task_log,
+    terms::{self, DryRun, Ordered, Version},
+};
 use crate::{
     cli,
     client::Client,
@@ -95,6 +98,8 @@ pub(crate) enum Command {
         /// Why, for the audit trail.
         #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
         reason: String,
+        #[command(flatten)]
+        terms: TermArgs,
     },
     /// Go on with a task that was paused.
     #[command(after_help = "Example:\n  belay task resume 30443")]
@@ -125,6 +130,28 @@ pub(crate) struct OrderArgs {
     /// Do not wait until the task ended.
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    terms: TermArgs,
+}
+
+/// On which terms.
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct TermArgs {
+    #[command(flatten)]
+    version: Version,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+impl TermArgs {
+    /// As the wire has them.
+    pub(super) fn wire(self) -> Option<OrderTerms> {
+        terms::wire(OrderTerms {
+            dry_run: self.dry_run.dry_run,
+            expected_versions: self.version.if_version,
+            ..OrderTerms::default()
+        })
+    }
 }
 
 /// A state of a task.
@@ -156,8 +183,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::Retry { id, subtask, args } => order(Verb::Retry(subtask), id, args, context).await,
         Command::Rollback { id, args } => order(Verb::Rollback, id, args, context).await,
         Command::Cancel { id, subtask, args } => order(Verb::Cancel(subtask), id, args, context).await,
-        Command::Pause { id, reason } => {
-            order(Verb::Pause, id, OrderArgs { reason, no_wait: true }, context).await
+        Command::Pause { id, reason, terms } => {
+            order(Verb::Pause, id, OrderArgs { reason, no_wait: true, terms }, context).await
         }
         Command::Resume { id, args } => order(Verb::Resume, id, args, context).await,
         Command::Skip { id, subtask, args } => order(Verb::Skip(subtask), id, args, context).await,
@@ -176,24 +203,52 @@ enum Verb {
 }
 
 impl Verb {
-    async fn order(self, client: &Client, task_id: i64, reason: String) -> Result<Task, Failure> {
-        let task = match self {
-            Self::Retry(None) => client.retry_task(RetryTaskRequest { task_id, reason }).await?.task,
+    async fn order(
+        self,
+        client: &Client,
+        task_id: i64,
+        reason: String,
+        terms: Option<OrderTerms>,
+    ) -> Result<Ordered<Task>, Failure> {
+        let (task, preview) = match self {
+            Self::Retry(None) => {
+                let answer = client.retry_task(RetryTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
             Self::Retry(Some(subtask_id)) => {
-                client.retry_subtask(RetrySubtaskRequest { task_id, subtask_id, reason }).await?.task
+                let answer =
+                    client.retry_subtask(RetrySubtaskRequest { task_id, subtask_id, reason, terms }).await?;
+                (answer.task, answer.preview)
             }
-            Self::Rollback => client.rollback_task(RollbackTaskRequest { task_id, reason }).await?.task,
-            Self::Cancel(None) => client.cancel_task(CancelTaskRequest { task_id, reason }).await?.task,
+            Self::Rollback => {
+                let answer = client.rollback_task(RollbackTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
+            Self::Cancel(None) => {
+                let answer = client.cancel_task(CancelTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
             Self::Cancel(Some(subtask_id)) => {
-                client.cancel_subtask(CancelSubtaskRequest { task_id, subtask_id, reason }).await?.task
+                let answer = client
+                    .cancel_subtask(CancelSubtaskRequest { task_id, subtask_id, reason, terms })
+                    .await?;
+                (answer.task, answer.preview)
             }
-            Self::Pause => client.pause_task(PauseTaskRequest { task_id, reason }).await?.task,
-            Self::Resume => client.resume_task(ResumeTaskRequest { task_id, reason }).await?.task,
+            Self::Pause => {
+                let answer = client.pause_task(PauseTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
+            Self::Resume => {
+                let answer = client.resume_task(ResumeTaskRequest { task_id, reason, terms }).await?;
+                (answer.task, answer.preview)
+            }
             Self::Skip(subtask_id) => {
-                client.skip_subtask(SkipSubtaskRequest { task_id, subtask_id, reason }).await?.task
+                let answer =
+                    client.skip_subtask(SkipSubtaskRequest { task_id, subtask_id, reason, terms }).await?;
+                (answer.task, answer.preview)
             }
         };
-        task.ok_or_else(|| Failure::unknown("the server does not say how the task is"))
+        Ordered::read(task, preview, "the server does not say how the task is")
     }
 
     /// How the command ends whose task ended so.
@@ -219,7 +274,10 @@ impl Verb {
 
 async fn order(verb: Verb, id: i64, args: OrderArgs, context: &Context) -> Result<(), Failure> {
     let client = context.client().await?;
-    let task = verb.order(&client, id, args.reason).await?;
+    let task = match verb.order(&client, id, args.reason, args.terms.wire()).await? {
+        Ordered::Done(task) => task,
+        Ordered::Planned(preview) => return terms::answer(preview, context),
+    };
     if args.no_wait {
         return answer(task, context);
     }
@@ -333,6 +391,7 @@ fn detail(task: &Task) -> String {
         ("created", words::time(task.create_time.as_ref())),
         ("finished", words::time(task.finish_time.as_ref())),
         ("trace", task.trace_id.clone()),
+        ("version", task.version.to_string()),
     ]);
     let mut steps = Table::new(["ID", "STEP", "STATUS", "ATTEMPT", "STARTED", "FINISHED", "ERROR"]);
     for step in &task.subtasks {

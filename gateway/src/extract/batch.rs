@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de};
 use utoipa::ToSchema;
 
-use super::invalid;
+use super::{Terms, invalid};
 use crate::openapi::forms;
 
 /// The body of an order to many hosts.
@@ -71,6 +71,9 @@ pub(crate) struct BatchBody {
     reason: Option<String>,
     /// Whether only the plan is wanted.
     dry_run: Option<bool>,
+    /// Of a restart: what was started after this time and runs is left as it is.
+    #[schema(format = DateTime)]
+    not_started_after: Option<String>,
 }
 
 /// The body of the question what an order would do.
@@ -108,9 +111,14 @@ enum Absent {
 }
 
 impl BatchBody {
-    /// Whether only the plan is wanted.
-    pub(crate) fn dry_run(&self) -> bool {
-        self.dry_run.unwrap_or(false)
+    /// Whether only the plan is wanted; `None` where it is not said.
+    pub(crate) fn dry_run(&self) -> Option<bool> {
+        self.dry_run
+    }
+
+    /// The time after which a restart leaves alone what was started.
+    pub(crate) fn not_started_after(&self) -> Option<&str> {
+        self.not_started_after.as_deref()
     }
 
     /// The order, as the wire has it.
@@ -126,6 +134,7 @@ impl BatchBody {
             policy,
             confirm_hosts,
             reason: self.reason.unwrap_or_default(),
+            terms: None,
         })
     }
 
@@ -196,7 +205,10 @@ impl PlanBody {
             invalid("order", "it is missing").hint("it is the body of the order that is to be planned")
         });
         let order = order.and_then(|order| match order.dry_run {
-            None => order.order(),
+            None => {
+                let terms = Terms::default().not_started_after(order.not_started_after())?.of_batch()?;
+                Ok(BatchOrder { terms, ..order.order()? })
+            }
             Some(_) => Err(invalid("order.dryRun", "a plan does nothing anyway").hint("leave it out")),
         });
         let (verb, order) = all((verb, order))?;

@@ -23,10 +23,32 @@ pub(crate) struct Json<T>(pub(crate) T);
 
 /// The optional body of an order.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct OrderBody {
     /// Why, for the audit trail.
     reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
+}
+
+/// The optional body of a restart.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct RestartBody {
+    /// Why, for the audit trail.
+    reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
+    /// What was started after this time and runs is left as it is.
+    #[schema(format = DateTime)]
+    pub(crate) not_started_after: Option<String>,
+}
+
+impl RestartBody {
+    /// Why; empty where it is not said.
+    pub(crate) fn reason(self) -> String {
+        self.reason.unwrap_or_default()
+    }
 }
 
 impl OrderBody {
@@ -38,11 +60,13 @@ impl OrderBody {
 
 /// The optional body of an approval.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ApproveBody {
     /// Which wave; the one that waits where nothing is said.
     #[schema(minimum = 2)]
     wave: Option<i32>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
     /// Why, for the audit trail.
     reason: Option<String>,
 }
@@ -65,10 +89,12 @@ impl ApproveBody {
 
 /// The optional body of a stop of one process.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct StopBody {
     /// Why, for the audit trail.
     reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
     /// Whether to kill it at once, without asking.
     force: Option<bool>,
 }

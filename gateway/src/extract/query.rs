@@ -44,6 +44,16 @@ impl Query {
         Ok(self.one(name)?.map(str::to_owned))
     }
 
+    /// `true` or `false`; `None` where it is not given.
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, Problem> {
+        match self.one(name)? {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(invalid(name, "it must be `true` or `false`")),
+        }
+    }
+
     /// The states in `status`, separated by commas; none where it is not given. An empty or unknown one is refused, as
     /// it must not come to mean every state.
     pub(crate) fn task_statuses(&self) -> Result<Vec<i32>, Problem> {
@@ -90,15 +100,6 @@ impl Query {
     ) -> Result<Vec<i32>, Problem> {
         let words = self.one(name)?.map(|text| text.split(',').map(|word| read(word.trim())));
         words.into_iter().flatten().map(|word| word.map_err(|what| invalid(name, what))).collect()
-    }
-
-    /// Whether something is so; it is not where nothing is said.
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, Problem> {
-        match self.one(name)? {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(invalid(name, "it must be `true` or `false`")),
-        }
     }
 
     /// The type of tasks in `type`; unspecified where it is not given.
@@ -269,8 +270,8 @@ mod tests {
 
     #[test]
     fn a_flag_is_said_in_full() {
-        assert_eq!(query("").flag("force"), Ok(false));
-        assert_eq!(query("force=true").flag("force"), Ok(true));
+        assert_eq!(query("").flag("force"), Ok(None));
+        assert_eq!(query("force=true").flag("force"), Ok(Some(true)));
         for bad in ["force=", "force", "force=1", "force=True", "force=true&force=true"] {
             assert!(query(bad).flag("force").is_err(), "{bad}");
         }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use belay_proto::Reason;
 use serde_json::{Map, Value, json};
 
-use super::{operation::Operation, schemas::Described};
+use super::{
+    operation::{OnTerms, Operation},
+    schemas::Described,
+};
 use crate::{envelope::Envelope, error};
 
 /// Reasons that every operation can give: they come from the way there, whatever it does.
@@ -50,6 +53,11 @@ fn envelope(mut whole: Value, about: &str, error: Option<Value>) -> Value {
 /// All responses of an operation, by status.
 pub(super) fn responses(operation: &Operation, reads_body: bool, unknown: &[Reason]) -> Value {
     let mut responses = BTreeMap::from([("200".to_owned(), success(operation))]);
+    if operation.known {
+        let headers = json!({"ETag": tag()});
+        let known = json!({"description": "The caller has the answer already.", "headers": headers});
+        responses.insert("304".to_owned(), known);
+    }
     for (status, reasons) in reasons(operation, reads_body, unknown) {
         responses.insert(status.to_string(), failure(status, &reasons));
     }
@@ -57,12 +65,22 @@ pub(super) fn responses(operation: &Operation, reads_body: bool, unknown: &[Reas
 }
 
 fn success(operation: &Operation) -> Value {
+    if operation.streams {
+        return json!({
+            "description":
+                "Server-sent events, until either side ends it: each with the `id` to go on after, an `event` and its `data` as \
+                 JSON. The last one is `end`, with its reason.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "headers": rate_limit(),
+        });
+    }
     let mut parts = vec![json!({"$ref": "#/components/schemas/Success"})];
     let status = json!({"type": "integer", "const": 200});
     parts.push(match &operation.answer {
         Some(data) => {
             let data = &data.schema;
-            json!({"type": "object", "required": ["data"], "properties": {"data": data, "status": status}})
+            let required: &[&str] = if operation.silent { &[] } else { &["data"] };
+            json!({"type": "object", "required": required, "properties": {"data": data, "status": status}})
         }
         None => json!({"type": "object", "properties": {"data": false, "status": status}}),
     });
@@ -75,8 +93,27 @@ fn success(operation: &Operation) -> Value {
         let about = "The next page, as `<PATH>; rel=\"next\"`. Absent in the answer with the last one.";
         headers.insert("Link".to_owned(), json!({"description": about, "schema": {"type": "string"}}));
     }
+    if operation.tagged {
+        headers.insert("ETag".to_owned(), tag());
+    }
+    if matches!(operation.terms, Some(OnTerms::Task | OnTerms::Hosts)) {
+        let about = "The preference that was heeded, where the request had one.";
+        headers.insert(
+            "Preference-Applied".to_owned(),
+            json!({"description": about, "schema": {"type": "string"}}),
+        );
+    }
     response["headers"] = json!(headers);
     response
+}
+
+fn tag() -> Value {
+    json!({
+        "description":
+            "The version of what is shown: the generation of a process, or the version of a task. Orders take it as `If-Match`. \
+             Absent in a preview.",
+        "schema": {"type": "string"},
+    })
 }
 
 fn reasons(

@@ -1,10 +1,12 @@
 //! What the arguments of a route's function tell of the requests that it reads, so that the description follows the code.
 
+use axum::extract::State;
 use utoipa::ToSchema;
 
 use super::schemas::Described;
 use crate::{
-    extract::{Json, Path, Query},
+    extract::{IfNoneMatch, Json, Path, Query, ResumeToken, Terms},
+    routes::Gateway,
     upstream::Call,
 };
 
@@ -13,6 +15,12 @@ use crate::{
 pub(crate) struct Reads {
     /// Whether it reads the query. Which parameters is said in the table of operations.
     pub(super) query: bool,
+    /// Whether it reads on which terms an order is given. Which of them it takes is said there, too.
+    pub(super) terms: bool,
+    /// Whether it answers those with nothing who have the answer already.
+    pub(super) known: bool,
+    /// Whether it goes on where an answer of before ended.
+    pub(super) resumes: bool,
     /// Its body.
     pub(super) body: Option<Described>,
 }
@@ -40,6 +48,29 @@ impl<T> Argument for Path<T> {
 impl Argument for Query {
     fn tell(reads: &mut Reads) {
         reads.query = true;
+    }
+}
+
+/// What the function uses is nothing of a request.
+impl Argument for State<Gateway> {
+    fn tell(_: &mut Reads) {}
+}
+
+impl Argument for Terms {
+    fn tell(reads: &mut Reads) {
+        reads.terms = true;
+    }
+}
+
+impl Argument for IfNoneMatch {
+    fn tell(reads: &mut Reads) {
+        reads.known = true;
+    }
+}
+
+impl Argument for ResumeToken {
+    fn tell(reads: &mut Reads) {
+        reads.resumes = true;
     }
 }
 

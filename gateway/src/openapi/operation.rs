@@ -3,8 +3,11 @@
 use belay_proto::Reason;
 use utoipa::ToSchema;
 
-use super::{parameters::Asks, schemas::Described};
-use crate::json::{Listed, Paged};
+use super::{
+    parameters::{Asks, CONDITION, HEARD, KEY, KNOWN, PREFERENCE},
+    schemas::Described,
+};
+use crate::json::{Listed, OrderPreview, Paged};
 
 /// One operation.
 #[derive(Debug)]
@@ -23,8 +26,29 @@ pub(super) struct Operation {
     pub(super) answer: Option<Described>,
     /// Why it may be refused or fail, beside what is common to all and what the path tells.
     pub(super) reasons: Vec<Reason>,
+    /// On which terms it is given, where it is an order that may be given on some.
+    pub(super) terms: Option<OnTerms>,
+    /// Whether it has data only in a preview.
+    pub(super) silent: bool,
+    /// Whether its answer is a stream of events.
+    pub(super) streams: bool,
+    /// Whether its answer has the version of what it shows.
+    pub(super) tagged: bool,
+    /// Whether it answers those with nothing who have its answer.
+    pub(super) known: bool,
     anyone: bool,
     keyed: bool,
+}
+
+/// What an order is for that may be given on terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnTerms {
+    /// One process, at a generation; it is answered when it is proven.
+    Process,
+    /// A task, at a version.
+    Task,
+    /// Hosts, which have no versions.
+    Hosts,
 }
 
 /// An operation that only reads.
@@ -38,6 +62,11 @@ pub(super) fn get(path: &'static str, id: &'static str, summary: &'static str) -
         asks: Vec::new(),
         answer: None,
         reasons: Vec::new(),
+        terms: None,
+        silent: false,
+        streams: false,
+        tagged: false,
+        known: false,
         anyone: false,
         keyed: false,
     }
@@ -84,6 +113,42 @@ impl Operation {
         Self { answer: Some(Described::one_of::<T, U>()), ..self }
     }
 
+    /// It may be given on terms, of which a dry run is one: then it answers with a preview.
+    pub(super) fn on(mut self, terms: OnTerms) -> Self {
+        let reasons: &[Reason] = match terms {
+            OnTerms::Process => &[Reason::PreconditionFailedGeneration, Reason::RouteUnknown],
+            OnTerms::Task => &[Reason::PreconditionFailedVersion],
+            OnTerms::Hosts => &[Reason::RouteUnknown],
+        };
+        self.reasons.extend_from_slice(reasons);
+        self.silent = self.answer.is_none();
+        self.answer = Some(match self.answer {
+            Some(answer) => answer.or::<OrderPreview>(),
+            None => Described::by_name::<OrderPreview>(),
+        });
+        Self { terms: Some(terms), ..self }
+    }
+
+    /// The same for many hosts, where a preview is a plan.
+    pub(super) fn on_terms_of_batch(self) -> Self {
+        Self { terms: Some(OnTerms::Hosts), ..self }
+    }
+
+    /// Its answer has the version of what it shows.
+    pub(super) fn tagged(self) -> Self {
+        Self { tagged: true, ..self }
+    }
+
+    /// The same; and those who have that version already are answered with nothing.
+    pub(super) fn answers_what_is_new(self) -> Self {
+        Self { known: true, ..self.tagged() }
+    }
+
+    /// Its answer is a stream of events, which goes on where an answer of before ended.
+    pub(super) fn streams(self) -> Self {
+        Self { streams: true, ..self }
+    }
+
     /// It may be refused, or fail, for these reasons too.
     pub(super) fn fails(mut self, reasons: &[Reason]) -> Self {
         self.reasons.extend_from_slice(reasons);
@@ -103,6 +168,30 @@ impl Operation {
     /// Whether it is the one of this route.
     pub(super) fn is(&self, method: &str, path: &str) -> bool {
         self.method == method && self.path == path
+    }
+
+    /// What its query may ask for, its terms included.
+    pub(super) fn all_asks(&self) -> Vec<Asks> {
+        let terms: &[Asks] = match self.terms {
+            None => &[],
+            Some(OnTerms::Process) => &[Asks::DryRun],
+            Some(OnTerms::Task | OnTerms::Hosts) => &[Asks::DryRun, Asks::Wait],
+        };
+        let heard: &[Asks] = if self.streams { &[Asks::LastEventId] } else { &[] };
+        [&self.asks, terms, heard].concat()
+    }
+
+    /// The headers that it reads, beside those that every one does, by the names under which they are described.
+    pub(super) fn headers(&self) -> Vec<&'static str> {
+        let terms: &[&str] = match self.terms {
+            None => &[],
+            Some(OnTerms::Process) => &[CONDITION],
+            Some(OnTerms::Task) => &[CONDITION, PREFERENCE],
+            Some(OnTerms::Hosts) => &[PREFERENCE],
+        };
+        let others = [(self.keyed, KEY), (self.known, KNOWN), (self.streams, HEARD)];
+        let others = others.into_iter().filter_map(|(reads, name)| reads.then_some(name));
+        others.chain(terms.iter().copied()).collect()
     }
 
     pub(super) fn takes_key(&self) -> bool {

@@ -6,7 +6,7 @@
 use belay_proto::Reason;
 
 use super::{
-    operation::{Operation, delete, get, post},
+    operation::{OnTerms, Operation, delete, get, post},
     parameters::Asks,
 };
 use crate::json::{
@@ -82,6 +82,7 @@ fn hosts() -> Vec<Operation> {
             .answers_page_of::<Host>()
             .fails(&[Reason::SortUnsupported]),
         get("/compute/hosts/{hostId}", "getHost", "See a host").answers::<Host>(),
+        get("/compute/hosts/watch", "watchHosts", "Follow all hosts as they change").ours().streams(),
         post("/compute/hosts/{hostId}/labels", "updateHostLabels", "Set and remove labels of a host")
             .ours()
             .answers::<HostDetail>(),
@@ -160,7 +161,9 @@ fn agents() -> Vec<Operation> {
             .answers::<HostAgent>(),
         post("/compute/hosts/{hostId}/agent/stop", "stopHostAgent", "Stop all processes of a host's agent")
             .answers::<TaskInstance>()
-            .fails(MAKES_TASK),
+            .tagged()
+            .fails(MAKES_TASK)
+            .on(OnTerms::Hosts),
         post(
             "/compute/hosts/{hostId}/agent/start",
             "startHostAgent",
@@ -168,14 +171,18 @@ fn agents() -> Vec<Operation> {
         )
         .ours()
         .answers::<TaskInstance>()
-        .fails(MAKES_TASK),
+        .tagged()
+        .fails(MAKES_TASK)
+        .on(OnTerms::Hosts),
         post(
             "/compute/hosts/{hostId}/agent/restart",
             "restartHostAgent",
             "Restart all processes of a host's agent",
         )
         .answers::<TaskInstance>()
-        .fails(MAKES_TASK),
+        .tagged()
+        .fails(MAKES_TASK)
+        .on(OnTerms::Hosts),
     ]
 }
 
@@ -189,18 +196,28 @@ fn processes() -> Vec<Operation> {
         .asks(&[Asks::Page, Asks::Size])
         .answers_page_of::<AgentProcess>(),
         get(
+            "/compute/hosts/{hostId}/agent/processes/watch",
+            "watchAgentProcesses",
+            "Follow the processes of a host's agent as they change",
+        )
+        .ours()
+        .streams(),
+        get(
             "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/detail",
             "getAgentProcess",
             "See all that is known of a process",
         )
         .ours()
-        .answers::<AgentProcessDetail>(),
+        .answers::<AgentProcessDetail>()
+        .tagged(),
         post(
             "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop",
             "stopAgentProcess",
             "Stop a process, and prove that it is gone",
         )
         .answers::<AgentProcess>()
+        .tagged()
+        .on(OnTerms::Process)
         .fails(AT_THE_AGENT),
         post(
             "/compute/hosts/{hostId}/agent/processes/{agentProcessId}/start",
@@ -209,6 +226,8 @@ fn processes() -> Vec<Operation> {
         )
         .ours()
         .answers::<AgentProcess>()
+        .tagged()
+        .on(OnTerms::Process)
         .fails(AT_THE_AGENT)
         .fails(&[Reason::StartFailed]),
         post(
@@ -217,14 +236,17 @@ fn processes() -> Vec<Operation> {
             "Restart a process",
         )
         .answers::<AgentProcess>()
+        .tagged()
+        .on(OnTerms::Process)
         .fails(AT_THE_AGENT)
         .fails(&[Reason::StartFailed]),
     ]
 }
 
 fn batches() -> Vec<Operation> {
-    let task_or_plan =
-        |operation: Operation| operation.answers_one_of::<TaskInstance, BatchPlan>().fails(FOR_MANY);
+    let task_or_plan = |operation: Operation| {
+        operation.answers_one_of::<TaskInstance, BatchPlan>().tagged().fails(FOR_MANY).on_terms_of_batch()
+    };
     vec![
         task_or_plan(post(
             "/compute/hosts/batchStopAgents",
@@ -272,7 +294,12 @@ fn tasks() -> Vec<Operation> {
             ])
             .answers_page_of::<BasicTaskInstance>()
             .fails(&[Reason::SortUnsupported]),
-        get("/tasks/instances/{taskInstanceId}", "getTask", "See a task").answers::<WrappedTaskInstance>(),
+        get("/tasks/instances/{taskInstanceId}", "getTask", "See a task")
+            .answers::<WrappedTaskInstance>()
+            .answers_what_is_new(),
+        get("/tasks/instances/{taskInstanceId}/watch", "watchTask", "Follow a task to its end")
+            .ours()
+            .streams(),
         task_order(
             "/tasks/instances/{taskInstanceId}/retry",
             "retryTask",
@@ -305,6 +332,7 @@ fn tasks() -> Vec<Operation> {
             "Try a failed step again",
         )
         .answers::<WrappedSubtask>()
+        .on(OnTerms::Task)
         .fails(TAKES_UP)
         .fails(&[Reason::SubtaskWrongState]),
         post(
@@ -312,6 +340,7 @@ fn tasks() -> Vec<Operation> {
             "skipSubtask",
             "Take a failed step for done",
         )
+        .on(OnTerms::Task)
         .fails(TAKES_UP)
         .fails(&[Reason::SkipRefused]),
         post(
@@ -319,12 +348,17 @@ fn tasks() -> Vec<Operation> {
             "cancelSubtask",
             "Cancel a step that runs",
         )
+        .on(OnTerms::Task)
         .fails(&[Reason::TaskWrongState, Reason::SubtaskWrongState]),
     ]
 }
 
 fn task_order(path: &'static str, id: &'static str, summary: &'static str) -> Operation {
-    post(path, id, summary).answers::<WrappedTaskInstance>().fails(&[Reason::TaskWrongState])
+    post(path, id, summary)
+        .answers::<WrappedTaskInstance>()
+        .tagged()
+        .fails(&[Reason::TaskWrongState])
+        .on(OnTerms::Task)
 }
 
 fn users() -> Vec<Operation> {

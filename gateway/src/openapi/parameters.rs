@@ -62,6 +62,9 @@ pub(super) enum Asks {
     HostId,
     TaskSort,
     PageToken,
+    DryRun,
+    Wait,
+    LastEventId,
 }
 
 impl Asks {
@@ -164,6 +167,22 @@ impl Asks {
                 "Where the page before ended, from the `Link` header of its answer. It stands in place of `page`.",
                 json!({"type": "string", "minLength": 1, "maxLength": 4096}),
             ),
+            Self::DryRun => (
+                "dryRun",
+                "Whether only a preview is wanted: what the order would do. Nothing is done.",
+                json!({"type": "boolean", "default": false}),
+            ),
+            Self::Wait => (
+                "wait",
+                "How long to wait for the end of the task before the answer: seconds, or a number with `s`, `m` or `ms`; at \
+                 most 600 s. The answer is the task as it is then.",
+                json!({"type": "string", "pattern": "^[0-9]+(s|m|ms)?$", "examples": ["30s"]}),
+            ),
+            Self::LastEventId => (
+                "lastEventId",
+                "The `id` of the last event that was heard, where the header can not be sent: the stream goes on after it.",
+                json!({"type": "string"}),
+            ),
         };
         let mut parameter =
             json!({"name": name, "in": "query", "description": about, "required": false, "schema": schema});
@@ -173,7 +192,15 @@ impl Asks {
         }
         if matches!(
             self,
-            Self::Selector | Self::Force | Self::Why | Self::User | Self::BeforeId | Self::PageToken
+            Self::Selector
+                | Self::Force
+                | Self::Why
+                | Self::User
+                | Self::BeforeId
+                | Self::PageToken
+                | Self::DryRun
+                | Self::Wait
+                | Self::LastEventId
         ) {
             parameter[super::EXTENSION] = json!(true);
         }
@@ -207,6 +234,29 @@ pub(super) fn headers() -> Map<String, Value> {
             "examples": ["8e03978e-40d5-43dd-bc93-6894a57f9324"],
         }),
     );
+    let tags = json!({"type": "string", "pattern": TAGS, "examples": ["\"7\"", "*"]});
+    let condition = header(
+        "If-Match",
+        "The `ETag` of what the order is for: the generation of the process, or the version of the task. Where it is at another \
+         one, nothing is done.",
+        tags.clone(),
+    );
+    let known = header(
+        "If-None-Match",
+        "The `ETag` of the answer that the caller has: where there is nothing newer, it is told so with 304.",
+        tags,
+    );
+    let preference = header(
+        "Prefer",
+        "`wait=SECONDS`: how long the caller would like the answer to wait for the end of the task. What is not understood is \
+         as if it were not said.",
+        json!({"type": "string", "examples": ["wait=30"]}),
+    );
+    let heard = header(
+        "Last-Event-ID",
+        "The `id` of the last event that was heard: the stream goes on after it.",
+        json!({"type": "string"}),
+    );
     // The documents have this one.
     let language = json!({
         "name": "Accept-Language",
@@ -219,13 +269,24 @@ pub(super) fn headers() -> Map<String, Value> {
         ("Traceparent".to_owned(), trace),
         ("B3TraceId".to_owned(), short_trace),
         (KEY.to_owned(), key),
+        (CONDITION.to_owned(), condition),
+        (KNOWN.to_owned(), known),
+        (PREFERENCE.to_owned(), preference),
+        (HEARD.to_owned(), heard),
     ])
 }
 
-/// The headers that an operation reads.
-pub(super) fn header_references(takes_key: bool) -> impl Iterator<Item = Value> {
-    let names = ["AcceptLanguage", "Traceparent", "B3TraceId"].into_iter().chain(takes_key.then_some(KEY));
-    names.map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
+/// The headers that an operation reads: those that all do, and these.
+pub(super) fn header_references<'a>(names: &'a [&str]) -> impl Iterator<Item = Value> + 'a {
+    let all = ["AcceptLanguage", "Traceparent", "B3TraceId"].into_iter().chain(names.iter().copied());
+    all.map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
 }
 
-const KEY: &str = "IdempotencyKey";
+/// Entity tags, or any.
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
+
+pub(super) const KEY: &str = "IdempotencyKey";
+pub(super) const CONDITION: &str = "IfMatch";
+pub(super) const KNOWN: &str = "IfNoneMatch";
+pub(super) const PREFERENCE: &str = "Prefer";
+pub(super) const HEARD: &str = "LastEventId";

@@ -46,7 +46,12 @@ impl Described {
 
     /// The schema of either of two types.
     pub(super) fn one_of<T: ToSchema, U: ToSchema>() -> Self {
-        let (Self { schema: one, mut parts }, other) = (Self::by_name::<T>(), Self::by_name::<U>());
+        Self::by_name::<T>().or::<U>()
+    }
+
+    /// The same, or that of another type.
+    pub(super) fn or<T: ToSchema>(self) -> Self {
+        let (Self { schema: one, mut parts }, other) = (self, Self::by_name::<T>());
         parts.extend(other.parts);
         Self { schema: json!({"oneOf": [one, other.schema]}), parts }
     }

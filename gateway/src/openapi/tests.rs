@@ -46,6 +46,9 @@ fn who_reads_a_query_says_what_it_may_ask_for() {
     for (method, path, reads) in routes::described() {
         let operation = all.iter().find(|one| one.is(method, path)).expect("described");
         assert_eq!(reads.query, !operation.asks.is_empty(), "{method} {path}");
+        assert_eq!(reads.terms, operation.terms.is_some(), "{method} {path}");
+        assert_eq!(reads.known, operation.known, "{method} {path}");
+        assert_eq!(reads.resumes, operation.streams, "{method} {path}");
     }
 }
 
@@ -106,8 +109,9 @@ fn an_order_says_all_that_can_become_of_it() {
     400 `INVALID_ARGUMENT`
     401 `CLOCK_SKEW`, `SIGNATURE_REPLAYED`, `UNAUTHENTICATED`
     403 `PERMISSION_DENIED`
-    404 `HOST_UNKNOWN`, `PROCESS_UNKNOWN`
+    404 `HOST_UNKNOWN`, `PROCESS_UNKNOWN`, `ROUTE_UNKNOWN`
     409 `AGENT_BUSY`, `AGENT_CLONED`, `CANCELLED`, `IDEMPOTENCY_KEY_IN_USE`, `PROCESS_NOT_OPERABLE`, `PROCESS_UNDECLARED`, `STALE_EPOCH`, `SUPERSEDED`
+    412 `PRECONDITION_FAILED_GENERATION`
     413 `BODY_TOO_LARGE`
     415 `UNSUPPORTED_MEDIA_TYPE`
     422 `IDEMPOTENCY_KEY_REUSED`

@@ -1,13 +1,14 @@
 //! The agent of a host, as a whole.
 
 use belay_proto::v1::{
-    GetHostAgentRequest, RestartHostAgentRequest, StartHostAgentRequest, StopHostAgentRequest,
+    self, GetHostAgentRequest, RestartHostAgentRequest, StartHostAgentRequest, StopHostAgentRequest,
 };
 
+use super::accepted;
 use crate::{
     envelope::{Answer, Done},
-    extract::{HostPath, Json, OrderBody, Path},
-    json::{HostAgent, TaskInstance},
+    extract::{HostPath, Json, OrderBody, Path, RestartBody, Terms},
+    json::{HostAgent, OrderPreview},
     upstream::{Call, told},
 };
 
@@ -19,22 +20,54 @@ pub(super) async fn get(call: Call, Path(path): Path<HostPath>) -> Answer {
 }
 
 /// `POST /compute/hosts/{hostId}/agent/stop`
-pub(super) async fn stop(call: Call, Path(path): Path<HostPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(StopHostAgentRequest { host_id: path.host.get(), reason: body.reason() });
+pub(super) async fn stop(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<HostPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (host_id, wire) = (path.host.get(), terms.of_hosts()?);
+    let message = StopHostAgentRequest { host_id, terms: wire, reason: body.reason() };
+    let request = call.request_within(message, terms.wait());
     let reply = call.agents().stop_host_agent(request).await?.into_inner();
-    Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /compute/hosts/{hostId}/agent/start`
-pub(super) async fn start(call: Call, Path(path): Path<HostPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(StartHostAgentRequest { host_id: path.host.get(), reason: body.reason() });
+pub(super) async fn start(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<HostPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (host_id, wire) = (path.host.get(), terms.of_hosts()?);
+    let message = StartHostAgentRequest { host_id, terms: wire, reason: body.reason() };
+    let request = call.request_within(message, terms.wait());
     let reply = call.agents().start_host_agent(request).await?.into_inner();
-    Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /compute/hosts/{hostId}/agent/restart`
-pub(super) async fn restart(call: Call, Path(path): Path<HostPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(RestartHostAgentRequest { host_id: path.host.get(), reason: body.reason() });
+pub(super) async fn restart(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<HostPath>,
+    Json(body): Json<RestartBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?.not_started_after(body.not_started_after.as_deref())?;
+    let (host_id, wire) = (path.host.get(), terms.of_hosts()?);
+    let message = RestartHostAgentRequest { host_id, terms: wire, reason: body.reason() };
+    let request = call.request_within(message, terms.wait());
     let reply = call.agents().restart_host_agent(request).await?.into_inner();
-    Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
+    answer(&call, &terms, reply.task, reply.preview)
+}
+
+/// The task; or what the order would do.
+fn answer(call: &Call, terms: &Terms, task: Option<v1::Task>, preview: Option<v1::OrderPreview>) -> Answer {
+    match preview {
+        Some(preview) => Done::with(&OrderPreview::from(preview)),
+        None => accepted(call, terms, told(task)?),
+    }
 }

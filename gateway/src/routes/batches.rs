@@ -8,41 +8,48 @@ use belay_proto::{
     },
 };
 
+use super::accepted;
 use crate::{
     envelope::{Answer, Done},
-    extract::{BatchBody, Json, Path, PlanBody, TaskPath},
-    json::{Batch, BatchPlan, TaskInstance},
+    extract::{BatchBody, Json, Path, PlanBody, TaskPath, Terms},
+    json::{Batch, BatchPlan},
     upstream::{Call, told},
 };
 
 /// `POST /compute/hosts/batchStopAgents`
-pub(super) async fn stop(call: Call, Json(body): Json<BatchBody>) -> Answer {
-    if body.dry_run() {
-        return plan_of(&call, BatchVerb::Stop, body.order()?).await;
+pub(super) async fn stop(call: Call, terms: Terms, Json(body): Json<BatchBody>) -> Answer {
+    let (terms, order) = on_terms(terms, body)?;
+    if terms.dry_run() {
+        return plan_of(&call, BatchVerb::Stop, order).await;
     }
-    let request = call.request(BatchStopHostAgentsRequest { order: Some(body.order()?) });
+    let message = BatchStopHostAgentsRequest { order: Some(order) };
+    let request = call.request_within(message, terms.wait());
     let reply = call.batches().batch_stop_host_agents(request).await?.into_inner();
-    Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
+    accepted(&call, &terms, told(reply.task)?)
 }
 
 /// `POST /compute/hosts/batchRestartAgents`
-pub(super) async fn restart(call: Call, Json(body): Json<BatchBody>) -> Answer {
-    if body.dry_run() {
-        return plan_of(&call, BatchVerb::Restart, body.order()?).await;
+pub(super) async fn restart(call: Call, terms: Terms, Json(body): Json<BatchBody>) -> Answer {
+    let (terms, order) = on_terms(terms, body)?;
+    if terms.dry_run() {
+        return plan_of(&call, BatchVerb::Restart, order).await;
     }
-    let request = call.request(BatchRestartHostAgentsRequest { order: Some(body.order()?) });
+    let message = BatchRestartHostAgentsRequest { order: Some(order) };
+    let request = call.request_within(message, terms.wait());
     let reply = call.batches().batch_restart_host_agents(request).await?.into_inner();
-    Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
+    accepted(&call, &terms, told(reply.task)?)
 }
 
 /// `POST /compute/hosts/batchStartAgents`
-pub(super) async fn start(call: Call, Json(body): Json<BatchBody>) -> Answer {
-    if body.dry_run() {
-        return plan_of(&call, BatchVerb::Start, body.order()?).await;
+pub(super) async fn start(call: Call, terms: Terms, Json(body): Json<BatchBody>) -> Answer {
+    let (terms, order) = on_terms(terms, body)?;
+    if terms.dry_run() {
+        return plan_of(&call, BatchVerb::Start, order).await;
     }
-    let request = call.request(BatchStartHostAgentsRequest { order: Some(body.order()?) });
+    let message = BatchStartHostAgentsRequest { order: Some(order) };
+    let request = call.request_within(message, terms.wait());
     let reply = call.batches().batch_start_host_agents(request).await?.into_inner();
-    Done::with(&TaskInstance::new(told(reply.task)?, call.zone()))
+    accepted(&call, &terms, told(reply.task)?)
 }
 
 /// `POST /compute/hosts/planBatch`
@@ -67,6 +74,12 @@ pub(super) async fn get(call: Call, Path(path): Path<TaskPath>) -> Answer {
             .target(format!("tasks/{id}"))
             .into()),
     }
+}
+
+fn on_terms(terms: Terms, body: BatchBody) -> Result<(Terms, BatchOrder), Problem> {
+    let terms = terms.with_dry_run(body.dry_run())?.not_started_after(body.not_started_after())?;
+    let wire = terms.of_batch()?;
+    Ok((terms, BatchOrder { terms: wire, ..body.order()? }))
 }
 
 async fn plan_of(call: &Call, verb: BatchVerb, order: BatchOrder) -> Answer {

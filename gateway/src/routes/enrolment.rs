@@ -26,7 +26,8 @@ pub(super) async fn batch_create(call: Call, Json(body): Json<CreateHostsBody>) 
 /// `DELETE /compute/hosts/{hostId}`
 pub(super) async fn delete(call: Call, Path(path): Path<HostPath>, query: Query) -> Answer {
     let (force, reason) = all((query.flag("force"), query.text(&["reason"])))?;
-    let request = call.request(DeleteHostRequest { host_id: path.host.get(), force, reason });
+    let (host_id, force) = (path.host.get(), force.unwrap_or(false));
+    let request = call.request(DeleteHostRequest { host_id, force, reason });
     call.enrolment().delete_host(request).await?;
     Done::without_data()
 }

@@ -3,15 +3,16 @@
 use belay_proto::{
     all,
     v1::{
-        GetAgentProcessRequest, ListAgentProcessesRequest, RestartAgentProcessRequest,
+        self, GetAgentProcessRequest, ListAgentProcessesRequest, RestartAgentProcessRequest,
         StartAgentProcessRequest, StopAgentProcessRequest,
     },
 };
+use http::header::ETAG;
 
 use crate::{
     envelope::{Answer, Done},
-    extract::{HostPath, Json, OrderBody, Path, ProcessPath, Query, StopBody},
-    json::{AgentProcess, AgentProcessDetail, Paged},
+    extract::{HostPath, Json, OrderBody, Path, ProcessPath, Query, RestartBody, StopBody, Terms, tag},
+    json::{AgentProcess, AgentProcessDetail, OrderPreview, Paged},
     upstream::{Call, told},
 };
 
@@ -31,44 +32,70 @@ pub(super) async fn list(call: Call, Path(path): Path<HostPath>, query: Query) -
 pub(super) async fn get(call: Call, Path(path): Path<ProcessPath>) -> Answer {
     let request = call
         .request(GetAgentProcessRequest { host_id: path.host.get(), agent_process_id: path.process.get() });
-    let reply = call.processes().get_agent_process(request).await?.into_inner();
-    Done::with(&AgentProcessDetail::new(told(reply.process)?, call.zone()))
+    let process = told(call.processes().get_agent_process(request).await?.into_inner().process)?;
+    let generation = tag(process.generation);
+    Ok(Done::with(&AgentProcessDetail::new(process, call.zone()))?.header(ETAG, generation))
 }
 
 /// `POST /compute/hosts/{hostId}/agent/processes/{agentProcessId}/stop`
-pub(super) async fn stop(call: Call, Path(path): Path<ProcessPath>, Json(body): Json<StopBody>) -> Answer {
+pub(super) async fn stop(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<ProcessPath>,
+    Json(body): Json<StopBody>,
+) -> Answer {
     let request = call.request(StopAgentProcessRequest {
         host_id: path.host.get(),
         agent_process_id: path.process.get(),
+        terms: terms.with_dry_run(body.dry_run)?.of_process()?,
         force: body.force(),
         reason: body.reason(),
     });
     let reply = call.processes().stop_agent_process(request).await?.into_inner();
-    Done::with(&AgentProcess::new(told(reply.process)?, call.zone()))
+    answer(&call, reply.process, reply.preview)
 }
 
 /// `POST /compute/hosts/{hostId}/agent/processes/{agentProcessId}/start`
-pub(super) async fn start(call: Call, Path(path): Path<ProcessPath>, Json(body): Json<OrderBody>) -> Answer {
+pub(super) async fn start(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<ProcessPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
     let request = call.request(StartAgentProcessRequest {
         host_id: path.host.get(),
         agent_process_id: path.process.get(),
+        terms: terms.with_dry_run(body.dry_run)?.of_process()?,
         reason: body.reason(),
     });
     let reply = call.processes().start_agent_process(request).await?.into_inner();
-    Done::with(&AgentProcess::new(told(reply.process)?, call.zone()))
+    answer(&call, reply.process, reply.preview)
 }
 
 /// `POST /compute/hosts/{hostId}/agent/processes/{agentProcessId}/restart`
 pub(super) async fn restart(
     call: Call,
+    terms: Terms,
     Path(path): Path<ProcessPath>,
-    Json(body): Json<OrderBody>,
+    Json(body): Json<RestartBody>,
 ) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?.not_started_after(body.not_started_after.as_deref())?;
     let request = call.request(RestartAgentProcessRequest {
         host_id: path.host.get(),
         agent_process_id: path.process.get(),
+        terms: terms.of_process()?,
         reason: body.reason(),
     });
     let reply = call.processes().restart_agent_process(request).await?.into_inner();
-    Done::with(&AgentProcess::new(told(reply.process)?, call.zone()))
+    answer(&call, reply.process, reply.preview)
+}
+
+/// The process as it is after the order; or what the order would do.
+fn answer(call: &Call, process: Option<v1::AgentProcess>, preview: Option<v1::OrderPreview>) -> Answer {
+    if let Some(preview) = preview {
+        return Done::with(&OrderPreview::from(preview));
+    }
+    let process = told(process)?;
+    let generation = tag(process.generation);
+    Ok(Done::with(&AgentProcess::new(process, call.zone()))?.header(ETAG, generation))
 }

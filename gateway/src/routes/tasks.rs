@@ -3,16 +3,18 @@
 use belay_proto::{
     all,
     v1::{
-        ApproveWaveRequest, CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest, GetTaskRequest,
-        ListTasksRequest, PauseTaskRequest, ResumeTaskRequest, RetrySubtaskRequest, RetryTaskRequest,
-        RollbackTaskRequest, SkipSubtaskRequest,
+        self, ApproveWaveRequest, CancelSubtaskRequest, CancelTaskRequest, GetSubtaskLogRequest,
+        GetTaskRequest, ListTasksRequest, PauseTaskRequest, ResumeTaskRequest, RetrySubtaskRequest,
+        RetryTaskRequest, RollbackTaskRequest, SkipSubtaskRequest,
     },
 };
+use http::header::ETAG;
 
+use super::PREFERENCE_APPLIED;
 use crate::{
     envelope::{Answer, Done},
-    extract::{ApproveBody, Json, OrderBody, Path, Query, SubtaskPath, TaskPath},
-    json::{BasicTaskInstance, Paged, SubtaskLog, WrappedSubtask, WrappedTaskInstance},
+    extract::{ApproveBody, IfNoneMatch, Json, OrderBody, Path, Query, SubtaskPath, TaskPath, Terms, tag},
+    json::{BasicTaskInstance, OrderPreview, Paged, SubtaskLog, WrappedSubtask, WrappedTaskInstance},
     upstream::{Call, told},
 };
 
@@ -51,10 +53,12 @@ pub(super) async fn list(call: Call, query: Query) -> Answer {
 }
 
 /// `GET /tasks/instances/{taskInstanceId}`
-pub(super) async fn get(call: Call, Path(path): Path<TaskPath>) -> Answer {
+pub(super) async fn get(call: Call, known: IfNoneMatch, Path(path): Path<TaskPath>) -> Answer {
     let request = call.request(GetTaskRequest { task_id: path.task.get() });
-    let reply = call.tasks().get_task(request).await?.into_inner();
-    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+    let task = told(call.tasks().get_task(request).await?.into_inner().task)?;
+    let version = task.version;
+    let done = Done::with(&WrappedTaskInstance::new(task, call.zone()))?;
+    Ok(done.header(ETAG, tag(version)).known(known.holds(version)))
 }
 
 /// `GET /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/log`
@@ -69,81 +73,152 @@ pub(super) async fn log(call: Call, Path(path): Path<SubtaskPath>) -> Answer {
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/retry`
-pub(super) async fn retry(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(RetryTaskRequest { task_id: path.task.get(), reason: body.reason() });
-    let reply = call.tasks().retry_task(request).await?.into_inner();
-    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+pub(super) async fn retry(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<TaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, wire) = (path.task.get(), terms.of_task()?);
+    let message = RetryTaskRequest { task_id, terms: wire, reason: body.reason() };
+    let reply = call.tasks().retry_task(call.request_within(message, terms.wait())).await?.into_inner();
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/rollback`
-pub(super) async fn rollback(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(RollbackTaskRequest { task_id: path.task.get(), reason: body.reason() });
-    let reply = call.tasks().rollback_task(request).await?.into_inner();
-    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+pub(super) async fn rollback(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<TaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, wire) = (path.task.get(), terms.of_task()?);
+    let message = RollbackTaskRequest { task_id, terms: wire, reason: body.reason() };
+    let reply = call.tasks().rollback_task(call.request_within(message, terms.wait())).await?.into_inner();
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/cancel`
-pub(super) async fn cancel(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(CancelTaskRequest { task_id: path.task.get(), reason: body.reason() });
-    let reply = call.tasks().cancel_task(request).await?.into_inner();
-    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+pub(super) async fn cancel(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<TaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, wire) = (path.task.get(), terms.of_task()?);
+    let message = CancelTaskRequest { task_id, terms: wire, reason: body.reason() };
+    let reply = call.tasks().cancel_task(call.request_within(message, terms.wait())).await?.into_inner();
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/pause`
-pub(super) async fn pause(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(PauseTaskRequest { task_id: path.task.get(), reason: body.reason() });
-    let reply = call.tasks().pause_task(request).await?.into_inner();
-    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+pub(super) async fn pause(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<TaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, wire) = (path.task.get(), terms.of_task()?);
+    let message = PauseTaskRequest { task_id, terms: wire, reason: body.reason() };
+    let reply = call.tasks().pause_task(call.request_within(message, terms.wait())).await?.into_inner();
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/resume`
-pub(super) async fn resume(call: Call, Path(path): Path<TaskPath>, Json(body): Json<OrderBody>) -> Answer {
-    let request = call.request(ResumeTaskRequest { task_id: path.task.get(), reason: body.reason() });
-    let reply = call.tasks().resume_task(request).await?.into_inner();
-    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+pub(super) async fn resume(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<TaskPath>,
+    Json(body): Json<OrderBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, wire) = (path.task.get(), terms.of_task()?);
+    let message = ResumeTaskRequest { task_id, terms: wire, reason: body.reason() };
+    let reply = call.tasks().resume_task(call.request_within(message, terms.wait())).await?.into_inner();
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/approve`
-pub(super) async fn approve(call: Call, Path(path): Path<TaskPath>, Json(body): Json<ApproveBody>) -> Answer {
-    let (wave, reason) = (body.wave()?, body.reason());
-    let request = call.request(ApproveWaveRequest { task_id: path.task.get(), reason, wave });
-    let reply = call.tasks().approve_wave(request).await?.into_inner();
-    Done::with(&WrappedTaskInstance::new(told(reply.task)?, call.zone()))
+pub(super) async fn approve(
+    call: Call,
+    terms: Terms,
+    Path(path): Path<TaskPath>,
+    Json(body): Json<ApproveBody>,
+) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (wave, wire, reason) = (body.wave()?, terms.of_task()?, body.reason());
+    let message = ApproveWaveRequest { task_id: path.task.get(), reason, wave, terms: wire };
+    let reply = call.tasks().approve_wave(call.request_within(message, terms.wait())).await?.into_inner();
+    answer(&call, &terms, reply.task, reply.preview)
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/retry`
 pub(super) async fn retry_subtask(
     call: Call,
+    terms: Terms,
     Path(path): Path<SubtaskPath>,
     Json(body): Json<OrderBody>,
 ) -> Answer {
-    let (task_id, subtask_id) = (path.task.get(), path.subtask.get());
-    let request = call.request(RetrySubtaskRequest { task_id, subtask_id, reason: body.reason() });
-    let subtasks = told(call.tasks().retry_subtask(request).await?.into_inner().task)?.subtasks;
-    let subtask = subtasks.into_iter().find(|subtask| subtask.id == path.subtask.get());
-    Done::with(&WrappedSubtask::new(told(subtask)?, call.zone()))
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, subtask_id, wire) = (path.task.get(), path.subtask.get(), terms.of_task()?);
+    let message = RetrySubtaskRequest { task_id, subtask_id, terms: wire, reason: body.reason() };
+    let request = call.request_within(message, terms.wait());
+    let reply = call.tasks().retry_subtask(request).await?.into_inner();
+    if let Some(preview) = reply.preview {
+        return Done::with(&OrderPreview::from(preview));
+    }
+    let subtask = told(reply.task)?.subtasks.into_iter().find(|subtask| subtask.id == subtask_id);
+    let done = Done::with(&WrappedSubtask::new(told(subtask)?, call.zone()))?;
+    Ok(done.header(PREFERENCE_APPLIED, terms.applied()))
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/skip`: as documented, without data
 pub(super) async fn skip_subtask(
     call: Call,
+    terms: Terms,
     Path(path): Path<SubtaskPath>,
     Json(body): Json<OrderBody>,
 ) -> Answer {
-    let (task_id, subtask_id) = (path.task.get(), path.subtask.get());
-    let request = call.request(SkipSubtaskRequest { task_id, subtask_id, reason: body.reason() });
-    call.tasks().skip_subtask(request).await?;
-    Done::without_data()
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, subtask_id, wire) = (path.task.get(), path.subtask.get(), terms.of_task()?);
+    let message = SkipSubtaskRequest { task_id, subtask_id, terms: wire, reason: body.reason() };
+    let request = call.request_within(message, terms.wait());
+    let reply = call.tasks().skip_subtask(request).await?.into_inner();
+    if let Some(preview) = reply.preview {
+        return Done::with(&OrderPreview::from(preview));
+    }
+    Ok(Done::without_data()?.header(PREFERENCE_APPLIED, terms.applied()))
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/cancel`: as documented, without data
 pub(super) async fn cancel_subtask(
     call: Call,
+    terms: Terms,
     Path(path): Path<SubtaskPath>,
     Json(body): Json<OrderBody>,
 ) -> Answer {
-    let (task_id, subtask_id) = (path.task.get(), path.subtask.get());
-    let request = call.request(CancelSubtaskRequest { task_id, subtask_id, reason: body.reason() });
-    call.tasks().cancel_subtask(request).await?;
-    Done::without_data()
+    let terms = terms.with_dry_run(body.dry_run)?;
+    let (task_id, subtask_id, wire) = (path.task.get(), path.subtask.get(), terms.of_task()?);
+    let message = CancelSubtaskRequest { task_id, subtask_id, terms: wire, reason: body.reason() };
+    let request = call.request_within(message, terms.wait());
+    let reply = call.tasks().cancel_subtask(request).await?.into_inner();
+    if let Some(preview) = reply.preview {
+        return Done::with(&OrderPreview::from(preview));
+    }
+    Ok(Done::without_data()?.header(PREFERENCE_APPLIED, terms.applied()))
+}
+
+/// The task as it is then; or what the order would do.
+fn answer(call: &Call, terms: &Terms, task: Option<v1::Task>, preview: Option<v1::OrderPreview>) -> Answer {
+    if let Some(preview) = preview {
+        return Done::with(&OrderPreview::from(preview));
+    }
+    let task = told(task)?;
+    let version = tag(task.version);
+    let done = Done::with(&WrappedTaskInstance::new(task, call.zone()))?;
+    Ok(done.header(ETAG, version).header(PREFERENCE_APPLIED, terms.applied()))
 }

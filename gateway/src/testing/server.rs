@@ -117,7 +117,13 @@ service! { hosts::HostService {
     update_host_labels(UpdateHostLabelsRequest) -> UpdateHostLabelsResponse;
     set_host_maintenance(SetHostMaintenanceRequest) -> SetHostMaintenanceResponse;
     update_host_profile(UpdateHostProfileRequest) -> UpdateHostProfileResponse;
-} }
+}
+    type WatchHostsStream = BoxStream<v1::WatchHostsResponse>;
+
+    async fn watch_hosts(&self, _: Request<v1::WatchHostsRequest>) -> Result<Response<Self::WatchHostsStream>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+}
 service! { enrolment::EnrolmentService {
     batch_create_hosts(BatchCreateHostsRequest) -> BatchCreateHostsResponse;
     delete_host(DeleteHostRequest) -> DeleteHostResponse;
@@ -156,6 +162,15 @@ service! { processes::AgentProcessService {
     start_agent_process(StartAgentProcessRequest) -> StartAgentProcessResponse;
     restart_agent_process(RestartAgentProcessRequest) -> RestartAgentProcessResponse;
 }
+    type WatchAgentProcessesStream = BoxStream<v1::WatchAgentProcessesResponse>;
+
+    async fn watch_agent_processes(
+        &self,
+        _: Request<v1::WatchAgentProcessesRequest>,
+    ) -> Result<Response<Self::WatchAgentProcessesStream>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     type ReadAgentProcessLogStream = BoxStream<v1::ReadAgentProcessLogResponse>;
 
     async fn read_agent_process_log(

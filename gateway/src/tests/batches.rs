@@ -87,7 +87,7 @@ async fn how_the_hosts_stand_is_a_route_of_its_own() {
 async fn an_approval_says_which_wave() {
     let gateway = Running::start().await;
     let path = "/api/v2/tasks/instances/31173/approve";
-    gateway.fake.reply(v1::ApproveWaveResponse { task: Some(batch(&[2])) });
+    gateway.fake.reply(v1::ApproveWaveResponse { task: Some(batch(&[2])), ..Default::default() });
     let answer = gateway.send("POST", path, &[JSON], br#"{"wave": 3, "reason": "canary is well"}"#).await;
     assert_eq!(answer.status, 200);
     let [seen] = &gateway.fake.take_seen()[..] else { panic!("one call") };

@@ -258,6 +258,16 @@ impl Reason {
                 "制定计划之后主机的情况已有变化",
                 "请重新制定计划，确认后再执行",
             ),
+            Self::PreconditionFailedGeneration => said(
+                "read the process again, and order what is right now",
+                "进程的代次与请求所期望的不符，没有执行任何操作",
+                "请重新查看该进程，然后按现在的情况下达操作",
+            ),
+            Self::PreconditionFailedVersion => said(
+                "read the task again, and order what is right now",
+                "任务的版本与请求所期望的不符，没有执行任何操作",
+                "请重新查看该任务，然后按现在的情况下达操作",
+            ),
             Self::TimedOut => said(
                 "see the log of the subtask, then retry it",
                 "子任务执行超时",

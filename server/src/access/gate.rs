@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span, info_span, warn};
 
 use super::{
-    Caller, Verifier,
+    Caller, Pass, Verifier,
     policy::{Policy, Rule, rule},
     signature::Paths,
     verifier::{NotVerified, Presented, Signed, token_digest},
@@ -75,7 +75,7 @@ impl Gate {
         Self { inner: Arc::new(Inner { verifier, store, fleet_token, throttle, paths, keys_are_kept }) }
     }
 
-    /// Who makes the call at `path`, and what is left to that user.
+    /// Who makes the call at `path`, with the right to what lasts where it does, and what is left to that user.
     async fn admit(
         &self,
         path: &str,
@@ -83,7 +83,7 @@ impl Gate {
         peer: &str,
         trace: Trace,
         left: &mut Option<Allowance>,
-    ) -> Result<Option<Caller>, Error> {
+    ) -> Result<Option<(Caller, Option<Pass>)>, Error> {
         let rule = rule(path).ok_or_else(|| Error::RouteUnknown(path.to_owned()))?;
         let mut credentials = headers.get_all(AUTHORIZATION).iter();
         let credential = credentials.next().map(|value| value.as_bytes());
@@ -122,7 +122,13 @@ impl Gate {
                         return Err(self.refuse(rule, caller, true, Error::SignatureReplayed).await);
                     }
                 }
-                Ok(Some(caller))
+                let pass = credential.filter(|_| rule.lasts).map(|credential| Pass {
+                    verifier: self.inner.verifier.clone(),
+                    rule,
+                    user: caller.user.clone(),
+                    credential: credential.to_vec(),
+                });
+                Ok(Some((caller, pass)))
             }
         }
     }
@@ -211,7 +217,10 @@ where
             let admitted = gate.admit(request.uri().path(), request.headers(), &peer, trace, &mut left).await;
             let Ok(mut response) = match admitted {
                 Ok(caller) => {
-                    if let Some(caller) = caller {
+                    if let Some((caller, pass)) = caller {
+                        if let Some(pass) = pass {
+                            request.extensions_mut().insert(pass);
+                        }
                         Span::current().record("user", caller.user.name.as_str());
                         request.extensions_mut().insert(caller);
                     }

@@ -27,6 +27,8 @@ pub(crate) struct Rule {
     pub(crate) order: bool,
     /// Whether it may be sent again under an idempotency key.
     pub(crate) takes_key: bool,
+    /// Whether its answer is a stream that may last: the right to it is looked at as long as it does.
+    pub(crate) lasts: bool,
 }
 
 const READ_HOSTS: Policy = Policy::Roles(&[Role::HostViewer, Role::HostManager]);
@@ -37,21 +39,26 @@ const ORDER_TASKS: Policy = Policy::Roles(&[Role::TaskManager]);
 const ADMIN: Policy = Policy::Roles(&[]);
 
 const fn read(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: false, takes_key: false }
+    Rule { path, policy, order: false, takes_key: false, lasts: false }
+}
+
+const fn watch(path: &'static str, policy: Policy) -> Rule {
+    Rule { path, policy, order: false, takes_key: false, lasts: true }
 }
 
 const fn order(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: true, takes_key: true }
+    Rule { path, policy, order: true, takes_key: true, lasts: false }
 }
 
 /// An order that takes no idempotency key. Orders of users do not: of their passwords, tokens and keys nothing may be kept.
 const fn unkeyed_order(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: true, takes_key: false }
+    Rule { path, policy, order: true, takes_key: false, lasts: false }
 }
 
 const RULES: &[Rule] = &[
     read("/belay.v1.HostService/ListHosts", READ_HOSTS),
     read("/belay.v1.HostService/GetHost", READ_HOSTS),
+    watch("/belay.v1.HostService/WatchHosts", READ_HOSTS),
     order("/belay.v1.HostService/UpdateHostLabels", ORDER_HOSTS),
     order("/belay.v1.HostService/SetHostMaintenance", ORDER_HOSTS),
     order("/belay.v1.HostService/UpdateHostProfile", ORDER_HOSTS),
@@ -76,15 +83,16 @@ const RULES: &[Rule] = &[
     order("/belay.v1.HostAgentService/RestartHostAgent", ORDER_HOSTS),
     read("/belay.v1.AgentProcessService/ListAgentProcesses", READ_HOSTS),
     read("/belay.v1.AgentProcessService/GetAgentProcess", READ_HOSTS),
-    read("/belay.v1.AgentProcessService/ReadAgentProcessLog", READ_HOSTS),
+    watch("/belay.v1.AgentProcessService/ReadAgentProcessLog", READ_HOSTS),
+    watch("/belay.v1.AgentProcessService/WatchAgentProcesses", READ_HOSTS),
     order("/belay.v1.AgentProcessService/StopAgentProcess", ORDER_HOSTS),
     order("/belay.v1.AgentProcessService/StartAgentProcess", ORDER_HOSTS),
     order("/belay.v1.AgentProcessService/RestartAgentProcess", ORDER_HOSTS),
     read("/belay.v1.TaskService/ListTasks", READ_TASKS),
     read("/belay.v1.TaskService/GetTask", READ_TASKS),
     read("/belay.v1.TaskService/GetSubtaskLog", READ_TASKS),
-    read("/belay.v1.TaskService/WatchTask", READ_TASKS),
-    read("/belay.v1.TaskService/WatchSubtaskLog", READ_TASKS),
+    watch("/belay.v1.TaskService/WatchTask", READ_TASKS),
+    watch("/belay.v1.TaskService/WatchSubtaskLog", READ_TASKS),
     order("/belay.v1.TaskService/RetryTask", ORDER_TASKS),
     order("/belay.v1.TaskService/RollbackTask", ORDER_TASKS),
     order("/belay.v1.TaskService/CancelTask", ORDER_TASKS),
@@ -201,6 +209,19 @@ mod tests {
         );
         for (place, rule) in RULES.iter().enumerate() {
             assert!(RULES[..place].iter().all(|other| other.path != rule.path), "{} twice", rule.path);
+        }
+    }
+
+    /// Hazard S05: the right to a stream is looked at as long as it lasts.
+    #[test]
+    fn every_stream_of_the_public_api_lasts() {
+        let pool = DescriptorPool::decode(belay_proto::FILE_DESCRIPTOR_SET).expect("our own contract");
+        for service in pool.services().filter(|service| service.package_name() == "belay.v1") {
+            for method in service.methods() {
+                let path = format!("/{}/{}", service.full_name(), method.name());
+                let lasts = rule(&path).is_some_and(|rule| rule.lasts);
+                assert_eq!(lasts, method.is_server_streaming(), "{path}");
+            }
         }
     }
 

@@ -356,8 +356,11 @@ mod tests {
         assert!(leads(task, false, "HEAD", "/tasks/instances/7"));
         assert!(leads(task, false, "GET", "/api/v2/tasks/instances/7/batch"), "shows a part of it");
         assert!(!leads(task, false, "GET", "/api/v2/compute/hosts/7"));
+        let watch = "/belay.v1.TaskService/WatchTask";
+        assert!(leads(watch, false, "GET", "/api/v2/tasks/instances/7/watch"));
+        assert!(!leads(watch, false, "GET", "/api/v2/tasks/instances/7"));
         assert!(
-            leads("/belay.v1.TaskService/WatchTask", false, "GET", "/anything"),
+            leads("/belay.v1.TaskService/WatchSubtaskLog", false, "GET", "/anything"),
             "has no route in the contract"
         );
         assert!(!leads("/belay.v1.TaskService/Unknown", true, "POST", "/anything"));

@@ -169,10 +169,25 @@ impl Verifier {
             let (user, signed, statement) = self.verify_signature(credential, presented.text).await?;
             return Ok((user, Some((signed, statement))));
         }
-        Ok((self.verify_secret(credential, presented.address).await?, None))
+        Ok((self.verify_secret(credential, Some(presented.address)).await?, None))
     }
 
-    async fn verify_secret(&self, credential: &[u8], address: &str) -> Result<User, NotVerified> {
+    /// The user of what was shown before and was right then, as things are now. A signature is good for one request: of it
+    /// the key is looked at.
+    ///
+    /// # Errors
+    /// [`NotVerified`].
+    pub(crate) async fn verify_again(&self, credential: &[u8]) -> Result<User, NotVerified> {
+        if !credential.starts_with(SIGNATURE_FAMILY.as_bytes()) {
+            return self.verify_secret(credential, None).await;
+        }
+        let authorization = std::str::from_utf8(credential).map_err(|_| NotVerified::Malformed)?;
+        let found = self.store.sealed_access_key(Shown::read(authorization)?.key).await?;
+        found.filter(|key| key.enabled).map(|key| key.user).ok_or(NotVerified::WrongSignature)
+    }
+
+    /// `address`: from where it is tried. `None` for what was right before, and so is no guess.
+    async fn verify_secret(&self, credential: &[u8], address: Option<&str>) -> Result<User, NotVerified> {
         let digest = self.digest(credential);
         let changes = match self.recall(&digest) {
             Ok(user) => return Ok(user),
@@ -196,16 +211,20 @@ impl Verifier {
         remembered.users.retain(|_, (user, _)| user.name != name);
     }
 
-    async fn verify_basic(&self, value: &str, address: &str) -> Result<User, NotVerified> {
+    async fn verify_basic(&self, value: &str, address: Option<&str>) -> Result<User, NotVerified> {
         let decoded = BASE64_STANDARD.decode(value.trim()).map_err(|_| NotVerified::Malformed)?;
         let decoded = String::from_utf8(decoded).map_err(|_| NotVerified::Malformed)?;
         let (name, password) = decoded.split_once(':').ok_or(NotVerified::Malformed)?;
-        self.logins.check(name, address).map_err(NotVerified::TooManyWrong)?;
+        if let Some(address) = address {
+            self.logins.check(name, address).map_err(NotVerified::TooManyWrong)?;
+        }
         let found = self.store.user_by_name(name).await?;
         let (user, hash) = found.unzip();
         let right = self.hasher.verify(password.to_owned(), hash).await?;
         user.filter(|_| right).ok_or_else(|| {
-            self.logins.wrong(name, address);
+            if let Some(address) = address {
+                self.logins.wrong(name, address);
+            }
             NotVerified::WrongPassword
         })
     }

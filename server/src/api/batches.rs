@@ -21,7 +21,8 @@ impl BatchService for Api {
         request: Request<BatchStopHostAgentsRequest>,
     ) -> Result<Response<BatchStopHostAgentsResponse>, Status> {
         let (caller, BatchStopHostAgentsRequest { order }) = admitted(request)?;
-        let task = batch::order(&self.app, &caller, BatchVerb::Stop, batch_order(order)?).await?;
+        let task =
+            batch::order(&self.app, &caller, BatchVerb::Stop, batch_order(BatchVerb::Stop, order)?).await?;
         Ok(Response::new(BatchStopHostAgentsResponse { task: Some(self.told(&task)) }))
     }
 
@@ -30,7 +31,9 @@ impl BatchService for Api {
         request: Request<BatchRestartHostAgentsRequest>,
     ) -> Result<Response<BatchRestartHostAgentsResponse>, Status> {
         let (caller, BatchRestartHostAgentsRequest { order }) = admitted(request)?;
-        let task = batch::order(&self.app, &caller, BatchVerb::Restart, batch_order(order)?).await?;
+        let task =
+            batch::order(&self.app, &caller, BatchVerb::Restart, batch_order(BatchVerb::Restart, order)?)
+                .await?;
         Ok(Response::new(BatchRestartHostAgentsResponse { task: Some(self.told(&task)) }))
     }
 
@@ -39,7 +42,8 @@ impl BatchService for Api {
         request: Request<BatchStartHostAgentsRequest>,
     ) -> Result<Response<BatchStartHostAgentsResponse>, Status> {
         let (caller, BatchStartHostAgentsRequest { order }) = admitted(request)?;
-        let task = batch::order(&self.app, &caller, BatchVerb::Start, batch_order(order)?).await?;
+        let task =
+            batch::order(&self.app, &caller, BatchVerb::Start, batch_order(BatchVerb::Start, order)?).await?;
         Ok(Response::new(BatchStartHostAgentsResponse { task: Some(self.told(&task)) }))
     }
 
@@ -48,7 +52,8 @@ impl BatchService for Api {
         request: Request<PlanBatchRequest>,
     ) -> Result<Response<PlanBatchResponse>, Status> {
         let PlanBatchRequest { verb, order } = request.into_inner();
-        let plan = batch::plan(&self.app, batch_verb(verb)?, batch_order(order)?).await?;
+        let verb = batch_verb(verb)?;
+        let plan = batch::plan(&self.app, verb, batch_order(verb, order)?).await?;
         Ok(Response::new(PlanBatchResponse { plan: Some(plan_to_wire(plan)) }))
     }
 }

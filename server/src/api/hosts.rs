@@ -5,15 +5,18 @@ use belay_proto::v1::{
     ListHostsResponse, RestartHostAgentRequest, RestartHostAgentResponse, SetHostMaintenanceRequest,
     SetHostMaintenanceResponse, StartHostAgentRequest, StartHostAgentResponse, StopHostAgentRequest,
     StopHostAgentResponse, UpdateHostLabelsRequest, UpdateHostLabelsResponse, UpdateHostProfileRequest,
-    UpdateHostProfileResponse, host_agent_service_server::HostAgentService, host_service_server::HostService,
+    UpdateHostProfileResponse, WatchHostsRequest, WatchHostsResponse,
+    host_agent_service_server::HostAgentService, host_service_server::HostService,
 };
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted};
+use super::{Api, admitted, passed, told};
 use crate::{
     convert::{
-        agent_to_wire, host_filter, host_id, host_order, host_sort, host_to_wire, label_order,
-        maintenance_order, page, page_to_wire, profile_order,
+        Term, agent_to_wire, given_to_wire, heard, host_filter, host_id, host_news_to_wire, host_order,
+        host_sort, host_to_wire, label_order, maintenance_order, page, page_to_wire, profile_order,
+        terms as read_terms,
     },
     labels::update_labels,
     maintenance::set_maintenance,
@@ -21,6 +24,7 @@ use crate::{
     restart::restart_agent,
     start::start_agent,
     stop::stop_agent,
+    watch::{self, Lasting},
 };
 
 #[tonic::async_trait]
@@ -43,6 +47,17 @@ impl HostService for Api {
         let GetHostRequest { host_id: host } = request.into_inner();
         let view = self.app.fleet.host(host_id(host)?)?;
         Ok(Response::new(GetHostResponse { host: Some(host_to_wire(&view)) }))
+    }
+
+    type WatchHostsStream = Lasting<WatchHostsResponse>;
+
+    async fn watch_hosts(
+        &self,
+        request: Request<WatchHostsRequest>,
+    ) -> Result<Response<Self::WatchHostsStream>, Status> {
+        let (pass, WatchHostsRequest { resume_token }) = passed(request)?;
+        let news = watch::hosts(&self.app, heard(&resume_token)?).map(|news| Ok(host_news_to_wire(news?)));
+        Ok(Response::new(Lasting::new(&self.app, pass, news)?))
     }
 
     async fn update_host_labels(
@@ -98,26 +113,32 @@ impl HostAgentService for Api {
         &self,
         request: Request<StopHostAgentRequest>,
     ) -> Result<Response<StopHostAgentResponse>, Status> {
-        let (caller, StopHostAgentRequest { host_id, reason }) = admitted(request)?;
-        let task = stop_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StopHostAgentResponse { task: Some(self.told(&task)) }))
+        let (caller, StopHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait]);
+        let given = stop_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), StopHostAgentResponse { task, preview }))
     }
 
     async fn restart_host_agent(
         &self,
         request: Request<RestartHostAgentRequest>,
     ) -> Result<Response<RestartHostAgentResponse>, Status> {
-        let (caller, RestartHostAgentRequest { host_id, reason }) = admitted(request)?;
-        let task = restart_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(RestartHostAgentResponse { task: Some(self.told(&task)) }))
+        let (caller, RestartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait, Term::NotStartedAfter]);
+        let given = restart_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RestartHostAgentResponse { task, preview }))
     }
 
     async fn start_host_agent(
         &self,
         request: Request<StartHostAgentRequest>,
     ) -> Result<Response<StartHostAgentResponse>, Status> {
-        let (caller, StartHostAgentRequest { host_id, reason }) = admitted(request)?;
-        let task = start_agent(&self.app, &caller, host_order(host_id, reason)?).await?;
-        Ok(Response::new(StartHostAgentResponse { task: Some(self.told(&task)) }))
+        let (caller, StartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Wait]);
+        let given = start_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), StartHostAgentResponse { task, preview }))
     }
 }

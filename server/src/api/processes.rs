@@ -1,26 +1,29 @@
 //! Single processes of a host's agent.
 
-use std::pin::Pin;
-
 use belay_proto::v1::{
     GetAgentProcessRequest, GetAgentProcessResponse, ListAgentProcessesRequest, ListAgentProcessesResponse,
     ReadAgentProcessLogRequest, ReadAgentProcessLogResponse, RestartAgentProcessRequest,
     RestartAgentProcessResponse, StartAgentProcessRequest, StartAgentProcessResponse,
-    StopAgentProcessRequest, StopAgentProcessResponse, agent_process_service_server::AgentProcessService,
+    StopAgentProcessRequest, StopAgentProcessResponse, WatchAgentProcessesRequest,
+    WatchAgentProcessesResponse, agent_process_service_server::AgentProcessService,
 };
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted, cut};
+use super::{Api, admitted, cut, passed, told};
 use crate::{
+    access::Pass,
     convert::{
-        host_id, log_to_read, page, page_to_wire, piece_to_wire, process_id, process_in_list, process_order,
-        process_to_wire, stop_mode,
+        Term, given_to_wire, heard, host_id, log_to_read, page, page_to_wire, piece_to_wire, process_id,
+        process_in_list, process_news_to_wire, process_order, process_to_wire, stop_mode,
+        terms as read_terms,
     },
+    error::Error,
     read_log::read_log,
     restart::restart,
     start::start,
     stop::stop,
+    watch::{self, Lasting},
 };
 
 #[tonic::async_trait]
@@ -52,40 +55,64 @@ impl AgentProcessService for Api {
         &self,
         request: Request<StopAgentProcessRequest>,
     ) -> Result<Response<StopAgentProcessResponse>, Status> {
-        let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason, force }) =
+        let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason, force, terms }) =
             admitted(request)?;
-        let order = process_order(host_id, agent_process_id, reason)?;
-        let process = stop(&self.app, &caller, order, stop_mode(force)).await?;
-        Ok(Response::new(StopAgentProcessResponse { process: Some(process_to_wire(&process)) }))
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations]);
+        let order = process_order(host_id, agent_process_id, reason, terms)?;
+        let given = stop(&self.app, &caller, order, stop_mode(force)).await?;
+        let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
+        Ok(told(preview.is_some(), StopAgentProcessResponse { process, preview }))
     }
 
     async fn start_agent_process(
         &self,
         request: Request<StartAgentProcessRequest>,
     ) -> Result<Response<StartAgentProcessResponse>, Status> {
-        let (caller, StartAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
-        let process = start(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
-        Ok(Response::new(StartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
+        let (caller, StartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
+            admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations]);
+        let order = process_order(host_id, agent_process_id, reason, terms)?;
+        let given = start(&self.app, &caller, order).await?;
+        let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
+        Ok(told(preview.is_some(), StartAgentProcessResponse { process, preview }))
     }
 
     async fn restart_agent_process(
         &self,
         request: Request<RestartAgentProcessRequest>,
     ) -> Result<Response<RestartAgentProcessResponse>, Status> {
-        let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason }) = admitted(request)?;
-        let process = restart(&self.app, &caller, process_order(host_id, agent_process_id, reason)?).await?;
-        Ok(Response::new(RestartAgentProcessResponse { process: Some(process_to_wire(&process)) }))
+        let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
+            admitted(request)?;
+        let terms = read_terms(terms, &[Term::DryRun, Term::Generations, Term::NotStartedAfter]);
+        let order = process_order(host_id, agent_process_id, reason, terms)?;
+        let given = restart(&self.app, &caller, order).await?;
+        let (process, preview) = given_to_wire(given, |process| process_to_wire(&process));
+        Ok(told(preview.is_some(), RestartAgentProcessResponse { process, preview }))
     }
 
-    type ReadAgentProcessLogStream =
-        Pin<Box<dyn Stream<Item = Result<ReadAgentProcessLogResponse, Status>> + Send>>;
+    type WatchAgentProcessesStream = Lasting<WatchAgentProcessesResponse>;
+
+    async fn watch_agent_processes(
+        &self,
+        request: Request<WatchAgentProcessesRequest>,
+    ) -> Result<Response<Self::WatchAgentProcessesStream>, Status> {
+        let (pass, WatchAgentProcessesRequest { host_id: host, resume_token }) = passed(request)?;
+        let news = watch::processes(&self.app, host_id(host)?, heard(&resume_token)?)?;
+        let news = news.map(|news| Ok(process_news_to_wire(news?)));
+        Ok(Response::new(Lasting::new(&self.app, pass, news)?))
+    }
+
+    type ReadAgentProcessLogStream = Lasting<ReadAgentProcessLogResponse>;
 
     async fn read_agent_process_log(
         &self,
         request: Request<ReadAgentProcessLogRequest>,
     ) -> Result<Response<Self::ReadAgentProcessLogStream>, Status> {
+        let pass = request.extensions().get::<Pass>().cloned();
+        let pass = pass.ok_or_else(|| Error::Internal("a stream went round the gate".into()))?;
         let (caller, message) = admitted(request)?;
         let pieces = read_log(&self.app, &caller, log_to_read(message)?).await?;
-        Ok(Response::new(Box::pin(pieces.map(|piece| Ok(piece_to_wire(piece?))))))
+        let pieces = pieces.map(|piece| Ok(piece_to_wire(piece?)));
+        Ok(Response::new(Lasting::new(&self.app, pass, pieces)?))
     }
 }

@@ -1,6 +1,6 @@
 //! Durable tasks.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use belay_proto::{
     TaskId,
@@ -18,22 +18,23 @@ use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
     time::sleep,
 };
-use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
-use super::{Api, admitted};
+use super::{Api, admitted, passed, told};
 use crate::{
     app::App,
     batch::waits,
     convert::{
-        LogQuery, TaskQuery, approved_wave, lines_to_wire, subtask_order, task_id, task_order,
-        task_page_to_wire, task_to_wire,
+        LogQuery, TaskQuery, approved_wave, given_to_wire, heard_version, lines_to_wire, subtask_order,
+        task_id, task_order, task_page_to_wire, task_to_wire,
     },
     error::Error,
     store::TaskPage,
     task::{Task, Verb, verb::order_task},
     task_log,
+    watch::Lasting,
 };
 
 /// States under way to a watcher: one that does not read holds up nobody but itself.
@@ -70,110 +71,125 @@ impl TaskService for Api {
         Ok(Response::new(GetSubtaskLogResponse { lines: lines_to_wire(lines) }))
     }
 
-    type WatchSubtaskLogStream = Pin<Box<dyn Stream<Item = Result<WatchSubtaskLogResponse, Status>> + Send>>;
+    type WatchSubtaskLogStream = Lasting<WatchSubtaskLogResponse>;
 
     async fn watch_subtask_log(
         &self,
         request: Request<WatchSubtaskLogRequest>,
     ) -> Result<Response<Self::WatchSubtaskLogStream>, Status> {
-        let lines = task_log::follow(&self.app, LogQuery::try_from(request.into_inner())?).await?;
-        let told = |lines| Ok(WatchSubtaskLogResponse { lines: lines_to_wire(lines?) });
-        Ok(Response::new(Box::pin(lines.map(told))))
+        let (pass, message) = passed(request)?;
+        let lines = task_log::follow(&self.app, LogQuery::try_from(message)?).await?;
+        let lines = lines.map(|lines| Ok(WatchSubtaskLogResponse { lines: lines_to_wire(lines?) }));
+        Ok(Response::new(Lasting::new(&self.app, pass, lines)?))
     }
 
     async fn retry_task(
         &self,
         request: Request<RetryTaskRequest>,
     ) -> Result<Response<RetryTaskResponse>, Status> {
-        let (caller, RetryTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Retry).await?;
-        Ok(Response::new(RetryTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, RetryTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Retry).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RetryTaskResponse { task, preview }))
     }
 
     async fn rollback_task(
         &self,
         request: Request<RollbackTaskRequest>,
     ) -> Result<Response<RollbackTaskResponse>, Status> {
-        let (caller, RollbackTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Rollback).await?;
-        Ok(Response::new(RollbackTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, RollbackTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Rollback).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RollbackTaskResponse { task, preview }))
     }
 
     async fn cancel_task(
         &self,
         request: Request<CancelTaskRequest>,
     ) -> Result<Response<CancelTaskResponse>, Status> {
-        let (caller, CancelTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Cancel).await?;
-        Ok(Response::new(CancelTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, CancelTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Cancel).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), CancelTaskResponse { task, preview }))
     }
 
     async fn retry_subtask(
         &self,
         request: Request<RetrySubtaskRequest>,
     ) -> Result<Response<RetrySubtaskResponse>, Status> {
-        let (caller, RetrySubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
-        let order = subtask_order(task_id, subtask_id, reason)?;
-        let task = order_task(&self.app, &caller, order, Verb::RetrySubtask).await?;
-        Ok(Response::new(RetrySubtaskResponse { task: Some(self.told(&task)) }))
+        let (caller, RetrySubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::RetrySubtask).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), RetrySubtaskResponse { task, preview }))
     }
 
     async fn skip_subtask(
         &self,
         request: Request<SkipSubtaskRequest>,
     ) -> Result<Response<SkipSubtaskResponse>, Status> {
-        let (caller, SkipSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
-        let order = subtask_order(task_id, subtask_id, reason)?;
-        let task = order_task(&self.app, &caller, order, Verb::SkipSubtask).await?;
-        Ok(Response::new(SkipSubtaskResponse { task: Some(self.told(&task)) }))
+        let (caller, SkipSubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::SkipSubtask).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), SkipSubtaskResponse { task, preview }))
     }
 
     async fn cancel_subtask(
         &self,
         request: Request<CancelSubtaskRequest>,
     ) -> Result<Response<CancelSubtaskResponse>, Status> {
-        let (caller, CancelSubtaskRequest { task_id, subtask_id, reason }) = admitted(request)?;
-        let order = subtask_order(task_id, subtask_id, reason)?;
-        let task = order_task(&self.app, &caller, order, Verb::CancelSubtask).await?;
-        Ok(Response::new(CancelSubtaskResponse { task: Some(self.told(&task)) }))
+        let (caller, CancelSubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let order = subtask_order(task_id, subtask_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::CancelSubtask).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), CancelSubtaskResponse { task, preview }))
     }
 
     async fn pause_task(
         &self,
         request: Request<PauseTaskRequest>,
     ) -> Result<Response<PauseTaskResponse>, Status> {
-        let (caller, PauseTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Pause).await?;
-        Ok(Response::new(PauseTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, PauseTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Pause).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), PauseTaskResponse { task, preview }))
     }
 
     async fn resume_task(
         &self,
         request: Request<ResumeTaskRequest>,
     ) -> Result<Response<ResumeTaskResponse>, Status> {
-        let (caller, ResumeTaskRequest { task_id, reason }) = admitted(request)?;
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, Verb::Resume(0)).await?;
-        Ok(Response::new(ResumeTaskResponse { task: Some(self.told(&task)) }))
+        let (caller, ResumeTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let order = task_order(task_id, reason, terms)?;
+        let given = order_task(&self.app, &caller, order, Verb::Resume(0)).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), ResumeTaskResponse { task, preview }))
     }
 
     async fn approve_wave(
         &self,
         request: Request<ApproveWaveRequest>,
     ) -> Result<Response<ApproveWaveResponse>, Status> {
-        let (caller, ApproveWaveRequest { task_id, reason, wave }) = admitted(request)?;
+        let (caller, ApproveWaveRequest { task_id, reason, wave, terms }) = admitted(request)?;
         let verb = Verb::Approve(approved_wave(wave)?);
-        let task = order_task(&self.app, &caller, task_order(task_id, reason)?, verb).await?;
-        Ok(Response::new(ApproveWaveResponse { task: Some(self.told(&task)) }))
+        let given = order_task(&self.app, &caller, task_order(task_id, reason, terms)?, verb).await?;
+        let (task, preview) = given_to_wire(given, |task| self.told(&task));
+        Ok(told(preview.is_some(), ApproveWaveResponse { task, preview }))
     }
 
-    type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
+    type WatchTaskStream = Lasting<WatchTaskResponse>;
 
     async fn watch_task(
         &self,
         request: Request<WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        let WatchTaskRequest { task_id: id } = request.into_inner();
-        let id = task_id(id)?;
+        let (pass, WatchTaskRequest { task_id: id, resume_token }) = passed(request)?;
+        let (id, heard) = (task_id(id)?, heard_version(&resume_token)?);
         // Listening begins before the first look, so that no change in between is missed.
         let mut changes = self.app.task_changes.subscribe();
         let mut task = find(&self.app, id).await?;
@@ -182,8 +198,11 @@ impl TaskService for Api {
         let watch = async move {
             loop {
                 let ended = !task.standing().is_open();
-                let state = WatchTaskResponse { task: Some(task_to_wire(&task, waits(&app, &task))) };
-                if send.send(Ok(state)).await.is_err() || ended {
+                let is_known = heard == Some(task.seen);
+                let resume_token = task.seen.to_string();
+                let state =
+                    WatchTaskResponse { task: Some(task_to_wire(&task, waits(&app, &task))), resume_token };
+                if !is_known && send.send(Ok(state)).await.is_err() || ended {
                     return;
                 }
                 // A task for many hosts changes all the time, and is large.
@@ -214,7 +233,7 @@ impl TaskService for Api {
             }
         };
         self.app.background.spawn(watch.in_current_span());
-        Ok(Response::new(Box::pin(ReceiverStream::new(states))))
+        Ok(Response::new(Lasting::new(&self.app, pass, ReceiverStream::new(states))?))
     }
 }
 

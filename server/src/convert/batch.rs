@@ -7,6 +7,7 @@ use belay_proto::{all, check_label_key, v1};
 use super::{
     inward::{host_id, reason, task_id},
     outward::{status_while, time},
+    terms::{Term, terms},
 };
 use crate::{
     batch::{AbsentHosts, BatchOrder, LeftOut, MOST_HOSTS, Plan, Planned, Policy, Which},
@@ -27,12 +28,24 @@ const LONGEST_HEALTH: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// An order to many hosts.
-pub(crate) fn batch_order(message: Option<v1::BatchOrder>) -> Result<BatchOrder, Error> {
+pub(crate) fn batch_order(verb: BatchVerb, message: Option<v1::BatchOrder>) -> Result<BatchOrder, Error> {
     let Some(message) = message else {
         return Err(Error::invalid("order", "it is missing"));
     };
-    let v1::BatchOrder { host_ids, selector, rerun_of, plan_id, policy, confirm_hosts, reason: why } =
-        message;
+    let v1::BatchOrder {
+        host_ids,
+        selector,
+        rerun_of,
+        plan_id,
+        policy,
+        confirm_hosts,
+        reason: why,
+        terms: wire,
+    } = message;
+    let takes = match verb {
+        BatchVerb::Restart => &[Term::Wait, Term::NotStartedAfter][..],
+        BatchVerb::Stop | BatchVerb::Start => &[Term::Wait],
+    };
     let is_said = [!host_ids.is_empty(), !selector.is_empty(), rerun_of != 0, !plan_id.is_empty()];
     let which = match is_said {
         [true, false, false, false] => these(host_ids).map(Which::These),
@@ -61,8 +74,9 @@ pub(crate) fn batch_order(message: Option<v1::BatchOrder>) -> Result<BatchOrder,
         }
     };
     let policy = policy.map(read_policy).transpose();
-    let (which, policy, confirmed, reason) = all((which, policy, confirmed, reason(why)))?;
-    Ok(BatchOrder { which, policy: policy.unwrap_or_default(), confirmed, reason })
+    let (which, policy, confirmed, reason, terms) =
+        all((which, policy, confirmed, reason(why), terms(wire, takes)))?;
+    Ok(BatchOrder { which, policy: policy.unwrap_or_default(), confirmed, reason, terms })
 }
 
 fn these(ids: Vec<i64>) -> Result<BTreeSet<belay_proto::HostId>, Error> {

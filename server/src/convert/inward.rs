@@ -9,6 +9,7 @@ use belay_proto::{
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use super::terms::{Term, terms};
 use crate::{
     access::Role,
     agents::Asked,
@@ -24,6 +25,7 @@ use crate::{
     stop::StopMode,
     store::{Declared, OperationOutcome},
     task::{executor::HostOrder, verb::TaskOrder},
+    terms::{PlannedProcess, Terms},
 };
 
 /// A reason is a sentence, not a document.
@@ -79,9 +81,14 @@ pub(crate) fn subtask_id(id: i64) -> Result<SubtaskId, Error> {
     SubtaskId::try_from(id).map_err(|invalid| Error::invalid("subtask_id", invalid))
 }
 
-pub(crate) fn process_order(host: i64, process: i64, why: String) -> Result<ProcessOrder, Error> {
-    let (host, process, reason) = all((host_id(host), process_id(process), reason(why)))?;
-    Ok(ProcessOrder { host, process, reason })
+pub(crate) fn process_order(
+    host: i64,
+    process: i64,
+    why: String,
+    terms: Result<Terms, Error>,
+) -> Result<ProcessOrder, Error> {
+    let (host, process, reason, terms) = all((host_id(host), process_id(process), reason(why), terms))?;
+    Ok(ProcessOrder { host, process, reason, terms })
 }
 
 pub(crate) fn stop_mode(force: bool) -> StopMode {
@@ -100,19 +107,28 @@ pub(crate) fn log_to_read(message: v1::ReadAgentProcessLogRequest) -> Result<Rea
     Ok(ReadLog { host, process, file, begin, follow })
 }
 
-pub(crate) fn host_order(host: i64, why: String) -> Result<HostOrder, Error> {
-    let (host, reason) = all((host_id(host), reason(why)))?;
-    Ok(HostOrder { host, reason })
+pub(crate) fn host_order(host: i64, why: String, terms: Result<Terms, Error>) -> Result<HostOrder, Error> {
+    let (host, reason, terms) = all((host_id(host), reason(why), terms))?;
+    Ok(HostOrder { host, reason, terms })
 }
 
-pub(crate) fn task_order(task: i64, why: String) -> Result<TaskOrder, Error> {
-    let (task, reason) = all((task_id(task), reason(why)))?;
-    Ok(TaskOrder { task, subtask: None, reason })
+/// What an order to a task, or to a step of one, takes.
+const OF_TASK: &[Term] = &[Term::DryRun, Term::Versions, Term::Wait];
+
+pub(crate) fn task_order(task: i64, why: String, wire: Option<v1::OrderTerms>) -> Result<TaskOrder, Error> {
+    let (task, reason, terms) = all((task_id(task), reason(why), terms(wire, OF_TASK)))?;
+    Ok(TaskOrder { task, subtask: None, reason, terms })
 }
 
-pub(crate) fn subtask_order(task: i64, subtask: i64, why: String) -> Result<TaskOrder, Error> {
-    let (task, subtask, reason) = all((task_id(task), subtask_id(subtask), reason(why)))?;
-    Ok(TaskOrder { task, subtask: Some(subtask), reason })
+pub(crate) fn subtask_order(
+    task: i64,
+    subtask: i64,
+    why: String,
+    wire: Option<v1::OrderTerms>,
+) -> Result<TaskOrder, Error> {
+    let (task, subtask, reason, terms) =
+        all((task_id(task), subtask_id(subtask), reason(why), terms(wire, OF_TASK)))?;
+    Ok(TaskOrder { task, subtask: Some(subtask), reason, terms })
 }
 
 /// The wave that is approved, from 0; 0 stands for the one that waits.
@@ -417,6 +433,27 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         not_applied: not_applied.into_iter().take(MOST_SHOWN).map(shown).collect(),
     };
     Ok((alias, observed))
+}
+
+/// What an order would do with a process, as its agent tells it.
+pub(crate) fn planned(
+    planned: agent::PlannedProcess,
+    id: &impl Fn(&str) -> Option<ProcessId>,
+) -> Result<PlannedProcess, String> {
+    let agent::PlannedProcess { alias, generation, pid, stop_turn, start_turn, dependents } = planned;
+    check_text(&alias, LONGEST_NAME)?;
+    if let Some(number) = [pid, stop_turn, start_turn].into_iter().find(|number| *number < 0) {
+        return Err(format!("`{alias}` has the number {number}"));
+    }
+    Ok(PlannedProcess {
+        id: id(&alias),
+        alias,
+        generation,
+        pid,
+        stop_turn,
+        start_turn,
+        dependents: dependents.into_iter().take(MOST_PROCESSES).map(shown).collect(),
+    })
 }
 
 fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {
@@ -733,10 +770,13 @@ mod tests {
             assert_eq!(fields.iter().map(|(name, _)| *name).collect::<Vec<_>>(), expected);
         }
         let two = || "two\nlines".to_owned();
-        check(process_order(0, -1, two()), &["host_id", "agent_process_id", "reason"]);
-        check(host_order(0, two()), &["host_id", "reason"]);
-        check(task_order(0, two()), &["task_id", "reason"]);
-        check(subtask_order(0, 0, two()), &["task_id", "subtask_id", "reason"]);
+        let wait = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+        let wire = || Some(v1::OrderTerms { wait, ..Default::default() });
+        let read = || terms(wire(), &[Term::Wait]);
+        check(process_order(0, -1, two(), read()), &["host_id", "agent_process_id", "reason", "terms.wait"]);
+        check(host_order(0, two(), read()), &["host_id", "reason", "terms.wait"]);
+        check(task_order(0, two(), wire()), &["task_id", "reason", "terms.wait"]);
+        check(subtask_order(0, 0, two(), wire()), &["task_id", "subtask_id", "reason", "terms.wait"]);
         check(page(-1, 2001), &["page", "size"]);
         let labels = v1::UpdateHostLabelsRequest { reason: two(), ..Default::default() };
         check(label_order(labels), &["host_id", "set", "reason"]);

@@ -73,6 +73,23 @@ fn kind_to_wire(kind: HostKind) -> v1::HostKind {
     }
 }
 
+/// The same for who watches: without ages, which would be news all the time.
+pub(crate) fn host_to_watch(view: &HostView) -> v1::Host {
+    let mut host = host_to_wire(view);
+    host.report_age = None;
+    host.clones.iter_mut().for_each(|clone| clone.report_age = None);
+    host
+}
+
+/// The same of a process; and without its output, as in lists.
+pub(crate) fn process_to_watch(process: &Process) -> v1::AgentProcess {
+    let mut process = process_in_list(process);
+    process.elapsed_time = None;
+    process.last_active_time = None;
+    process.observed_age = None;
+    process
+}
+
 fn maintenance_to_wire(maintenance: &Maintenance) -> v1::HostMaintenance {
     let Maintenance { operator, reason, since, until } = maintenance;
     v1::HostMaintenance {
@@ -246,6 +263,7 @@ pub(crate) fn task_to_wire(task: &Task, waits_for: Vec<String>) -> v1::Task {
         trace_id: task.trace.to_string(),
         reason: task.reason.clone(),
         batch: task.graph.batch.as_ref().map(|batch| batch_to_wire(task, batch, waits_for)),
+        version: task.seen,
     }
 }
 

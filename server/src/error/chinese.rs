@@ -100,6 +100,9 @@ pub(super) fn of(error: &Error) -> Option<(String, String)> {
             format!("请在 {} 秒后重试", wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         )),
         Error::AtCapacity => told("同时处理的请求已达上限，本次没有执行任何操作".into(), "请在一秒后重试"),
+        Error::TooManyStreams { whose, most } => {
+            told(format!("{whose} 已有 {most} 个持续的流，不能再多"), "请结束无人读取的流")
+        }
         Error::TooManyKeys { user, most } => told(
             format!("用户 `{user}` 已发送 {most} 个幂等键，不再保存更多，本次没有执行任何操作"),
             "请不带幂等键重新操作，或调大服务端设置中的 `idempotency_limit`",

@@ -28,7 +28,7 @@ impl Fleet {
     /// Takes in a host that was added. It may have been heard meanwhile.
     pub(crate) fn add(&self, host: Host) {
         let (id, identity) = (host.id, host.facts.identity.clone());
-        self.hosts.write().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert_with(|| {
+        self.write().entry(id).or_insert_with(|| {
             // Nothing was heard of it before, so whatever comes first is the first.
             Entry::new(host, None, self.silence)
         });

@@ -46,6 +46,11 @@ pub(crate) enum HostSortBy {
 }
 
 impl Fleet {
+    /// Every host, by rising id.
+    pub(crate) fn all(&self) -> Vec<HostView> {
+        self.read().values().map(|entry| entry.view(self.patience)).collect()
+    }
+
     /// One page of the hosts that a filter lets pass, and how many these are: all of one moment.
     pub(crate) fn list(&self, filter: &HostFilter, sort: HostSort, page: Page) -> (Vec<HostView>, u64) {
         let hosts = self.read();

@@ -59,9 +59,15 @@ pub(super) async fn answer(app: &App, path: &str, became: Became) -> Result<Answ
 fn with_task(path: &str, task: Task) -> Option<Vec<u8>> {
     let task = Some(task);
     Some(match path {
-        "/belay.v1.HostAgentService/StopHostAgent" => StopHostAgentResponse { task }.encode_to_vec(),
-        "/belay.v1.HostAgentService/StartHostAgent" => StartHostAgentResponse { task }.encode_to_vec(),
-        "/belay.v1.HostAgentService/RestartHostAgent" => RestartHostAgentResponse { task }.encode_to_vec(),
+        "/belay.v1.HostAgentService/StopHostAgent" => {
+            StopHostAgentResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.HostAgentService/StartHostAgent" => {
+            StartHostAgentResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.HostAgentService/RestartHostAgent" => {
+            RestartHostAgentResponse { task, ..Default::default() }.encode_to_vec()
+        }
         "/belay.v1.BatchService/BatchStopHostAgents" => BatchStopHostAgentsResponse { task }.encode_to_vec(),
         "/belay.v1.BatchService/BatchStartHostAgents" => {
             BatchStartHostAgentsResponse { task }.encode_to_vec()
@@ -69,15 +75,29 @@ fn with_task(path: &str, task: Task) -> Option<Vec<u8>> {
         "/belay.v1.BatchService/BatchRestartHostAgents" => {
             BatchRestartHostAgentsResponse { task }.encode_to_vec()
         }
-        "/belay.v1.TaskService/PauseTask" => PauseTaskResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/ResumeTask" => ResumeTaskResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/ApproveWave" => ApproveWaveResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/RetryTask" => RetryTaskResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/RollbackTask" => RollbackTaskResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/CancelTask" => CancelTaskResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/RetrySubtask" => RetrySubtaskResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/SkipSubtask" => SkipSubtaskResponse { task }.encode_to_vec(),
-        "/belay.v1.TaskService/CancelSubtask" => CancelSubtaskResponse { task }.encode_to_vec(),
+        "/belay.v1.TaskService/PauseTask" => PauseTaskResponse { task, ..Default::default() }.encode_to_vec(),
+        "/belay.v1.TaskService/ResumeTask" => {
+            ResumeTaskResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.TaskService/ApproveWave" => {
+            ApproveWaveResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.TaskService/RetryTask" => RetryTaskResponse { task, ..Default::default() }.encode_to_vec(),
+        "/belay.v1.TaskService/RollbackTask" => {
+            RollbackTaskResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.TaskService/CancelTask" => {
+            CancelTaskResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.TaskService/RetrySubtask" => {
+            RetrySubtaskResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.TaskService/SkipSubtask" => {
+            SkipSubtaskResponse { task, ..Default::default() }.encode_to_vec()
+        }
+        "/belay.v1.TaskService/CancelSubtask" => {
+            CancelSubtaskResponse { task, ..Default::default() }.encode_to_vec()
+        }
         _ => return None,
     })
 }
@@ -86,13 +106,13 @@ fn with_process(path: &str, process: AgentProcess) -> Option<Vec<u8>> {
     let process = Some(process);
     Some(match path {
         "/belay.v1.AgentProcessService/StopAgentProcess" => {
-            StopAgentProcessResponse { process }.encode_to_vec()
+            StopAgentProcessResponse { process, ..Default::default() }.encode_to_vec()
         }
         "/belay.v1.AgentProcessService/StartAgentProcess" => {
-            StartAgentProcessResponse { process }.encode_to_vec()
+            StartAgentProcessResponse { process, ..Default::default() }.encode_to_vec()
         }
         "/belay.v1.AgentProcessService/RestartAgentProcess" => {
-            RestartAgentProcessResponse { process }.encode_to_vec()
+            RestartAgentProcessResponse { process, ..Default::default() }.encode_to_vec()
         }
         _ => return None,
     })
@@ -116,7 +136,8 @@ mod tests {
                 if !rule(&path).is_some_and(|rule| rule.takes_key) {
                     continue;
                 }
-                let fields: Vec<_> = method.output().fields().collect();
+                let output = method.output();
+                let fields: Vec<_> = output.fields().filter(|field| field.name() != "preview").collect();
                 let [only] = &fields[..] else { continue };
                 let Kind::Message(kind) = only.kind() else { continue };
                 if only.is_list() {

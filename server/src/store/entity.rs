@@ -162,6 +162,7 @@ rows! {
         claim_epoch: i64,
         claim_until: i64,
         batch: Option<String>,
+        not_started_after: Option<i64>,
     }
     /// The hosts of a task, each with its place among them.
     task_host in "task_hosts" {

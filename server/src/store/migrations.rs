@@ -2,6 +2,7 @@
 
 mod access_keys;
 mod hosts;
+mod restart_terms;
 mod task_lists;
 
 use sea_orm_migration::prelude::*;
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(HostLabels),
             Box::new(hosts::Hosts),
             Box::new(access_keys::AccessKeys),
+            Box::new(restart_terms::RestartTerms),
         ]
     }
 }

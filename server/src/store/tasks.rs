@@ -3,6 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use belay_proto::{HostId, TaskId, Trace, UserId, fail_point, planted};
+use jiff::Timestamp;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
     QueryOrder, Set,
@@ -45,6 +46,8 @@ pub(crate) struct NewTask {
     pub(crate) executor: String,
     pub(crate) trace: Trace,
     pub(crate) reason: String,
+    /// Of a restart: what was started after this and runs is left as it is.
+    pub(crate) not_started_after: Option<Timestamp>,
 }
 
 /// A task that was taken.
@@ -90,6 +93,12 @@ impl Store {
         }
     }
 
+    /// The time after which a task leaves alone what was started, where it is a restart that does.
+    pub(crate) async fn not_started_after(&self, task: TaskId) -> Result<Option<Timestamp>> {
+        let row = task::Entity::find_by_id(task.get()).one(&self.read).await?;
+        row.and_then(|row| row.not_started_after).map(time).transpose()
+    }
+
     /// Takes in what was added to a task's log since it was read.
     pub(crate) async fn catch_up(&self, task: &mut Task) -> Result<()> {
         catch_up(&self.read, task).await
@@ -118,7 +127,18 @@ pub(super) async fn insert_task(
     lease: Duration,
     audit: AuditEntry,
 ) -> Result<(Task, Claim)> {
-    let NewTask { dag, hosts, batch, holder, creator_id, creator, executor, trace, reason } = new;
+    let NewTask {
+        dag,
+        hosts,
+        batch,
+        holder,
+        creator_id,
+        creator,
+        executor,
+        trace,
+        reason,
+        not_started_after,
+    } = new;
     let now = audit.time;
     let only = match (&batch, &hosts[..]) {
         (None, [host]) => host.get(),
@@ -141,6 +161,7 @@ pub(super) async fn insert_task(
         claim_epoch: Set(as_number(epoch)?),
         claim_until: Set(until(now, lease)),
         batch: Set(batch),
+        not_started_after: Set(not_started_after.map(micros)),
         ..Default::default()
     };
     let row = row.insert(change).await?;

@@ -114,6 +114,7 @@ fn task(host: HostId) -> NewTask {
         executor: "127.0.0.1".into(),
         trace: trace(),
         reason: "maintenance".into(),
+        not_started_after: None,
     }
 }
 

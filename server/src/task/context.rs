@@ -21,6 +21,7 @@ use crate::{
     order::find_out,
     process::Process,
     store::{NewOperation, OperationOutcome},
+    terms::Expected,
 };
 
 /// What a resumed step gets at least, to read back what became of it while no server ran.
@@ -195,6 +196,12 @@ impl Context {
         Ok(())
     }
 
+    /// The time after which the task leaves alone what was started, where it is a restart that does.
+    pub(crate) async fn not_started_after(&self) -> Result<Option<Timestamp>, Problem> {
+        let read = self.app.store.not_started_after(self.task).await;
+        read.map_err(|error| Problem::from(&Error::Store(error)))
+    }
+
     /// Gives the attempt's one order to the agent, and reads its outcome. Sent again after a crash or a lost connection,
     /// it is still the same operation: the agent joins it or remembers it. What became of earlier orders of this task is
     /// known before it is sent. Where the step is cancelled, the agent leaves alone what it has not begun, and what it has
@@ -224,6 +231,7 @@ impl Context {
             principal: self.creator.clone(),
             trace,
             budget: Some(self.time_left().saturating_sub(MARGIN)),
+            expected: Expected::default(),
             resumed: self.resumed,
         };
         if self.cancel.is_cancelled() && !self.was_accepted(order.id).await? {

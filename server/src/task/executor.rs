@@ -25,6 +25,7 @@ use crate::{
     error::{Chain, Error},
     host::{AgentState, agent_target},
     store::{Appended, AuditEntry, Claim, Draft, NewTask, StoreError, TakenTask},
+    terms::{Effect, Given, Preview, Terms, until_ended},
 };
 
 /// From so many crashes on, a task is taken up alone: whoever crashes then is the one.
@@ -35,9 +36,11 @@ const SUSPICIOUS: u32 = 2;
 pub(crate) struct HostOrder {
     pub(crate) host: HostId,
     pub(crate) reason: String,
+    pub(crate) terms: Terms,
 }
 
-/// Takes a task for a host and begins to run it.
+/// Takes a task for a host and begins to run it; waits for its end where that is asked for. Or tells what the task would do,
+/// where only that is wanted.
 ///
 /// # Errors
 /// Where the host is unknown, its agent does not report, or another task holds it.
@@ -45,11 +48,38 @@ pub(crate) async fn submit(
     app: &Arc<App>,
     caller: &Caller,
     order: HostOrder,
+    effect: Effect,
     action: &'static str,
     dag: Dag,
-) -> Result<Task, Error> {
+) -> Result<Given<Task>, Error> {
+    if order.terms.dry_run {
+        return plan(app, caller, &order, effect, action, &dag).await.map(Given::Planned);
+    }
+    let wait = order.terms.wait;
     let (this, caller) = (app.clone(), caller.clone());
-    app.to_the_end(async move { accept(&this, &caller, order, action, dag).await }).await
+    let task = app.to_the_end(async move { accept(&this, &caller, order, action, dag).await }).await?;
+    until_ended(app, task, wait).await.map(Given::Taken)
+}
+
+/// What a task for a host would do, by what its agent says now.
+async fn plan(
+    app: &App,
+    caller: &Caller,
+    order: &HostOrder,
+    effect: Effect,
+    action: &'static str,
+    dag: &Dag,
+) -> Result<Preview, Error> {
+    let HostOrder { host, reason: _, terms } = order;
+    app.fleet.reachable(*host)?;
+    if let Some(task) = app.fleet.host(*host)?.task {
+        return Err(Error::HostHeld { host: *host, task, forced: None });
+    }
+    info!(%host, action, "Dry run.");
+    let planned = app.agents.plan(&app.fleet, *host, effect, "", &terms.expected, caller.trace).await;
+    let planned = planned.map_err(|error| error.into_error(&app.fleet, *host))?;
+    let steps = dag.nodes.iter().map(|step| step.name.to_owned()).collect();
+    Ok(Preview::of_processes(action, agent_target(*host), steps, planned))
 }
 
 async fn accept(
@@ -59,7 +89,7 @@ async fn accept(
     action: &'static str,
     dag: Dag,
 ) -> Result<Task, Error> {
-    let HostOrder { host, reason } = order;
+    let HostOrder { host, reason, terms } = order;
     let audit = AuditEntry {
         time: Timestamp::now(),
         principal: caller.user.name.clone(),
@@ -73,7 +103,8 @@ async fn accept(
     if let Err(error) = app.fleet.reachable(host) {
         return Err(app.refused(audit, error).await);
     }
-    take(app, caller, Hosts { all: vec![host], batch: None }, dag, audit).await
+    let hosts = Hosts { all: vec![host], batch: None, not_started_after: terms.expected.not_started_after };
+    take(app, caller, hosts, dag, audit).await
 }
 
 /// The hosts of a task.
@@ -83,6 +114,8 @@ pub(crate) struct Hosts {
     pub(crate) all: Vec<HostId>,
     /// How it goes, where it is for many.
     pub(crate) batch: Option<Batch>,
+    /// Of a restart: what was started after this and runs is left as it is.
+    pub(crate) not_started_after: Option<Timestamp>,
 }
 
 /// Takes a task that may be taken, and begins to run it.
@@ -108,6 +141,7 @@ pub(crate) async fn take(
         executor: app.executor.clone(),
         trace: caller.trace,
         reason: audit.reason.clone(),
+        not_started_after: hosts.not_started_after,
     };
     // What is for many hosts begins when all of them are seen to be held.
     let begins = new.batch.is_none();
@@ -136,7 +170,7 @@ pub(crate) fn begin(app: &Arc<App>, task: &Task, claim: Claim) {
 }
 
 fn run_taken(app: &Arc<App>, task: Task, claim: Claim, begun: Option<Begun>) {
-    info!(hosts = task.hosts().len(), task = %task.id, name = task.name, "Task accepted.");
+    info!(hosts = task.hosts().len(), task = %task.id, name = task.name, reason = task.reason, "Task accepted.");
     for &host in task.hosts() {
         app.fleet.set_task(host, Some(task.id));
     }

@@ -4,7 +4,7 @@ mod chinese; // what a caller is told, in Chinese
 
 use std::{fmt, sync::Arc};
 
-use belay_proto::{Problem, Reason, SubtaskId, TaskId, fail_point, planted};
+use belay_proto::{HostId, Problem, Reason, SubtaskId, TaskId, fail_point, planted};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::info;
@@ -18,8 +18,11 @@ use super::{
 use crate::{
     access::Caller,
     app::App,
+    batch::world,
     error::Error,
+    host::AgentState,
     store::{AuditEntry, Draft, StoreError},
+    terms::{Given, Preview, Terms, check_version, until_ended},
 };
 
 /// What is ordered of a task. The word is in the database: it is never renamed.
@@ -157,10 +160,12 @@ pub(crate) struct TaskOrder {
     pub(crate) task: TaskId,
     pub(crate) subtask: Option<SubtaskId>,
     pub(crate) reason: String,
+    pub(crate) terms: Terms,
 }
 
 /// Orders something of a task: commits it with its audit record, and then lets it take effect. Answers with the task as it
-/// is then; what the order leads to goes on.
+/// is then, or where that is asked for, as it is when it has ended; what the order leads to goes on. Or tells what the order
+/// would do, where only that is wanted.
 ///
 /// # Errors
 /// Where there is no such task or step, where [`check`] says no, or where another task holds the host meanwhile.
@@ -169,13 +174,47 @@ pub(crate) async fn order_task(
     caller: &Caller,
     order: TaskOrder,
     verb: Verb,
-) -> Result<Task, Error> {
+) -> Result<Given<Task>, Error> {
+    if order.terms.dry_run {
+        return plan(app, caller, &order, verb).await.map(Given::Planned);
+    }
+    let wait = order.terms.wait;
     let (this, caller) = (app.clone(), caller.clone());
-    app.to_the_end(async move { accept(&this, &caller, order, verb).await }).await
+    let task = app.to_the_end(async move { accept(&this, &caller, order, verb).await }).await?;
+    until_ended(app, task, wait).await.map(Given::Taken)
+}
+
+/// What an order to a task would do: which of its steps would begin at once.
+async fn plan(app: &App, caller: &Caller, order: &TaskOrder, verb: Verb) -> Result<Preview, Error> {
+    let TaskOrder { task: id, subtask, reason: _, terms } = order;
+    let task = app.store.task(*id).await?.ok_or(Error::TaskUnknown(*id))?;
+    check_version(&terms.versions, &task)?;
+    let (event, _) = decided(&task, verb, *subtask, &caller.user.name)?;
+    let now = Timestamp::now();
+    let mut state = task.state.clone();
+    state.apply(now, &event);
+    // A task that had ended holds its hosts again.
+    if !task.standing().is_open() && state.standing(&task.graph).is_open() {
+        for &host in task.hosts() {
+            if let Some(holder) = app.fleet.host(host)?.task.filter(|holder| *holder != task.id) {
+                return Err(Error::HostHeld { host, task: holder, forced: None });
+            }
+        }
+    }
+    info!(task = %task.id, verb = verb.as_str(), "Dry run.");
+    let outlook = state.outlook(&task.graph, &world(app, &task.graph, now));
+    let begins = outlook.work.iter().filter(|work| work.attempt.is_none());
+    let names = begins.filter_map(|work| task.graph.steps.get(work.place)).map(|step| step.name.clone());
+    let mut steps: Vec<_> = names.collect();
+    steps.dedup();
+    let after = state.standing(&task.graph).as_str();
+    let warnings = vec![format!("the task is {} and would be {after}", task.standing().as_str())];
+    let (action, target) = (verb.action(), target(task.id, *subtask));
+    Ok(Preview { action, target, processes: Vec::new(), steps, warnings })
 }
 
 async fn accept(app: &Arc<App>, caller: &Caller, order: TaskOrder, verb: Verb) -> Result<Task, Error> {
-    let TaskOrder { task: id, subtask, reason } = order;
+    let TaskOrder { task: id, subtask, reason, terms } = order;
     let audit = AuditEntry {
         time: Timestamp::now(),
         principal: caller.user.name.clone(),
@@ -193,6 +232,7 @@ async fn accept(app: &Arc<App>, caller: &Caller, order: TaskOrder, verb: Verb) -
     let by = caller.user.name.clone();
     let (now, entry) = (audit.time, audit.clone());
     let decide = |task: &Task, draft: &mut Draft| {
+        check_version(&terms.versions, task)?;
         decide(task, draft, verb, subtask, &by)?;
         draft.audit = Some(entry.clone());
         Ok(())
@@ -207,7 +247,7 @@ async fn accept(app: &Arc<App>, caller: &Caller, order: TaskOrder, verb: Verb) -
         Err(error) => return Err(Error::Store(error)),
     };
     fail_point(|| format!("verb.{}.after", verb.as_str()));
-    info!(task = %task.id, verb = verb.as_str(), "Order to a task accepted.");
+    info!(task = %task.id, verb = verb.as_str(), reason = audit.reason, "Order to a task accepted.");
     if let Some(appended) = appended {
         follow_up(app, &task, &appended, now);
     }
@@ -223,6 +263,19 @@ fn decide(
     subtask: Option<SubtaskId>,
     by: &str,
 ) -> Result<(), Error> {
+    let (event, agent_state) = decided(task, verb, subtask, by)?;
+    draft.agent_states.extend(agent_state);
+    draft.add(event);
+    Ok(())
+}
+
+/// What a verb adds to the log, and what it makes of the agent of a host.
+fn decided(
+    task: &Task,
+    verb: Verb,
+    subtask: Option<SubtaskId>,
+    by: &str,
+) -> Result<(Event, Option<(HostId, AgentState)>), Error> {
     let step = match subtask {
         None => None,
         Some(id) => Some(task.step(id).ok_or(Error::SubtaskUnknown { task: task.id, subtask: id })?),
@@ -233,11 +286,9 @@ fn decide(
     let verb = allowed
         .map_err(|refused| Error::Refused(refusal(refused, verb, task.id, standing, subtask.zip(kind))))?;
     let skipped = step.filter(|_| verb == Verb::SkipSubtask && kind == Some(Kind::Failed));
-    if let Some((step, host)) = skipped.and_then(|step| Some((step, task.host_of(step)?))) {
-        draft.agent_states.extend(agent_state_after(step.node, false).map(|state| (host, state)));
-    }
-    draft.add(Event::Ordered { verb, subtask: subtask.map(SubtaskId::get), by: by.to_owned() });
-    Ok(())
+    let agent_state =
+        skipped.and_then(|step| Some((task.host_of(step)?, agent_state_after(step.node, false)?)));
+    Ok((Event::Ordered { verb, subtask: subtask.map(SubtaskId::get), by: by.to_owned() }, agent_state))
 }
 
 /// A verb that is about a wave, with the number of the one that it is about now.

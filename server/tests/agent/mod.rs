@@ -259,6 +259,10 @@ impl AgentService for FakeAgent {
         Ok(Response::new(CancelOperationResponse { operation }))
     }
 
+    async fn plan_order(&self, _: Request<PlanOrderRequest>) -> Result<Response<PlanOrderResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     async fn get_inventory(
         &self,
         _: Request<GetInventoryRequest>,

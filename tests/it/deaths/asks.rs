@@ -106,15 +106,16 @@ impl Ordered {
         });
         let task = match (self.verb, order) {
             (Verb::Stop, None) => {
-                let request = self.under_key(StopHostAgentRequest { host_id, reason });
+                let request = self.under_key(StopHostAgentRequest { host_id, reason, ..Default::default() });
                 wire.agents().stop_host_agent(request).await?.into_inner().task
             }
             (Verb::Start, None) => {
-                let request = self.under_key(StartHostAgentRequest { host_id, reason });
+                let request = self.under_key(StartHostAgentRequest { host_id, reason, ..Default::default() });
                 wire.agents().start_host_agent(request).await?.into_inner().task
             }
             (Verb::Restart, None) => {
-                let request = self.under_key(RestartHostAgentRequest { host_id, reason });
+                let request =
+                    self.under_key(RestartHostAgentRequest { host_id, reason, ..Default::default() });
                 wire.agents().restart_host_agent(request).await?.into_inner().task
             }
             (Verb::Stop, order) => {
@@ -160,31 +161,32 @@ impl Round<'_> {
                 let (mut tasks, reason) = (wire.tasks(), reason.clone());
                 match ask {
                     Ask::Retry => {
-                        let request = RetryTaskRequest { task_id, reason };
+                        let request = RetryTaskRequest { task_id, reason, ..Default::default() };
                         tasks.retry_task(request).await.map(|answer| answer.map(drop))
                     }
                     Ask::Rollback => {
-                        let request = RollbackTaskRequest { task_id, reason };
+                        let request = RollbackTaskRequest { task_id, reason, ..Default::default() };
                         tasks.rollback_task(request).await.map(|answer| answer.map(drop))
                     }
                     Ask::Skip => {
-                        let request = SkipSubtaskRequest { task_id, subtask_id, reason };
+                        let request =
+                            SkipSubtaskRequest { task_id, subtask_id, reason, ..Default::default() };
                         tasks.skip_subtask(request).await.map(|answer| answer.map(drop))
                     }
                     Ask::Cancel => {
-                        let request = CancelTaskRequest { task_id, reason };
+                        let request = CancelTaskRequest { task_id, reason, ..Default::default() };
                         tasks.cancel_task(request).await.map(|answer| answer.map(drop))
                     }
                     Ask::Pause => {
-                        let request = PauseTaskRequest { task_id, reason };
+                        let request = PauseTaskRequest { task_id, reason, ..Default::default() };
                         tasks.pause_task(request).await.map(|answer| answer.map(drop))
                     }
                     Ask::Resume => {
-                        let request = ResumeTaskRequest { task_id, reason };
+                        let request = ResumeTaskRequest { task_id, reason, ..Default::default() };
                         tasks.resume_task(request).await.map(|answer| answer.map(drop))
                     }
                     Ask::Approve => {
-                        let request = ApproveWaveRequest { task_id, reason, wave: 0 };
+                        let request = ApproveWaveRequest { task_id, reason, wave: 0, ..Default::default() };
                         tasks.approve_wave(request).await.map(|answer| answer.map(drop))
                     }
                 }

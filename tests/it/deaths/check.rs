@@ -220,18 +220,33 @@ impl Round<'_> {
                     let (mut processes, reason) = (wire.processes(), String::new());
                     match verb {
                         Verb::Stop => {
-                            let message =
-                                StopAgentProcessRequest { host_id, agent_process_id, reason, force: false };
+                            let message = StopAgentProcessRequest {
+                                host_id,
+                                agent_process_id,
+                                reason,
+                                force: false,
+                                ..Default::default()
+                            };
                             let answer = processes.stop_agent_process(under_key(key, message)).await?;
                             Ok(answer.map(|answer| answer.process))
                         }
                         Verb::Start => {
-                            let message = StartAgentProcessRequest { host_id, agent_process_id, reason };
+                            let message = StartAgentProcessRequest {
+                                host_id,
+                                agent_process_id,
+                                reason,
+                                ..Default::default()
+                            };
                             let answer = processes.start_agent_process(under_key(key, message)).await?;
                             Ok(answer.map(|answer| answer.process))
                         }
                         Verb::Restart => {
-                            let message = RestartAgentProcessRequest { host_id, agent_process_id, reason };
+                            let message = RestartAgentProcessRequest {
+                                host_id,
+                                agent_process_id,
+                                reason,
+                                ..Default::default()
+                            };
                             let answer = processes.restart_agent_process(under_key(key, message)).await?;
                             Ok(answer.map(|answer| answer.process))
                         }

@@ -250,6 +250,13 @@ macro_rules! orders {
                 Ok(Response::new(pb::GetOperationResponse { operation }))
             }
 
+            async fn plan_order(
+                &self,
+                _: Request<pb::PlanOrderRequest>,
+            ) -> Result<Response<pb::PlanOrderResponse>, Status> {
+                Err(Status::unimplemented("a simulated agent plans nothing"))
+            }
+
             async fn get_inventory(
                 &self,
                 request: Request<pb::GetInventoryRequest>,

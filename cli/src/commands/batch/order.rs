@@ -8,12 +8,24 @@ use std::{
 use belay_gateway::json;
 use belay_proto::{
     Exit,
-    v1::{AbsentHosts, BatchOrder, BatchPlan, BatchPolicy, DisruptionBudget, PlanBatchRequest, Task},
+    v1::{
+        AbsentHosts, BatchOrder, BatchPlan, BatchPolicy, DisruptionBudget, OrderTerms, PlanBatchRequest, Task,
+    },
 };
 use clap::{Args as ClapArgs, builder::NonEmptyStringValueParser, value_parser};
 
 use super::{Verb, show, watch};
-use crate::{cli, client::Client, commands::Context, failure::Failure, names, output::say};
+use crate::{
+    cli,
+    client::Client,
+    commands::{
+        Context,
+        terms::{self, NotStartedAfter},
+    },
+    failure::Failure,
+    names,
+    output::say,
+};
 
 /// So many hosts of a plan are shown before a question.
 const MOST_SHOWN: usize = 50;
@@ -64,6 +76,8 @@ pub(crate) struct How {
     /// Only show what would be done.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    after: NotStartedAfter,
     /// Why, for the audit trail and the task.
     #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
     reason: String,
@@ -196,6 +210,7 @@ async fn wire(which: Which, how: &How, client: &Client) -> Result<BatchOrder, Fa
         policy: how.policy.wire()?,
         confirm_hosts: how.confirm.unwrap_or_default(),
         reason: how.reason.clone(),
+        terms: terms::wire(OrderTerms { not_started_after: how.after.wire(), ..OrderTerms::default() }),
     })
 }
 

@@ -66,7 +66,7 @@ async fn a_batch_is_followed_to_its_end_and_says_which_hosts_failed() {
         batch_of(TaskState::Running, &[Failed, Running]),
         batch_of(TaskState::Failed, &[Failed, Successful]),
     ];
-    fake.stream("WatchTask", &looks.map(|task| WatchTaskResponse { task: Some(task) }));
+    fake.stream("WatchTask", &looks.map(|task| WatchTaskResponse { task: Some(task), ..Default::default() }));
     let client = fake.client().await;
     let (names, mut told) = (Names::of(&client).await, Vec::new());
     let changed = |_: &mut Progress, before: Option<&Task>, task: &Task| {
@@ -88,7 +88,10 @@ async fn a_batch_is_followed_to_its_end_and_says_which_hosts_failed() {
     let failure = show::outcome(&ended, &names).expect_err("it failed");
     assert_eq!(failure.exit as u8, 1);
     assert!(failure.message.contains("\n  host `web-1` (1): pid 7 is alive (LEFTOVERS)"), "{failure:?}");
-    assert_eq!(fake.seen::<WatchTaskRequest>("WatchTask"), [WatchTaskRequest { task_id: 30 }]);
+    assert_eq!(
+        fake.seen::<WatchTaskRequest>("WatchTask"),
+        [WatchTaskRequest { task_id: 30, ..Default::default() }]
+    );
 }
 
 #[tokio::test]
@@ -97,11 +100,18 @@ async fn a_cancel_ends_well_where_it_came_in_time() {
     for (state, well) in [(TaskState::Cancelled, true), (TaskState::Successful, false)] {
         let fake = Fake::default();
         let client = fake.client().await;
-        fake.answer("CancelTask", &CancelTaskResponse { task: Some(batch_of(state, &[Successful])) });
-        let task = Order::Cancel.order(&client, 30, "wrong".to_owned()).await.expect("a batch");
+        fake.answer(
+            "CancelTask",
+            &CancelTaskResponse { task: Some(batch_of(state, &[Successful])), ..Default::default() },
+        );
+        let task = Order::Cancel.order(&client, 30, "wrong".to_owned(), None).await.expect("a batch");
+        let Ordered::Done(task) = task else { panic!("it was ordered") };
         assert_eq!(Order::Cancel.outcome(&task, &Names::default()).is_ok(), well);
         let asked = fake.seen::<CancelTaskRequest>("CancelTask");
-        assert_eq!(asked, [CancelTaskRequest { task_id: 30, reason: "wrong".to_owned() }]);
+        assert_eq!(
+            asked,
+            [CancelTaskRequest { task_id: 30, reason: "wrong".to_owned(), ..Default::default() }]
+        );
     }
 }
 
@@ -109,10 +119,13 @@ async fn a_cancel_ends_well_where_it_came_in_time() {
 async fn an_approval_names_the_wave() {
     let fake = Fake::default();
     let client = fake.client().await;
-    fake.answer("ApproveWave", &ApproveWaveResponse { task: Some(Task::default()) });
-    Order::Approve(3).order(&client, 30, String::new()).await.expect("a task");
+    fake.answer("ApproveWave", &ApproveWaveResponse { task: Some(Task::default()), ..Default::default() });
+    Order::Approve(3).order(&client, 30, String::new(), None).await.expect("a task");
     let asked = fake.seen::<ApproveWaveRequest>("ApproveWave");
-    assert_eq!(asked, [ApproveWaveRequest { task_id: 30, reason: String::new(), wave: 3 }]);
+    assert_eq!(
+        asked,
+        [ApproveWaveRequest { task_id: 30, reason: String::new(), wave: 3, ..Default::default() }]
+    );
 }
 
 #[tokio::test]
