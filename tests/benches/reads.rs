@@ -28,7 +28,7 @@ async fn main() {
     }
     let setup =
         HostSetup::new().worker("obstat2", "plain").worker("node_exporter", "plain").base("ocp_agentd");
-    let mut fleet =
+    let fleet =
         Fleet::start(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), vec![setup]).await;
     let path = format!("{}/processes", fleet.agent_path(0).await);
     let bytes = fleet.admin().get(&path).await.text;
