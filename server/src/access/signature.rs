@@ -138,6 +138,14 @@ fn spoken(time: Timestamp) -> String {
     DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_else(|_| time.to_string())
 }
 
+/// What a dry run of these orders asks instead.
+const PLAN: &str = "/belay.v1.BatchService/PlanBatch";
+const PLANNED: [&str; 3] = [
+    "/belay.v1.BatchService/BatchStopHostAgents",
+    "/belay.v1.BatchService/BatchStartHostAgents",
+    "/belay.v1.BatchService/BatchRestartHostAgents",
+];
+
 /// Which requests lead to which call, from the contract.
 #[derive(Debug)]
 pub(crate) struct Paths {
@@ -160,6 +168,8 @@ impl Paths {
                 read_rule(&rule, of.entry(path).or_default());
             }
         }
+        let planned: Vec<_> = PLANNED.iter().filter_map(|order| of.get(*order)).flatten().cloned().collect();
+        of.entry(PLAN.to_owned()).or_default().extend(planned);
         Self { of }
     }
 
@@ -350,6 +360,10 @@ mod tests {
             ("POST", "/"),
         ] {
             assert!(!leads(stop, true, method, path), "{method} {path}");
+        }
+        for path in ["planBatch", "batchStopAgents", "batchStartAgents", "batchRestartAgents"] {
+            let path = format!("/api/v2/compute/hosts/{path}").leak();
+            assert!(leads(PLAN, false, "POST", path), "{path}: a dry run asks for the plan");
         }
         let task = "/belay.v1.TaskService/GetTask";
         assert!(leads(task, false, "GET", "/api/v2/tasks/instances/7"));
