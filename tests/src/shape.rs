@@ -164,7 +164,11 @@ mod tests {
 
     #[track_caller]
     fn check(made: &str, documented: &str, differs: bool) {
-        let freedom = Freedom { may_be_null: vec!["a[].n".into()], may_be_absent: vec!["o".into()] };
+        let freedom = Freedom {
+            may_be_null: vec!["a[].n".into()],
+            may_be_absent: vec!["o".into()],
+            ..Freedom::default()
+        };
         let differences = Shape::of(made).differences(&Shape::of(documented), &freedom);
         assert_eq!(!differences.is_empty(), differs, "{differences:#?}");
     }
