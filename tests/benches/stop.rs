@@ -21,6 +21,7 @@ async fn main() {
     let setup = HostSetup::new().sleeper("sleeper").worker("obstat2", "plain").base("ocp_agentd");
     let mut fleet =
         Fleet::start(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), vec![setup]).await;
+    fleet.set_server("[rate_limit]\nenabled = false").await;
     println!("idle: resident memory");
     let (server, gateway, agent) = (fleet.server.pid(), fleet.gateway.pid(), fleet.agent(0).pid());
     for (name, pid) in [("server", server), ("gateway", gateway), ("agent", agent)] {

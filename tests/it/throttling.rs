@@ -1,6 +1,6 @@
 //! How much one user may ask, and how much there may be at a time.
 
-use std::{fs::OpenOptions, io::Write, time::Duration};
+use std::time::Duration;
 
 use belay_proto::{
     Problem, RATE_LIMIT, Reason,
@@ -15,15 +15,6 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::fleet;
 
 const HOSTS: &str = "/api/v2/compute/hosts";
-
-/// Starts the server of a fleet again, with more settings.
-async fn with_settings(fleet: &mut Fleet, settings: &str) {
-    let file = OpenOptions::new().append(true).open(fleet.folder().join("server.toml"));
-    writeln!(file.expect("the settings"), "{settings}").expect("written");
-    fleet.server.end();
-    fleet.server.start();
-    fleet.wait_until_ready().await;
-}
 
 async fn add_user(fleet: &Fleet, name: &str) {
     let roles = vec![Role::HostViewer.into()];
@@ -46,7 +37,7 @@ fn told(answer: &Answer) -> [u64; 3] {
 #[tokio::test]
 async fn a_user_who_asks_too_much_is_told_so_and_nobody_else() {
     let mut fleet = fleet(vec![HostSetup::new().worker("obstat2", "plain")]).await;
-    with_settings(&mut fleet, "[rate_limit]\nper_10s = 60\nper_minute = 80").await;
+    fleet.set_server("[rate_limit]\nper_10s = 60\nper_minute = 80").await;
     for name in ["kim", "lee", "ann"] {
         add_user(&fleet, name).await;
     }
@@ -112,7 +103,7 @@ async fn a_user_who_asks_too_much_is_told_so_and_nobody_else() {
 #[tokio::test]
 async fn wrong_passwords_are_limited_without_telling_names_apart() {
     let mut fleet = fleet(vec![]).await;
-    with_settings(&mut fleet, "[rate_limit]\nwrong_passwords = 5").await;
+    fleet.set_server("[rate_limit]\nwrong_passwords = 5").await;
     add_user(&fleet, "kim").await;
     let right = fleet.anyone().user("kim", &password("kim"));
     assert_eq!(right.get(HOSTS).await.status, StatusCode::OK);
@@ -149,7 +140,7 @@ async fn a_server_with_too_much_to_do_says_so_and_drops_nothing() {
     let host =
         aliases.into_iter().fold(HostSetup::new().proxied(), |host, alias| host.worker(alias, "plain"));
     let mut fleet = fleet(vec![host]).await;
-    with_settings(&mut fleet, "max_requests = 5").await;
+    fleet.set_server("max_requests = 5").await;
     let host_id = fleet.host_id(0).await;
     let mut paths = Vec::new();
     for alias in aliases {

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    fs,
+    fs::{self, OpenOptions},
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -295,6 +296,15 @@ impl Fleet {
             Self { server, gateway, hosts: Vec::new(), address, password, program, victim, data, folder };
         fleet.wait_until_ready().await;
         fleet
+    }
+
+    /// Starts the server again, with more settings.
+    pub async fn set_server(&mut self, settings: &str) {
+        let file = OpenOptions::new().append(true).open(self.folder().join("server.toml"));
+        writeln!(file.expect("the settings"), "{settings}").expect("written");
+        self.server.end();
+        self.server.start();
+        self.wait_until_ready().await;
     }
 
     /// Adds a host, and waits until all its processes run.

@@ -135,6 +135,6 @@ mod tests {
         assert!(text.contains("nothing was done"), "{text}");
         assert!(text.contains("StopAgentProcess of hosts/20/agent/processes/185"), "{text}");
         let row: Vec<_> = text.lines().last().unwrap_or_default().split_whitespace().collect();
-        assert_eq!(row, ["db", "7", "3", "turn", "2", "web"]);
+        assert_eq!(row, ["db", "7", "3", "turn", "2", "-", "web"]);
     }
 }
