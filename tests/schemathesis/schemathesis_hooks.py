@@ -17,8 +17,9 @@ ADDRESSES = ipaddress.ip_network("198.18.0.0/15").hosts()
 def before_call(context, case, kwargs):
     """Every order gets a key of its own. By themselves most would have the same few, and be refused as other orders.
 
-    Hosts are added at addresses of nobody, each at one of its own. What follows from a list is found only where the list has something in it: not on page 16,218. And nobody takes away
-    the user as whom it calls, or another one of them: it reads their names in the audit trail.
+    Hosts are added at addresses of nobody, each at one of its own. Nobody waits for the end of a task for longer than a second.
+    What follows from a list is found only where the list has something in it: not on page 16,218. And nobody takes away the user
+    as whom it calls, or another one of them: it reads their names in the audit trail.
     """
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and re.fullmatch("[A-Za-z0-9-]{1,200}", key):
@@ -27,6 +28,10 @@ def before_call(context, case, kwargs):
     if case.operation.definition.raw.get("operationId") == "batchCreateHosts" and is_positive and isinstance(case.body, dict):
         for host in case.body.get("hostBasicDataList") or []:
             host["innerIpAddress"] = str(next(ADDRESSES))
+    if is_positive and "wait" in (case.query or {}):
+        case.query["wait"] = "1s"
+    if "Prefer" in (case.headers or {}):
+        case.headers["Prefer"] = "wait=1"
     is_list = case.operation.definition.raw.get("operationId") in LISTS
     if is_list and case.meta.phase.name == TestPhase.STATEFUL and is_positive:
         case.query = {}

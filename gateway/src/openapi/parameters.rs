@@ -36,6 +36,10 @@ pub(super) fn in_path(name: &str, schema: &Value) -> Value {
     json!({"name": name, "in": "path", "required": true, "schema": schema})
 }
 
+/// Seconds, minutes or milliseconds of at most 600 seconds.
+const UP_TO_600_SECONDS: &str =
+    "^0*(([0-9]{1,2}|[1-5][0-9]{2}|600)s?|([0-9]|10)m|([0-9]{1,5}|[1-5][0-9]{5}|600000)ms)$";
+
 /// What a query may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asks {
@@ -176,7 +180,7 @@ impl Asks {
                 "wait",
                 "How long to wait for the end of the task before the answer: seconds, or a number with `s`, `m` or `ms`; at \
                  most 600 s. The answer is the task as it is then.",
-                json!({"type": "string", "pattern": "^[0-9]+(s|m|ms)?$", "examples": ["30s"]}),
+                json!({"type": "string", "pattern": UP_TO_600_SECONDS, "examples": ["30s"]}),
             ),
             Self::LastEventId => (
                 "lastEventId",
