@@ -1,7 +1,6 @@
 //! Changes of the keys that requests are signed with: one's own, or as ADMIN anyone's. Whose key it is that somebody else
 //! names is not told, nor whether there is one.
 
-use jiff::Timestamp;
 use secrecy::SecretString;
 
 use crate::{
@@ -137,16 +136,7 @@ fn refusal(caller: &Caller, action: &'static str) -> Error {
 }
 
 fn entry(caller: &Caller, action: &'static str, target: &str) -> AuditEntry {
-    AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action,
-        target: shown(target),
-        reason: String::new(),
-        allowed: true,
-        outcome: "DONE".into(),
-        trace: caller.trace,
-    }
+    AuditEntry::of(caller, action, shown(target), String::new()).done()
 }
 
 /// What a caller sent, short and without what could not be printed.

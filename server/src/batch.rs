@@ -165,16 +165,7 @@ pub(crate) async fn order(
 }
 
 async fn accept(app: &Arc<App>, caller: &Caller, verb: BatchVerb, order: BatchOrder) -> Result<Task, Error> {
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action: action(verb),
-        target: order.which.target(),
-        reason: order.reason.clone(),
-        allowed: true,
-        outcome: String::new(),
-        trace: caller.trace,
-    };
+    let audit = AuditEntry::of(caller, action(verb), order.which.target(), order.reason.clone());
     let confirmed = order.confirmed;
     let laid_out = lay_out(app, verb, order).await.and_then(|(plan, order)| {
         check_number(&plan, confirmed)?;

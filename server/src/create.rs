@@ -48,16 +48,7 @@ pub(crate) struct CreateOrder {
 /// Adds hosts, and answers with the task of each, in their order.
 pub(crate) async fn create(app: &Arc<App>, caller: &Caller, order: CreateOrder) -> Result<Vec<Task>, Error> {
     let CreateOrder { hosts, agent_port, idc, host_type, profile, reason } = order;
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action: "BatchCreateHosts",
-        target: "hosts".into(),
-        reason: reason.clone(),
-        allowed: true,
-        outcome: String::new(),
-        trace: caller.trace,
-    };
+    let audit = AuditEntry::of(caller, "BatchCreateHosts", "hosts".to_owned(), reason.clone());
     let address = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => format!("{ip}:{agent_port}"),
         IpAddr::V6(ip) => format!("[{ip}]:{agent_port}"),

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use belay_proto::{HostId, Problem};
-use jiff::Timestamp;
 use tokio::{sync::Semaphore, task::JoinSet};
 use tracing::info;
 
@@ -39,19 +38,11 @@ pub(crate) async fn delete(
     order: DeleteOrder,
 ) -> Result<(), Error> {
     let DeleteOrder { hosts, force, reason } = order;
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action,
-        target: match hosts.first() {
-            Some(only) if hosts.len() == 1 => target(*only),
-            _ => "hosts".into(),
-        },
-        reason,
-        allowed: true,
-        outcome: "DONE".into(),
-        trace: caller.trace,
+    let which = match hosts.first() {
+        Some(only) if hosts.len() == 1 => target(*only),
+        _ => "hosts".to_owned(),
     };
+    let audit = AuditEntry::of(caller, action, which, reason).done();
     if let Err(in_the_way) = app.fleet.begin_to_delete(&hosts, force) {
         return Err(app.refused(audit, refusal(hosts.len(), in_the_way)).await);
     }

@@ -6,7 +6,6 @@ use std::{
 };
 
 use belay_proto::{HostId, check_labels};
-use jiff::Timestamp;
 use tracing::info;
 
 use crate::{
@@ -48,16 +47,7 @@ pub(crate) async fn update_labels(
     order: LabelOrder,
 ) -> Result<HostView, Error> {
     let LabelOrder { set, remove, reason } = order;
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action: "UpdateHostLabels",
-        target: host::target(id),
-        reason,
-        allowed: true,
-        outcome: "DONE".into(),
-        trace: caller.trace,
-    };
+    let audit = AuditEntry::of(caller, "UpdateHostLabels", host::target(id), reason).done();
     // Held until memory has what the database has: what is changed is what the order before this one left.
     let _turn = app.fleet.turn_of_operators().await;
     let mut labels = match app.fleet.host(id) {

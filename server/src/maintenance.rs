@@ -51,24 +51,16 @@ pub(crate) async fn set_maintenance(
     id: HostId,
     order: MaintenanceOrder,
 ) -> Result<HostView, Error> {
-    let now = Timestamp::now();
     let reason = match &order {
         MaintenanceOrder::Begin { reason, .. } | MaintenanceOrder::End { reason } => reason.clone(),
     };
-    let audit = AuditEntry {
-        time: now,
-        principal: caller.user.name.clone(),
-        // The trail tells the two apart by their names.
-        action: match order {
-            MaintenanceOrder::Begin { .. } => "BeginHostMaintenance",
-            MaintenanceOrder::End { .. } => "EndHostMaintenance",
-        },
-        target: host::target(id),
-        reason,
-        allowed: true,
-        outcome: "DONE".into(),
-        trace: caller.trace,
+    // The trail tells the two apart by their names.
+    let action = match order {
+        MaintenanceOrder::Begin { .. } => "BeginHostMaintenance",
+        MaintenanceOrder::End { .. } => "EndHostMaintenance",
     };
+    let audit = AuditEntry::of(caller, action, host::target(id), reason).done();
+    let now = audit.time;
     // Held until memory has what the database has: of two orders the later one is what is shown.
     let _turn = app.fleet.turn_of_operators().await;
     let before = match app.fleet.host(id) {

@@ -94,16 +94,7 @@ async fn accept(
     verb: fn(String) -> Verb,
 ) -> Result<Process, Error> {
     let ProcessOrder { host, process, reason, terms } = order;
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action,
-        target: target(host, process),
-        reason,
-        allowed: true,
-        outcome: String::new(),
-        trace: caller.trace,
-    };
+    let audit = AuditEntry::of(caller, action, target(host, process), reason);
     let known = match check(app, host, process, &terms.expected) {
         Ok(known) => known,
         Err(error) => return Err(app.refused(audit, error).await),

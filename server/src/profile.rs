@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use belay_proto::{HostId, HostTypeId, IdcId, Problem};
-use jiff::Timestamp;
 use tracing::info;
 
 use crate::{
@@ -36,16 +35,7 @@ pub(crate) async fn update_profile(
     order: ProfileOrder,
 ) -> Result<HostView, Error> {
     let ProfileOrder { idc, host_type, alias, description, reason } = order;
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action: "UpdateHostProfile",
-        target: host::target(id),
-        reason,
-        allowed: true,
-        outcome: "DONE".into(),
-        trace: caller.trace,
-    };
+    let audit = AuditEntry::of(caller, "UpdateHostProfile", host::target(id), reason).done();
     // Held until memory has what the database has: what is changed is what the order before this one left.
     let _turn = app.fleet.turn_of_operators().await;
     let before = match app.fleet.host(id) {

@@ -237,16 +237,7 @@ async fn ended(
 }
 
 fn entry(caller: &Caller, action: &'static str, target: String, why: &str) -> AuditEntry {
-    AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action,
-        target,
-        reason: why.to_owned(),
-        allowed: true,
-        outcome: "DONE".into(),
-        trace: caller.trace,
-    }
+    AuditEntry::of(caller, action, target, why.to_owned()).done()
 }
 
 #[cfg(test)]

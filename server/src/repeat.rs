@@ -222,16 +222,7 @@ impl Repeats {
 
     /// A refusal because of the key is in the audit trail before its caller hears of it.
     async fn refuse(&self, caller: &Caller, rule: &Rule, why: Error) -> Error {
-        let entry = AuditEntry {
-            time: Timestamp::now(),
-            principal: caller.user.name.clone(),
-            action: rule.action(),
-            target: String::new(),
-            reason: String::new(),
-            allowed: true,
-            outcome: String::new(),
-            trace: caller.trace,
-        };
+        let entry = AuditEntry::of(caller, rule.action(), String::new(), String::new());
         match why {
             Error::KeyReused | Error::KeyInUse | Error::TooManyKeys { .. } => {
                 self.app.refused(entry, why).await

@@ -106,7 +106,7 @@ pub(crate) async fn send_stop(context: &mut Context) -> Result<(), Problem> {
         // The first step was skipped.
         context.take_stock().await?;
     }
-    let Some(after) = context.not_started_after().await? else {
+    let Some(after) = context.not_started_after() else {
         return context.order(Verb::StopAll).await;
     };
     let processes = context.inventory().await?;

@@ -44,6 +44,8 @@ pub(crate) struct Task {
     pub(crate) reason: String,
     pub(crate) prohibit_rollback: bool,
     pub(crate) create_time: Timestamp,
+    /// The time after which it leaves alone what was started, where it is a restart that does.
+    pub(crate) not_started_after: Option<Timestamp>,
     /// What it was made with.
     pub(crate) graph: Arc<Graph>,
     pub(crate) state: State,

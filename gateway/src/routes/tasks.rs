@@ -188,10 +188,7 @@ pub(super) async fn skip_subtask(
     let message = SkipSubtaskRequest { task_id, subtask_id, terms: wire, reason: body.reason() };
     let request = call.request_within(message, terms.wait());
     let reply = call.tasks().skip_subtask(request).await?.into_inner();
-    if let Some(preview) = reply.preview {
-        return Done::with(&OrderPreview::from(preview));
-    }
-    Ok(Done::without_data()?.header(PREFERENCE_APPLIED, terms.applied()))
+    answer_without_data(&terms, reply.preview)
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/cancel`: as documented, without data
@@ -206,10 +203,15 @@ pub(super) async fn cancel_subtask(
     let message = CancelSubtaskRequest { task_id, subtask_id, terms: wire, reason: body.reason() };
     let request = call.request_within(message, terms.wait());
     let reply = call.tasks().cancel_subtask(request).await?.into_inner();
-    if let Some(preview) = reply.preview {
-        return Done::with(&OrderPreview::from(preview));
+    answer_without_data(&terms, reply.preview)
+}
+
+/// No data, as documented; or what the order would do.
+fn answer_without_data(terms: &Terms, preview: Option<v1::OrderPreview>) -> Answer {
+    match preview {
+        Some(preview) => Done::with(&OrderPreview::from(preview)),
+        None => Ok(Done::without_data()?.header(PREFERENCE_APPLIED, terms.applied())),
     }
-    Ok(Done::without_data()?.header(PREFERENCE_APPLIED, terms.applied()))
 }
 
 /// The task as it is then; or what the order would do.

@@ -154,18 +154,10 @@ impl Gate {
 
     /// A refused order is in the trail before its caller hears of it.
     async fn refuse(&self, rule: &Rule, caller: Caller, allowed: bool, why: Error) -> Error {
-        let action = rule.action();
         if rule.order {
-            let entry = AuditEntry {
-                time: Timestamp::now(),
-                principal: caller.user.name.clone(),
-                action,
-                target: String::new(),
-                reason: String::new(),
-                allowed,
-                outcome: Problem::from(&why).reason.as_str().into(),
-                trace: caller.trace,
-            };
+            let outcome = Problem::from(&why).reason.as_str().into();
+            let entry = AuditEntry::of(&caller, rule.action(), String::new(), String::new());
+            let entry = AuditEntry { allowed, outcome, ..entry };
             if let Err(error) = self.inner.store.audit(entry).await {
                 return Error::Store(error);
             }

@@ -10,6 +10,7 @@ use super::{
     entity::{audit, operation, task},
     keys, micros, time,
 };
+use crate::access::Caller;
 
 /// One order, before it is in the trail.
 #[derive(Debug, Clone)]
@@ -28,6 +29,28 @@ pub(crate) struct AuditEntry {
     /// How it ended where that is known at once; empty where an operation or a task will tell.
     pub(crate) outcome: String,
     pub(crate) trace: Trace,
+}
+
+impl AuditEntry {
+    /// A call that its caller may make, now. How it ends, an operation or a task will tell.
+    pub(crate) fn of(caller: &Caller, action: &'static str, target: String, reason: String) -> Self {
+        Self {
+            time: Timestamp::now(),
+            principal: caller.user.name.clone(),
+            action,
+            target,
+            reason,
+            allowed: true,
+            outcome: String::new(),
+            trace: caller.trace,
+        }
+    }
+
+    /// The same of a call that is done in the commit that writes it down.
+    #[must_use]
+    pub(crate) fn done(self) -> Self {
+        Self { outcome: "DONE".into(), ..self }
+    }
 }
 
 /// One record of the trail.

@@ -93,12 +93,6 @@ impl Store {
         }
     }
 
-    /// The time after which a task leaves alone what was started, where it is a restart that does.
-    pub(crate) async fn not_started_after(&self, task: TaskId) -> Result<Option<Timestamp>> {
-        let row = task::Entity::find_by_id(task.get()).one(&self.read).await?;
-        row.and_then(|row| row.not_started_after).map(time).transpose()
-    }
-
     /// Takes in what was added to a task's log since it was read.
     pub(crate) async fn catch_up(&self, task: &mut Task) -> Result<()> {
         catch_up(&self.read, task).await
@@ -343,6 +337,7 @@ pub(super) fn assemble(
         trace: word(&row.trace, Trace::parse)?,
         reason: row.reason,
         create_time: time(row.create_time)?,
+        not_started_after: row.not_started_after.map(time).transpose()?,
         graph: Arc::new(Graph::new(steps, hosts, batch)),
         prohibit_rollback: row.prohibit_rollback,
         state: State::default(),

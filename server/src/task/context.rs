@@ -57,6 +57,8 @@ pub(crate) struct Context {
     pub(super) before: Option<Before>,
     pub(super) step: Step,
     pub(super) attempt: Attempt,
+    /// The time after which the task leaves alone what was started.
+    pub(super) not_started_after: Option<Timestamp>,
     /// When the attempt began, whichever server that was.
     pub(super) started: Option<Timestamp>,
     /// What the attempt is for, as the banner of its log says.
@@ -197,9 +199,8 @@ impl Context {
     }
 
     /// The time after which the task leaves alone what was started, where it is a restart that does.
-    pub(crate) async fn not_started_after(&self) -> Result<Option<Timestamp>, Problem> {
-        let read = self.app.store.not_started_after(self.task).await;
-        read.map_err(|error| Problem::from(&Error::Store(error)))
+    pub(crate) fn not_started_after(&self) -> Option<Timestamp> {
+        self.not_started_after
     }
 
     /// Gives the attempt's one order to the agent, and reads its outcome. Sent again after a crash or a lost connection,

@@ -90,16 +90,7 @@ async fn accept(
     dag: Dag,
 ) -> Result<Task, Error> {
     let HostOrder { host, reason, terms } = order;
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action,
-        target: agent_target(host),
-        reason: reason.clone(),
-        allowed: true,
-        outcome: String::new(),
-        trace: caller.trace,
-    };
+    let audit = AuditEntry::of(caller, action, agent_target(host), reason.clone());
     if let Err(error) = app.fleet.reachable(host) {
         return Err(app.refused(audit, error).await);
     }

@@ -251,7 +251,7 @@ impl Runner {
     }
 
     fn begin_step(&mut self, work: Work) {
-        let Task { id, trace, ref creator, ref graph, ref state, .. } = self.task;
+        let Task { id, trace, not_started_after, ref creator, ref graph, ref state, .. } = self.task;
         let step = &graph.steps[work.place];
         let known = state.step(step.id);
         let (Some(attempt), Some(host)) = (known.status.attempt(), self.task.host_of(step)) else {
@@ -271,6 +271,7 @@ impl Runner {
             before: state.before(host).cloned(),
             step: step.clone(),
             attempt,
+            not_started_after,
             started: known.start_time,
             operation: match attempt {
                 Attempt { undo: true, .. } => Operation::Rollback,

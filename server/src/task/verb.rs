@@ -215,16 +215,8 @@ async fn plan(app: &App, caller: &Caller, order: &TaskOrder, verb: Verb) -> Resu
 
 async fn accept(app: &Arc<App>, caller: &Caller, order: TaskOrder, verb: Verb) -> Result<Task, Error> {
     let TaskOrder { task: id, subtask, reason, terms } = order;
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: caller.user.name.clone(),
-        action: verb.action(),
-        target: target(id, subtask),
-        reason,
-        allowed: true,
-        outcome: ACCEPTED.into(),
-        trace: caller.trace,
-    };
+    let audit = AuditEntry::of(caller, verb.action(), target(id, subtask), reason);
+    let audit = AuditEntry { outcome: ACCEPTED.into(), ..audit };
     let Some(mut task) = app.store.task(id).await? else {
         return Err(app.refused(audit, Error::TaskUnknown(id)).await);
     };
