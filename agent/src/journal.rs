@@ -5,6 +5,8 @@
 //! not be written never prevents a stop: it is told instead.
 
 mod frame;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod state;
 
 use std::{

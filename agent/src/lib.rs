@@ -12,6 +12,8 @@ mod control; // what a person on the host asks, over a unix socket
 mod convert; // the wire's words to the agent's and back
 mod error;
 mod folder; // the state folder: lock and identity
+#[cfg(fuzzing)]
+pub mod fuzzing; // what fuzz targets call
 mod import; // processes as supervisord and systemd declare them
 mod introduce; // who the agent is, for a server that does not know it yet
 mod journal; // what survives the agent

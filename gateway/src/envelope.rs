@@ -80,6 +80,14 @@ impl From<Problem> for Refusal {
     }
 }
 
+#[cfg(fuzzing)]
+impl Refusal {
+    /// What is said of it.
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.0
+    }
+}
+
 impl From<tonic::Status> for Refusal {
     fn from(status: tonic::Status) -> Self {
         error::problem(&status).into()

@@ -12,6 +12,8 @@ mod docs; // the description of the REST API, and pages that show it
 mod envelope; // the one shape of every answer
 mod error; // the one table from a reason to an HTTP status and an error code
 mod extract; // path, query and body, each refused inside the envelope
+#[cfg(fuzzing)]
+pub mod fuzzing; // what fuzz targets call
 pub mod json; // the documented objects
 mod language; // English or Chinese, as the caller wants
 mod load; // how many requests are answered at a time

@@ -29,6 +29,8 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 mod exit;
 mod fail_point;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ids;
 mod label;
 mod passed;

@@ -11,6 +11,8 @@ mod verifier;
 use belay_proto::{Trace, UserId};
 use jiff::Timestamp;
 
+#[cfg(fuzzing)]
+pub(crate) use signature::{Paths, Shown, Statement};
 pub(crate) use {
     gate::Gate,
     pass::Pass,

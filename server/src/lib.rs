@@ -15,6 +15,8 @@ mod create; // the whole workflow of hosts that are added
 mod delete; // hosts that leave the fleet
 mod error; // the domain error, and the one table from it to what a caller is told
 mod fleet; // what is known of the fleet, in memory
+#[cfg(fuzzing)]
+pub mod fuzzing; // what fuzz targets call
 mod host; // a host: record and states
 mod labels; // what hosts are selected by, and how operators say it
 mod load; // how many requests are answered at a time

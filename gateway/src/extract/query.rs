@@ -158,8 +158,12 @@ impl Query {
 
     /// Where the next page of this list is; `None` for the last one.
     pub(crate) fn next_page(&self, token: &str) -> Option<String> {
-        let is_place = |pair: &&str| !matches!(pair.split('=').next(), Some("page" | "pageToken" | ""));
-        let mut pairs: Vec<&str> = self.raw.split('&').filter(is_place).collect();
+        // By its name as it is meant: `p%61ge` is `page`, too.
+        let is_kept = |pair: &&str| {
+            let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
+            !matches!(name.as_deref(), None | Some("page" | "pageToken" | ""))
+        };
+        let mut pairs: Vec<&str> = self.raw.split('&').filter(is_kept).collect();
         let place = format!("pageToken={token}");
         pairs.push(&place);
         let plain = |text: String| text.replace('<', "%3C").replace('>', "%3E").replace('"', "%22");
@@ -308,6 +312,7 @@ mod tests {
         assert_eq!(next(""), "/tasks?pageToken=abc");
         assert_eq!(next("name=a%26b&page=1&size=2"), "/tasks?name=a%26b&size=2&pageToken=abc");
         assert_eq!(next("pageToken=x&status=FAILED"), "/tasks?status=FAILED&pageToken=abc");
+        assert_eq!(next("p%61ge=1&page%54oken=x&size=2"), "/tasks?size=2&pageToken=abc");
         assert_eq!(query("size=2").next_page(""), None);
     }
 }

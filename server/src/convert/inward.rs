@@ -342,9 +342,9 @@ pub(super) fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Decl
         version,
         address,
         name,
-        operating_system,
-        operating_system_release,
-        architecture,
+        operating_system: shorten(operating_system, LONGEST_NAME),
+        operating_system_release: shorten(operating_system_release, LONGEST_NAME),
+        architecture: shorten(architecture, LONGEST_NAME),
         install_home,
         log_home,
         tracker,
@@ -477,7 +477,7 @@ fn read_exit(exit: agent::ExitReport) -> Result<ExitReport, String> {
     Ok(ExitReport {
         pid,
         exit_code,
-        signal,
+        signal: signal.map(|name| shorten(name, LONGEST_NAME)),
         escalated,
         stop_duration: stop_duration.map(read_measured).transpose()?,
         finish_time: finish_time.map(read_time).transpose()?,
@@ -709,6 +709,7 @@ mod tests {
             cpu_time: duration(10_000_000),
             rungs: vec![agent::Rung { step: "SIGTERM".into(), duration: duration(30) }],
             last_output: (0..1000).map(|line| format!("{line} {}", "x".repeat(10_000))).collect(),
+            signal: Some("SIG\0".repeat(100_000)),
             ..Default::default()
         };
         let (_, seen) = observed(agent::ObservedProcess { last_exit: Some(exit.clone()), ..process() })
@@ -716,11 +717,31 @@ mod tests {
         let read = seen.last_exit.expect("a report");
         assert_eq!(read.cpu_time, Some(SignedDuration::from_secs(10_000_000)));
         assert_eq!(read.rungs, [Rung { step: "SIGTERM".into(), duration: SignedDuration::from_secs(30) }]);
+        assert!(read.signal.is_some_and(|name| name.len() <= LONGEST_NAME && !name.contains('\0')));
         assert_eq!(read.last_output.len(), MOST_LINES);
         assert!(read.last_output.iter().all(|line| line.len() <= LONGEST_LINE));
         assert!(read.last_output[MOST_LINES - 1].starts_with("999 "), "the last lines are kept");
         let lie = agent::ExitReport { cpu_time: duration(i64::MAX), ..exit };
         check(agent::ObservedProcess { last_exit: Some(lie), ..process() }, "no duration");
+    }
+
+    /// Hazard I15.
+    #[test]
+    fn what_an_agent_says_of_its_host_is_bounded() {
+        let long = || "Linux\0".repeat(100_000);
+        let hello = fleet::Hello {
+            identity: Uuid::nil().to_string(),
+            incarnation: Uuid::nil().to_string(),
+            address: "host-1:9441".into(),
+            operating_system: long(),
+            operating_system_release: long(),
+            architecture: long(),
+            ..Default::default()
+        };
+        let (facts, _, _) = read_hello(hello).expect("it is cut, not refused");
+        for text in [facts.operating_system, facts.operating_system_release, facts.architecture] {
+            assert!(text.starts_with("Linux ") && text.len() <= LONGEST_NAME && !text.contains('\0'));
+        }
     }
 
     #[test]
