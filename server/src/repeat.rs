@@ -308,7 +308,7 @@ impl<S: Orders> Service<Request<Body>> for Repeated<S> {
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         // Reads have no effect, so a key changes nothing for them.
-        let rule = rule(request.uri().path()).filter(|rule| rule.order);
+        let rule = rule(request.uri().path()).filter(|rule| rule.order || rule.takes_key);
         let caller = request.extensions().get::<Caller>().cloned();
         let (Some(rule), Some(caller), true) = (rule, caller, request.headers().contains_key(key::NAME))
         else {
@@ -317,6 +317,7 @@ impl<S: Orders> Service<Request<Body>> for Repeated<S> {
         let repeats = self.repeats.clone();
         Box::pin(async move {
             let answer = match key_of(rule, &request) {
+                Ok(_) if !rule.order => return inner.call(request).await,
                 Ok(key) => repeats.answer(&caller, rule, &key, request, inner).await,
                 Err(error) => Err(error),
             };

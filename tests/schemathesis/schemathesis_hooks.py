@@ -19,7 +19,8 @@ def before_call(context, case, kwargs):
 
     Hosts are added at addresses of nobody, each at one of its own. Nobody waits for the end of a task for longer than a second.
     What follows from a list is found only where the list has something in it: not on page 16,218. And nobody takes away the user
-    as whom it calls, or another one of them: it reads their names in the audit trail.
+    as whom it calls, or another one of them: it reads their names in the audit trail. And the query and the body of one request
+    ask for the same, which no schema can say.
     """
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and re.fullmatch("[A-Za-z0-9-]{1,200}", key):
@@ -32,6 +33,8 @@ def before_call(context, case, kwargs):
         case.query["wait"] = "1s"
     if "Prefer" in (case.headers or {}):
         case.headers["Prefer"] = "wait=1"
+    if is_positive and "dryRun" in (case.query or {}) and isinstance(case.body, dict) and case.body.get("dryRun") is not None:
+        case.query["dryRun"] = case.body["dryRun"]
     is_list = case.operation.definition.raw.get("operationId") in LISTS
     if is_list and case.meta.phase.name == TestPhase.STATEFUL and is_positive:
         case.query = {}

@@ -238,7 +238,7 @@ pub(super) fn headers() -> Map<String, Value> {
             "examples": ["8e03978e-40d5-43dd-bc93-6894a57f9324"],
         }),
     );
-    let tags = json!({"type": "string", "pattern": TAGS, "examples": ["\"7\"", "*"]});
+    let tags = json!({"type": "string", "minLength": 1, "pattern": TAGS, "examples": ["\"7\"", "*"]});
     let condition = header(
         "If-Match",
         "The `ETag` of what the order is for: the generation of the process, or the version of the task. Where it is at another \

@@ -25,7 +25,7 @@ pub(crate) struct Rule {
     pub(crate) policy: Policy,
     /// Whether it is an order: a refusal is then in the audit trail.
     pub(crate) order: bool,
-    /// Whether it may be sent again under an idempotency key.
+    /// Whether it may be sent again under an idempotency key. What is no order needs none, and its key must be one all the same.
     pub(crate) takes_key: bool,
     /// Whether its answer is a stream that may last: the right to it is looked at as long as it does.
     pub(crate) lasts: bool,
@@ -48,6 +48,11 @@ const fn watch(path: &'static str, policy: Policy) -> Rule {
 
 const fn order(path: &'static str, policy: Policy) -> Rule {
     Rule { path, policy, order: true, takes_key: true, lasts: false }
+}
+
+/// What shows an order, and is sent as that is.
+const fn preview(path: &'static str, policy: Policy) -> Rule {
+    Rule { takes_key: true, ..read(path, policy) }
 }
 
 /// An order that takes no idempotency key. Orders of users do not: of their passwords, tokens and keys nothing may be kept.
@@ -105,7 +110,7 @@ const RULES: &[Rule] = &[
     order("/belay.v1.BatchService/BatchStopHostAgents", ORDER_HOSTS),
     order("/belay.v1.BatchService/BatchRestartHostAgents", ORDER_HOSTS),
     order("/belay.v1.BatchService/BatchStartHostAgents", ORDER_HOSTS),
-    read("/belay.v1.BatchService/PlanBatch", ORDER_HOSTS),
+    preview("/belay.v1.BatchService/PlanBatch", ORDER_HOSTS),
     read("/belay.v1.UserService/ListUsers", ADMIN),
     unkeyed_order("/belay.v1.UserService/CreateUser", ADMIN),
     unkeyed_order("/belay.v1.UserService/DeleteUser", ADMIN),
