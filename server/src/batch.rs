@@ -216,7 +216,11 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
             Some(what) => Err(Error::Refused(
                 Problem::new(Reason::PlanOutdated, format!("since plan `{id}` was made, {what}"))
                     .hint("plan again, look at it, and order that")
-                    .target(format!("plans/{id}")),
+                    .target(format!("plans/{id}"))
+                    .chinese(
+                        format!("计划 `{id}` 制定之后，主机的情况已经改变：{what}"),
+                        "请重新制定计划，确认后再下达",
+                    ),
             )),
         };
     }

@@ -129,9 +129,16 @@ fn exists(known: &[(String, HostId)]) -> Error {
         [first, ..] => format!("{} of the hosts are there already: {}, ...", known.len(), told(first)),
         [] => "hosts are there already".into(),
     };
-    let problem = Problem::new(Reason::HostExists, message).hint(
-        "leave it out; or, where it is another machine by now, delete the old host first with `belay host delete`",
-    );
+    let chinese = match known {
+        [(address, host)] => format!("主机 {host} 的 Agent 地址已是 {address}"),
+        [(address, host), ..] => {
+            format!("有 {} 台主机已存在，其中主机 {host} 的 Agent 地址是 {address}", known.len())
+        }
+        [] => "主机已存在".into(),
+    };
+    let problem = Problem::new(Reason::HostExists, message)
+        .hint("leave it out; or, where it is another machine by now, delete the old host first with `belay host delete`")
+        .chinese(chinese, "请排除该主机；如果该地址现在是另一台机器，请先用 `belay host delete` 删除旧主机");
     let problem = match known {
         [(_, host)] => problem.target(target(*host)),
         _ => problem,

@@ -131,9 +131,45 @@ fn refusal(all: usize, in_the_way: Vec<Undeletable>) -> Error {
         1 => format!("{}; none of the {all} hosts was deleted", first.message),
         more => format!("{more} of {all} hosts can not be deleted, and none was: {}, ...", first.message),
     };
-    let problem = Problem { message, ..first };
+    let said = first.in_chinese();
+    let chinese = match in_the_way.len() {
+        1 => format!("{}；{all} 台主机均未删除", said.message),
+        more => format!("{all} 台主机中有 {more} 台不能删除，因此均未删除：{}等", said.message),
+    };
+    let problem = Problem { message, ..first }.chinese(chinese, said.hint);
     let told = |problem: Problem, each: &Undeletable| {
         problem.field("host_ids", format!("host {}: {}", each.host, each.problem.message))
     };
     Error::Refused(in_the_way.iter().fold(problem, told))
+}
+
+#[cfg(test)]
+mod tests {
+    use belay_proto::TaskId;
+
+    use super::*;
+    use crate::fleet::held;
+
+    #[test]
+    fn what_is_in_the_way_is_told_in_both_languages() {
+        let (one, other) = (HostId::try_from(1).unwrap(), HostId::try_from(2).unwrap());
+        let task = TaskId::try_from(9).unwrap();
+        let in_the_way = || {
+            vec![
+                Undeletable { host: one, problem: held(one, task) },
+                Undeletable { host: other, problem: alive(other) },
+            ]
+        };
+        let told = Problem::from(&refusal(3, in_the_way()));
+        assert_eq!(
+            told.message,
+            "2 of 3 hosts can not be deleted, and none was: host 1 is held by task 9, ..."
+        );
+        assert_eq!(
+            told.in_chinese().message,
+            "3 台主机中有 2 台不能删除，因此均未删除：主机 1 正被任务 9 占用等"
+        );
+        let told = Problem::from(&refusal(1, in_the_way().split_off(1)));
+        assert_eq!(told.in_chinese().message, "主机 2 的 Agent 仍在运行");
+    }
 }

@@ -199,8 +199,16 @@ pub(crate) fn host_type_unknown(id: HostTypeId) -> Error {
 }
 
 fn unknown(reason: Reason, message: String, target: String, noun: &str) -> Error {
-    let problem = Problem::new(reason, message).target(target);
-    Error::Refused(problem.hint(format!("list what there is with `belay {noun} list`")))
+    let what = match reason {
+        Reason::RegionUnknown => "区域",
+        Reason::IdcUnknown => "机房",
+        _ => "主机类型",
+    };
+    let id = target.rsplit('/').next().unwrap_or_default();
+    let problem = Problem::new(reason, message)
+        .hint(format!("list what there is with `belay {noun} list`"))
+        .chinese(format!("{what} {id} 不存在"), format!("请用 `belay {noun} list` 查看现有的{what}"));
+    Error::Refused(problem.target(target))
 }
 
 async fn not_added(app: &App, audit: AuditEntry, what: &str, name: &str, error: StoreError) -> Error {
@@ -208,7 +216,8 @@ async fn not_added(app: &App, audit: AuditEntry, what: &str, name: &str, error: 
         StoreError::NameTaken => {
             let taken = Problem::new(Reason::NameTaken, format!("there is a {what} `{name}` already"))
                 .field("name", "it is taken")
-                .hint("choose another name");
+                .hint("choose another name")
+                .chinese(format!("名称 `{name}` 已被占用"), "请换一个名称");
             app.refused(audit, Error::Refused(taken)).await
         }
         error => Error::Store(error),
@@ -229,7 +238,10 @@ async fn ended(
         }
         Err(StoreError::Missing) => unknown,
         Err(StoreError::Used(by)) => Error::Refused(
-            Problem::new(Reason::StillUsed, format!("{by} to it")).target(audit.target.clone()).hint(way_out),
+            Problem::new(Reason::StillUsed, format!("{by} to it"))
+                .target(audit.target.clone())
+                .hint(way_out)
+                .chinese("仍被引用，不能删除", "请先删除或修改引用它的机房或主机"),
         ),
         Err(error) => return Err(Error::Store(error)),
     };

@@ -169,6 +169,10 @@ pub(crate) fn host_deleted(deleted: &Deleted) -> Error {
             .hint(
                 "end the agent; or have its host added again, by `belay host create` with the agent's address: it gets a \
                  new id",
+            )
+            .chinese(
+                format!("该 Agent 的主机 {host} 已被 `{by}` 删除"),
+                "请停止该 Agent；或用 `belay host create` 按该 Agent 的地址重新添加主机，它会得到新的 ID",
             ),
     )
 }
@@ -198,7 +202,10 @@ impl Entry {
             return Some(held(host, task));
         }
         if self.leaving {
-            return Some(told(Reason::HostWrongState, format!("host {host} is being deleted already")));
+            return Some(
+                told(Reason::HostWrongState, format!("host {host} is being deleted already"))
+                    .chinese(format!("主机 {host} 正在被删除"), "请稍候，然后用 `belay host list` 确认"),
+            );
         }
         match self.status(patience) {
             HostStatus::New => None,
@@ -208,7 +215,11 @@ impl Entry {
                     Reason::HostWrongState,
                     format!("the agent of host {host} was heard a moment ago, and may come back"),
                 )
-                .hint("end the agent on the host, and delete again in a moment"),
+                .hint("end the agent on the host, and delete again in a moment")
+                .chinese(
+                    format!("主机 {host} 的 Agent 刚刚还有响应，可能会恢复"),
+                    "请在主机上停止 Agent，稍后再删除",
+                ),
             ),
             HostStatus::Offline if force => None,
             HostStatus::Offline => {
@@ -222,7 +233,14 @@ impl Entry {
                 );
                 let hint = "bring its agent back and stop them: `belay agent stop`; or, where the host is lost, delete it \
                             with `force`: what runs there is then nobody's";
-                (!running.is_empty()).then(|| told(Reason::HostWrongState, what).hint(hint))
+                let chinese = format!(
+                    "主机 {host} 处于 OFFLINE，最后一次上报时这些进程仍在运行：{}",
+                    running.join(", ")
+                );
+                let chinese_hint = "请恢复其 Agent 并停止这些进程：`belay agent stop`；如果主机已经丢失，请用 `force` 删除：\
+                                    那里仍在运行的进程将无人管理";
+                (!running.is_empty())
+                    .then(|| told(Reason::HostWrongState, what).hint(hint).chinese(chinese, chinese_hint))
             }
         }
     }
@@ -233,6 +251,10 @@ pub(crate) fn held(host: HostId, task: TaskId) -> Problem {
     Problem::new(Reason::HostInUse, format!("host {host} is held by task {task}"))
         .target(target(host))
         .hint(format!("wait for it with `belay task watch {task}`, or cancel it, then delete again"))
+        .chinese(
+            format!("主机 {host} 正被任务 {task} 占用"),
+            format!("请用 `belay task watch {task}` 等待它结束，或取消它，然后重新删除"),
+        )
 }
 
 /// What is said of a host whose agent lives.
@@ -243,4 +265,11 @@ pub(crate) fn alive(host: HostId) -> Problem {
             "stop what it runs with `belay agent stop --host {host}`, end the agent on the host, then delete; `force` does \
              not delete a host whose agent lives"
         ))
+        .chinese(
+            format!("主机 {host} 的 Agent 仍在运行"),
+            format!(
+                "请用 `belay agent stop --host {host}` 停止其进程，在主机上停止 Agent，然后删除；`force` 不会删除 Agent \
+                 仍在运行的主机"
+            ),
+        )
 }
