@@ -286,8 +286,8 @@ pub(super) fn header_references<'a>(names: &'a [&str]) -> impl Iterator<Item = V
     all.map(|name| json!({"$ref": format!("#/components/parameters/{name}")}))
 }
 
-/// Entity tags, or any.
-const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
+/// At most 16 entity tags, or any.
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*"){0,15})$"#;
 
 pub(super) const KEY: &str = "IdempotencyKey";
 pub(super) const CONDITION: &str = "IfMatch";
