@@ -1,6 +1,8 @@
 //! What is wrong with a field, in Chinese: a catalogue of the English phrases, as gettext has them. Where a phrase is not in
 //! it, the English one is shown.
 
+use std::sync::LazyLock;
+
 /// English and Chinese, with `{}` for what is taken over as it is. The first that fits counts, so the general ones are last.
 const PHRASES: &[(&str, &str)] = &[
     ("it is missing: say whether maintenance begins or ends", "缺少该字段，请说明维护是开始还是结束"),
@@ -179,26 +181,27 @@ const PHRASES: &[(&str, &str)] = &[
     ("expected {}", "应为 {}"),
 ];
 
+/// The English phrases, cut at their holes: each wrong field is held against all of them.
+static PIECES: LazyLock<Vec<Vec<&str>>> =
+    LazyLock::new(|| PHRASES.iter().map(|(english, _)| english.split("{}").collect()).collect());
+
 /// A phrase in Chinese; itself where the catalogue does not have it.
 pub(super) fn chinese(phrase: &str) -> String {
-    let found = PHRASES.iter().find_map(|(english, chinese)| Some(fill(chinese, &holes(english, phrase)?)));
+    let mut known = PIECES.iter().zip(PHRASES);
+    let found = known.find_map(|(english, (_, chinese))| Some(fill(chinese, &holes(english, phrase)?)));
     found.unwrap_or_else(|| phrase.to_owned())
 }
 
-/// What stands in the holes of a pattern, where a text fits it.
-fn holes<'a>(pattern: &str, text: &'a str) -> Option<Vec<&'a str>> {
-    let (first, others) =
-        pattern.split_once("{}").map_or((pattern, None), |(first, rest)| (first, Some(rest)));
-    let rest = text.strip_prefix(first)?;
-    let Some(others) = others else {
+/// What stands between the pieces of a phrase, where a text fits it.
+fn holes<'a>(pieces: &[&str], text: &'a str) -> Option<Vec<&'a str>> {
+    let (first, others) = pieces.split_first()?;
+    let mut rest = text.strip_prefix(first)?;
+    let Some((last, between)) = others.split_last() else {
         return rest.is_empty().then(Vec::new);
     };
-    let literals: Vec<_> = others.split("{}").collect();
-    let (last, between) = literals.split_last()?;
-    let mut found = Vec::new();
-    let mut rest = rest;
-    for literal in between {
-        let (hole, after) = rest.split_once(literal)?;
+    let mut found = Vec::with_capacity(others.len());
+    for piece in between {
+        let (hole, after) = rest.split_once(piece)?;
         found.push(hole);
         rest = after;
     }
