@@ -299,6 +299,8 @@ mod tests {
         SHUTTING_DOWN          503 COM10999 0
         SERVER_UNREACHABLE     503 COM10999 0
         INTERNAL               500 COM10999 0
+        TOKEN_UNKNOWN          404 COM10002 1002
+        TOO_MANY_TOKENS        409 COM10005 1005
         "#);
     }
 

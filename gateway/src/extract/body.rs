@@ -150,8 +150,8 @@ pub(crate) struct CreateUserBody {
     pub(crate) name: String,
     #[schema(schema_with = forms::password)]
     pub(crate) password: String,
-    #[schema(schema_with = forms::roles, required)]
-    roles: Option<Vec<String>>,
+    #[schema(schema_with = forms::roles)]
+    roles: Vec<String>,
     /// Roles that are good on some hosts.
     #[schema(max_items = 32)]
     grants: Option<Vec<GrantBody>>,
@@ -160,7 +160,7 @@ pub(crate) struct CreateUserBody {
 impl CreateUserBody {
     /// The roles, as the wire has them.
     pub(crate) fn roles(&self) -> Result<Vec<i32>, Problem> {
-        self.roles.iter().flatten().map(|name| role("roles", name)).collect()
+        self.roles.iter().map(|name| role("roles", name)).collect()
     }
 
     /// The roles that are good on some hosts, as the wire has them. There are none left then.
