@@ -32,6 +32,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Options such as `google.api.http` survive only in the bytes, not in the typed set that feeds the generator.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    let contract = compiler.file_descriptor_set();
+    let mut rpcs = String::from("&[\n");
+    for file in contract.file.iter() {
+        for service in &file.service {
+            for method in &service.method {
+                rpcs += &format!("    \"/{}.{}/{}\",\n", file.package(), service.name(), method.name());
+            }
+        }
+    }
+    fs::write(out.join("rpcs.rs"), rpcs + "]\n")?;
+
+    tonic_prost_build::configure().compile_fds(contract)?;
     Ok(())
 }

@@ -278,7 +278,11 @@ calls! {
     QUICK UserServiceClient::create_user(CreateUserRequest) -> CreateUserResponse;
     QUICK UserServiceClient::delete_user(DeleteUserRequest) -> DeleteUserResponse;
     QUICK UserServiceClient::set_password(SetPasswordRequest) -> SetPasswordResponse;
+    QUICK UserServiceClient::grant_role(GrantRoleRequest) -> GrantRoleResponse;
+    QUICK UserServiceClient::revoke_role(RevokeRoleRequest) -> RevokeRoleResponse;
     QUICK UserServiceClient::create_token(CreateTokenRequest) -> CreateTokenResponse;
+    QUICK UserServiceClient::list_tokens(ListTokensRequest) -> ListTokensResponse;
+    QUICK UserServiceClient::revoke_token(RevokeTokenRequest) -> RevokeTokenResponse;
     QUICK AccessKeyServiceClient::create_access_key(CreateAccessKeyRequest) -> CreateAccessKeyResponse;
     QUICK AccessKeyServiceClient::list_access_keys(ListAccessKeysRequest) -> ListAccessKeysResponse;
     QUICK AccessKeyServiceClient::enable_access_key(EnableAccessKeyRequest) -> EnableAccessKeyResponse;

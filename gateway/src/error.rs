@@ -36,6 +36,7 @@ pub(crate) fn row(reason: Reason) -> Row {
             (Http::UNAUTHORIZED, 0, "IAM10000")
         }
         Reason::TooManyAccessKeys => (Http::CONFLICT, 0, "IAM10018"),
+        Reason::TooManyTokens => (Http::CONFLICT, 1005, "COM10005"),
         Reason::PermissionDenied | Reason::LogNotOffered => (Http::FORBIDDEN, 0, "IAM11000"),
         Reason::HostUnknown => (Http::NOT_FOUND, 7005, "CMP07005"),
         Reason::ProcessUnknown => (Http::NOT_FOUND, 0, "CMP07054"),
@@ -43,7 +44,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::UserUnknown | Reason::OperationUnknown | Reason::LogUnknown | Reason::PlanUnknown => {
             (Http::NOT_FOUND, 1002, "COM10002")
         }
-        Reason::AccessKeyUnknown => (Http::NOT_FOUND, 1002, "COM10002"),
+        Reason::AccessKeyUnknown | Reason::TokenUnknown => (Http::NOT_FOUND, 1002, "COM10002"),
         Reason::RegionUnknown | Reason::IdcUnknown | Reason::HostTypeUnknown => {
             (Http::NOT_FOUND, 1002, "COM10002")
         }
@@ -298,6 +299,8 @@ mod tests {
         SHUTTING_DOWN          503 COM10999 0
         SERVER_UNREACHABLE     503 COM10999 0
         INTERNAL               500 COM10999 0
+        TOKEN_UNKNOWN          404 COM10002 1002
+        TOO_MANY_TOKENS        409 COM10005 1005
         "#);
     }
 

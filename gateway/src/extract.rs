@@ -4,6 +4,7 @@
 mod batch;
 mod body;
 mod etag;
+mod grants;
 mod hosts;
 mod path;
 mod query;
@@ -16,12 +17,13 @@ pub(crate) use body::{
     OrderBody, PasswordBody, RestartBody, StopBody,
 };
 pub(crate) use etag::{IfNoneMatch, tag};
+pub(crate) use grants::GrantBody;
 pub(crate) use hosts::{
     CreateHostsBody, DeleteHostsBody, IdcBody, ProfileBody, ReferenceBody, documented_field,
 };
 pub(crate) use path::{
     AccessKeyPath, HostPath, HostTypePath, IdcPath, Path, ProcessPath, RegionPath, SubtaskPath, TaskPath,
-    UserPath,
+    TokenPath, UserPath,
 };
 pub(crate) use query::Query;
 pub(crate) use resume::ResumeToken;

@@ -36,7 +36,7 @@ pub use reference::{HostType, Idc, Region};
 pub use task::{Context, Creator, StringMap, Subtask, TaskInstance, WrappedSubtask, WrappedTaskInstance};
 pub use task_list::{BasicSubtask, BasicTaskInstance};
 pub use task_log::SubtaskLog;
-pub use user::{Token, User};
+pub use user::{Grant, NewToken, Token, User};
 
 /// The name of an enum's value without what every value of that enum begins with.
 fn bare(name: &str, prefix: &str) -> String {

@@ -45,6 +45,7 @@ impl Exit {
             | Reason::SubtaskUnknown
             | Reason::UserUnknown
             | Reason::AccessKeyUnknown
+            | Reason::TokenUnknown
             | Reason::PlanUnknown
             | Reason::OperationUnknown
             | Reason::LogUnknown
@@ -54,6 +55,7 @@ impl Exit {
             Reason::UserExists
             | Reason::LastAdmin
             | Reason::TooManyAccessKeys
+            | Reason::TooManyTokens
             | Reason::AgentBusy
             | Reason::AgentCloned
             | Reason::ProcessNotOperable

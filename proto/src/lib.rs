@@ -27,6 +27,9 @@ pub mod fleet {
 /// The encoded `google.protobuf.FileDescriptorSet` of the whole contract, comments and options included.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// Every RPC of the whole contract, as `/package.Service/Method`.
+pub const RPCS: &[&str] = include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
+
 mod exit;
 mod fail_point;
 #[cfg(fuzzing)]

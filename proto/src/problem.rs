@@ -174,6 +174,10 @@ reasons! {
     ServerUnreachable = "SERVER_UNREACHABLE", Unavailable;
     /// A fault of Belay itself.
     Internal = "INTERNAL", Internal;
+    /// No such token.
+    TokenUnknown = "TOKEN_UNKNOWN", NotFound;
+    /// The user has as many tokens as may be.
+    TooManyTokens = "TOO_MANY_TOKENS", FailedPrecondition;
 }
 
 impl Reason {

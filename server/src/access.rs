@@ -1,9 +1,11 @@
 //! Who may do what: identities, roles, and the policy of every RPC. All of it is decided here, and only here.
 
 mod gate;
+mod named;
 mod pass;
 mod password;
 pub(crate) mod policy;
+mod scope;
 mod signature;
 mod vault;
 mod verifier;
@@ -15,9 +17,11 @@ use jiff::Timestamp;
 pub(crate) use signature::{Paths, Shown, Statement};
 pub(crate) use {
     gate::Gate,
-    pass::Pass,
+    named::{Named, Names, look},
+    pass::{LiveReach, Pass},
     password::{Hasher, Overloaded, random_secret},
-    policy::check_coverage,
+    policy::{Object, Policy, Rule, check_coverage},
+    scope::{Grant, Reach, Rights, Scope, Selected},
     vault::Vault,
     verifier::{NotVerified, Verifier, token_digest},
 };
@@ -27,30 +31,39 @@ pub(crate) use {
 pub(crate) struct User {
     pub(crate) id: UserId,
     pub(crate) name: String,
-    pub(crate) roles: Vec<Role>,
+    pub(crate) rights: Rights,
     pub(crate) create_time: Timestamp,
     pub(crate) update_time: Timestamp,
 }
 
-/// What a user may do. The words are those of the documented roles.
+/// What a user may do. The words are those of the documented roles, but for HOST_OPERATOR, which is ours: who may order and
+/// configure nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Admin,
     HostManager,
+    HostOperator,
     HostViewer,
     TaskManager,
     TaskViewer,
 }
 
 impl Role {
-    const ALL: [Self; 5] =
-        [Self::Admin, Self::HostManager, Self::HostViewer, Self::TaskManager, Self::TaskViewer];
+    const ALL: [Self; 6] = [
+        Self::Admin,
+        Self::HostManager,
+        Self::HostOperator,
+        Self::HostViewer,
+        Self::TaskManager,
+        Self::TaskViewer,
+    ];
 
-    /// The documented word.
+    /// The word.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Admin => "ADMIN",
             Self::HostManager => "HOST_MANAGER",
+            Self::HostOperator => "HOST_OPERATOR",
             Self::HostViewer => "HOST_VIEWER",
             Self::TaskManager => "TASK_MANAGER",
             Self::TaskViewer => "TASK_VIEWER",
@@ -63,9 +76,12 @@ impl Role {
     }
 }
 
-/// Who calls, and with which trace. The gate puts it into each admitted request.
+/// Who calls what, what that may be about, and with which trace. The gate puts it into each admitted request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) user: User,
+    pub(crate) rule: &'static Rule,
+    /// The hosts that the call may be about.
+    pub(crate) reach: Reach,
     pub(crate) trace: Trace,
 }

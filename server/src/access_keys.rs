@@ -4,7 +4,7 @@
 use secrecy::SecretString;
 
 use crate::{
-    access::{Caller, Role, User},
+    access::{Caller, User},
     app::App,
     error::Error,
     store::{AccessKey, AuditEntry, StoreError},
@@ -96,7 +96,7 @@ async fn whose(app: &App, caller: &Caller, name: &str) -> Result<Whose, Error> {
     if name == caller.user.name {
         return Ok(Whose::Mine(caller.user.clone()));
     }
-    if !caller.user.roles.contains(&Role::Admin) {
+    if !caller.user.rights.is_admin() {
         return Ok(Whose::Foreign);
     }
     let found = app.store.user_by_name(name).await?;
@@ -113,7 +113,7 @@ async fn owner(
     let found = app.store.sealed_access_key(id).await?.map(|key| key.user);
     let audit = |name: &str| entry(caller, action, &format!("users/{name}/accessKeys/{id}"));
     match found {
-        Some(user) if user.id == caller.user.id || caller.user.roles.contains(&Role::Admin) => {
+        Some(user) if user.id == caller.user.id || caller.user.rights.is_admin() => {
             let audit = audit(&user.name);
             Ok((user, audit))
         }

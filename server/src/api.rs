@@ -23,12 +23,13 @@ use belay_proto::v1::{
 use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{
-    access::{Caller, Pass},
+    access::{Caller, Named, Names, Pass, look},
     app::App,
     batch,
     convert::task_to_wire,
     error::Error,
     repeat,
+    store::AuditEntry,
     task::Task,
 };
 
@@ -45,6 +46,38 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// Who calls, as the gate found out, and what was sent, once it is seen that the caller may know of what that names. It is
+    /// the only way to a message: `Request::into_inner` is refused by clippy.
+    async fn admitted<T: Names>(&self, request: Request<T>) -> Result<(Caller, T), Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let caller = extensions.remove::<Caller>();
+        let caller = caller.ok_or_else(|| Error::Internal("a call went round the gate".into()))?;
+        self.look(&caller, &message.named()).await?;
+        Ok((caller, message))
+    }
+
+    /// The same of a stream, with the right to it for as long as that lasts.
+    async fn passed<T: Names>(&self, request: Request<T>) -> Result<(Pass, T), Status> {
+        let (_, mut extensions, message) = request.into_parts();
+        let pass = extensions.remove::<Pass>();
+        let pass = pass.ok_or_else(|| Error::Internal("a stream went round the gate".into()))?;
+        let named = message.named();
+        self.look(pass.caller(), &named).await?;
+        Ok((pass.about(named), message))
+    }
+
+    /// An order about what its caller may not know of is in the trail, though it is told that there is no such thing.
+    async fn look(&self, caller: &Caller, named: &Named) -> Result<(), Error> {
+        let Err(why) = look(&self.app, &caller.reach, named).await else {
+            return Ok(());
+        };
+        if !caller.rule.order {
+            return Err(why);
+        }
+        let entry = AuditEntry::of(caller, caller.rule.action(), named.target(), String::new());
+        Err(self.app.refused(AuditEntry { allowed: false, ..entry }, why).await)
+    }
+
     /// A task as it is now, with what holds it up.
     fn told(&self, task: &Task) -> v1::Task {
         task_to_wire(task, batch::waits(&self.app, task))
@@ -64,22 +97,6 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AccessKeyServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
-}
-
-/// Who calls, as the gate found out, and what was sent.
-fn admitted<T>(request: Request<T>) -> Result<(Caller, T), Status> {
-    let (_, mut extensions, message) = request.into_parts();
-    let caller = extensions.remove::<Caller>();
-    let caller = caller.ok_or_else(|| Error::Internal("a call went round the gate".into()))?;
-    Ok((caller, message))
-}
-
-/// What was sent, with the right to a stream for as long as that lasts.
-fn passed<T>(request: Request<T>) -> Result<(Pass, T), Status> {
-    let (_, mut extensions, message) = request.into_parts();
-    let pass = extensions.remove::<Pass>();
-    let pass = pass.ok_or_else(|| Error::Internal("a stream went round the gate".into()))?;
-    Ok((pass, message))
 }
 
 /// The answer to an order. That of a dry run says so to whoever would keep it for an idempotency key.

@@ -21,7 +21,7 @@ pub(crate) use {
 };
 
 use crate::{
-    access::Caller,
+    access::{Caller, Reach},
     app::App,
     error::Error,
     fleet::HostView,
@@ -121,6 +121,17 @@ struct Kept {
     order: BatchOrder,
 }
 
+impl Kept {
+    /// Whether every host of it is in reach, those that it leaves out too.
+    fn is_in(&self, app: &App, reach: &Reach) -> bool {
+        let left_out = self.plan.left_out.iter().map(|left_out| left_out.host);
+        let mut all = self.plan.ids().into_iter().chain(left_out);
+        reach.is_whole()
+            || planted("foreign-plan-ordered")
+            || all.all(|host| app.fleet.is_in_reach(host, reach))
+    }
+}
+
 impl Plans {
     fn keep(&self, plan: Plan, order: BatchOrder) {
         let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,8 +152,13 @@ impl Plans {
 ///
 /// # Errors
 /// Those of the order itself, but for a number of hosts that is not said.
-pub(crate) async fn plan(app: &Arc<App>, verb: BatchVerb, order: BatchOrder) -> Result<Plan, Error> {
-    let (plan, order) = lay_out(app, verb, order).await?;
+pub(crate) async fn plan(
+    app: &Arc<App>,
+    caller: &Caller,
+    verb: BatchVerb,
+    order: BatchOrder,
+) -> Result<Plan, Error> {
+    let (plan, order) = lay_out(app, &caller.reach, verb, order).await?;
     app.plans.keep(plan.clone(), order);
     Ok(plan)
 }
@@ -167,7 +183,7 @@ pub(crate) async fn order(
 async fn accept(app: &Arc<App>, caller: &Caller, verb: BatchVerb, order: BatchOrder) -> Result<Task, Error> {
     let audit = AuditEntry::of(caller, action(verb), order.which.target(), order.reason.clone());
     let confirmed = order.confirmed;
-    let laid_out = lay_out(app, verb, order).await.and_then(|(plan, order)| {
+    let laid_out = lay_out(app, &caller.reach, verb, order).await.and_then(|(plan, order)| {
         check_number(&plan, confirmed)?;
         check_free(&plan)?;
         Ok((plan, order))
@@ -186,9 +202,15 @@ async fn accept(app: &Arc<App>, caller: &Caller, verb: BatchVerb, order: BatchOr
 }
 
 /// Finds the hosts and lays the batch out. Gives with it the order with which the same comes out again.
-async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan, BatchOrder), Error> {
+async fn lay_out(
+    app: &App,
+    reach: &Reach,
+    verb: BatchVerb,
+    order: BatchOrder,
+) -> Result<(Plan, BatchOrder), Error> {
     if let Which::Planned(id) = &order.which {
-        let Some(kept) = app.plans.find(id) else {
+        // Hazard S10: a plan with a host that is out of reach is as unknown as one that there is not.
+        let Some(kept) = app.plans.find(id).filter(|kept| kept.is_in(app, reach)) else {
             return Err(Error::Refused(
                 Problem::new(Reason::PlanUnknown, format!("there is no plan `{id}`, or no longer"))
                     .hint("plans last for an hour, on the server that made them; plan again")
@@ -208,8 +230,8 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
         }
         let reason = if order.reason.is_empty() { kept.order.reason.clone() } else { order.reason };
         let again = BatchOrder { reason, confirmed: order.confirmed, ..kept.order.clone() };
-        let found = find(app, &again.which).await?;
-        let now = plan::lay_out(app, verb, &again.policy, found)?;
+        let found = find(app, reach, &again.which).await?;
+        let now = plan::lay_out(app, reach, verb, &again.policy, found)?;
         return match kept.plan.difference(&now) {
             None => Ok((now, again)),
             Some(_) if planted("plan-not-compared") => Ok((now, again)),
@@ -224,8 +246,8 @@ async fn lay_out(app: &App, verb: BatchVerb, order: BatchOrder) -> Result<(Plan,
             )),
         };
     }
-    let found = find(app, &order.which).await?;
-    let mut plan = plan::lay_out(app, verb, &order.policy, found)?;
+    let found = find(app, reach, &order.which).await?;
+    let mut plan = plan::lay_out(app, reach, verb, &order.policy, found)?;
     if let Some(after) = order.terms.expected.not_started_after {
         plan.warnings.push(format!("what runs and was started after {after} is left as it is"));
     }
@@ -238,10 +260,10 @@ struct Found {
     left_out: Vec<LeftOut>,
 }
 
-async fn find(app: &App, which: &Which) -> Result<Found, Error> {
+async fn find(app: &App, reach: &Reach, which: &Which) -> Result<Found, Error> {
     let meant = match which {
         Which::These(hosts) => hosts.iter().map(|&host| app.fleet.host(host)).collect::<Result<_, _>>()?,
-        Which::Selected(selector) => app.fleet.select(selector),
+        Which::Selected(selector) => app.fleet.select(selector, reach),
         Which::RerunOf(task) => not_done(app, *task).await?,
         // A plan leads to one of the others.
         Which::Planned(_) => Vec::new(),

@@ -136,6 +136,17 @@ pub enum Error {
         /// How many may be.
         most: u32,
     },
+    /// No such token, or none that the caller may know of.
+    #[error("there is no token `{0}`")]
+    TokenUnknown(String),
+    /// The user has as many tokens as may be.
+    #[error("user `{user}` has {most} tokens, and may have no more")]
+    TooManyTokens {
+        /// Who.
+        user: String,
+        /// How many may be.
+        most: u64,
+    },
     /// The signature of an order was used before.
     #[error("this signature was used before; nothing was done")]
     SignatureReplayed,
@@ -362,6 +373,12 @@ impl Error {
             Error::TooManyAccessKeys { user, .. } => told(Reason::TooManyAccessKeys)
                 .target(format!("users/{user}"))
                 .hint("delete one that is not used any more: `belay key list` shows when each was last used"),
+            Error::TokenUnknown(_) => {
+                told(Reason::TokenUnknown).hint("list your tokens with `belay user token list`")
+            }
+            Error::TooManyTokens { user, .. } => told(Reason::TooManyTokens)
+                .target(format!("users/{user}"))
+                .hint("revoke one that is not used any more: `belay user token list` shows when each was last used"),
             Error::SignatureReplayed => told(Reason::SignatureReplayed).hint(
                 "sign the order again with a new `Date`; two equal orders within a second need an `x-ocp-nonce` header each",
             ),

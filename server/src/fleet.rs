@@ -11,13 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use belay_proto::{HostId, ProcessId, TaskId};
+use belay_proto::{HostId, ProcessId, TaskId, planted};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    access::Reach,
     clones::{Agent, Clones, Twin},
     error::Error,
     host::{AgentState, Facts, Host, HostStatus, Profile, expected_identity},
@@ -26,7 +27,7 @@ use crate::{
     process::{Observed, Process},
     reference::Place,
     selector::Selector,
-    store::{Declared, Deleted},
+    store::{Declared, Deleted, Reached},
     task::batch::Spent,
 };
 
@@ -157,11 +158,25 @@ impl Fleet {
         }
     }
 
-    /// The hosts that a selector means, by rising id, those in maintenance too.
-    pub(crate) fn select(&self, selector: &Selector) -> Vec<HostView> {
+    /// The hosts in reach that a selector means, by rising id, those in maintenance too.
+    pub(crate) fn select(&self, selector: &Selector, reach: &Reach) -> Vec<HostView> {
         let hosts = self.read();
-        let meant = hosts.values().filter(|entry| selector.matches(&entry.labels));
+        let meant = hosts.values().filter(|entry| entry.is_in(reach) && selector.matches(&entry.labels));
         meant.map(|entry| entry.view(self.patience)).collect()
+    }
+
+    /// Whether there is such a host, and it is in reach.
+    pub(crate) fn is_in_reach(&self, host: HostId, reach: &Reach) -> bool {
+        self.read().get(&host).is_some_and(|entry| entry.is_in(reach))
+    }
+
+    /// The hosts in reach.
+    pub(crate) fn reached(&self, reach: &Reach) -> Reached {
+        if reach.is_whole() || planted("foreign-tasks-listed") {
+            return Reached::Every;
+        }
+        let hosts = self.read();
+        Reached::These(hosts.values().filter(|entry| entry.is_in(reach)).map(|entry| entry.host.id).collect())
     }
 
     /// One host.

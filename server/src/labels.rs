@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use belay_proto::{HostId, check_labels};
+use belay_proto::{HostId, check_labels, planted};
 use tracing::info;
 
 use crate::{
@@ -58,6 +58,11 @@ pub(crate) async fn update_labels(
         let what = format!("`{key}` says where the host stands: set that with `belay host set`");
         return Err(app.refused(audit, Error::invalid("set", what)).await);
     }
+    if let Err(denied) =
+        check_own_scope(app, caller, |key| set.contains_key(key) || remove.contains(key)).await
+    {
+        return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
+    }
     labels.retain(|key, _| !remove.contains(key));
     labels.extend(set);
     if let Err(fault) = check_labels(labels.iter().map(|(key, value)| (&key[..], &value[..]))) {
@@ -68,4 +73,27 @@ pub(crate) async fn update_labels(
     info!(host = %id, labels = labels.len(), "Labels of a host were set.");
     app.fleet.set_operator_labels(id, labels, now);
     app.fleet.host(id)
+}
+
+/// Whoever has a role on some hosts does not say which hosts those are: labels that a scope depends on, of whomever, are
+/// changed with a role on every host alone. `changes` says whether a label is.
+///
+/// # Errors
+/// [`Error::Denied`].
+pub(crate) async fn check_own_scope(
+    app: &App,
+    caller: &Caller,
+    changes: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    if caller.reach.is_whole() || planted("own-scope-set") {
+        return Ok(());
+    }
+    let depended = app.store.keys_of_scopes().await?;
+    match depended.iter().find(|key| changes(key)) {
+        None => Ok(()),
+        Some(key) => {
+            let needs = format!("a role on every host: scopes of roles depend on the label `{key}`");
+            Err(Error::Denied { user: caller.user.name.clone(), action: caller.rule.action(), needs })
+        }
+    }
 }

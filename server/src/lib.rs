@@ -17,6 +17,7 @@ mod error; // the domain error, and the one table from it to what a caller is to
 mod fleet; // what is known of the fleet, in memory
 #[cfg(fuzzing)]
 pub mod fuzzing; // what fuzz targets call
+mod grants; // changes of what users may
 mod host; // a host: record and states
 mod labels; // what hosts are selected by, and how operators say it
 mod load; // how many requests are answered at a time
@@ -42,6 +43,7 @@ mod task; // what a durable task is, and its runner
 mod task_log; // reading and following the log of a step
 mod terms; // on which terms an order is given
 mod throttle; // how many requests each user may send
+mod tokens; // bearer tokens of users
 mod users; // changes of users // opens and runs all of it
 mod watch; // hosts and processes as they change
 

@@ -11,7 +11,8 @@ use crate::{
     error::Error,
     fleet::HostView,
     host::{self, Profile},
-    reference::{host_type_unknown, idc_unknown},
+    labels::check_own_scope,
+    reference::{RESERVED, host_type_unknown, idc_unknown},
     store::{AuditEntry, ProfileChange, StoreError},
 };
 
@@ -42,6 +43,11 @@ pub(crate) async fn update_profile(
         Ok(view) => view.host,
         Err(error) => return Err(app.refused(audit, error).await),
     };
+    // Where a host stands and what it is are labels too.
+    let moves = idc.is_some() || host_type.is_some();
+    if let Err(denied) = check_own_scope(app, caller, |key| moves && key.starts_with(RESERVED)).await {
+        return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
+    }
     let said = Profile::clone(&before.profile);
     let profile = Profile {
         alias: alias.unwrap_or(said.alias),

@@ -157,6 +157,7 @@ impl FleetService for Reports {
         &self,
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
+        #[allow(clippy::disallowed_methods)] // an agent names nothing of a caller's
         let mut reports = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, reports.message())
             .await

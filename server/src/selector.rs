@@ -67,6 +67,13 @@ impl Selector {
     }
 }
 
+impl Selector {
+    /// The keys of the labels that it looks at; none where every host is meant.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.requirements.iter().map(|requirement| &requirement.key[..])
+    }
+}
+
 impl FromStr for Selector {
     type Err = InvalidSelector;
 

@@ -8,6 +8,7 @@ mod audit;
 mod connect;
 mod enrolment;
 mod entity;
+mod grants;
 mod hosts;
 mod keys;
 mod local;
@@ -20,6 +21,7 @@ mod task_logs;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod users;
 
 use std::{fs::File, path::PathBuf};
@@ -37,9 +39,13 @@ pub(crate) use {
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
-    task_list::{Listed, PageStart, Position, SortBy, TaskFilter, TaskPage, TaskRow, TaskSort, TaskStretch},
+    task_list::{
+        Listed, PageStart, Position, Reached, SortBy, TaskFilter, TaskPage, TaskRow, TaskSort, TaskStretch,
+    },
     task_logs::{FIRST_LINES, KeptLine, NEWEST_LINES},
     tasks::{NewTask, TakenTask},
+    tokens::{NewToken, TOKEN_ID, Token},
+    users::GrantChange,
 };
 
 /// The database.
@@ -101,6 +107,15 @@ pub enum StoreError {
     /// The user has as many access keys as may be.
     #[error("the user has as many access keys as may be")]
     TooManyAccessKeys,
+    /// The user has as many tokens as may be.
+    #[error("the user has as many tokens as may be")]
+    TooManyTokens,
+    /// The user has as many grants as may be.
+    #[error("the user has as many grants as may be")]
+    TooManyGrants,
+    /// The user has not what should be taken from it.
+    #[error("the user has no such grant")]
+    NoSuchGrant,
     /// The name is taken.
     #[error("the name is taken")]
     NameTaken,

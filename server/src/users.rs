@@ -1,12 +1,13 @@
 //! Changes of users: checked, in the audit trail, and forgotten by the verifier.
 
 use belay_proto::{Trace, all};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::{
-    access::{Caller, Hasher, Overloaded, Role, User, random_secret, token_digest},
+    access::{Caller, Grant, Hasher, Overloaded, Role, User},
     app::App,
     error::Error,
+    grants::MOST_GRANTS,
     store::{AuditEntry, Store, StoreError},
 };
 
@@ -15,15 +16,13 @@ pub(crate) const FIRST_USER: &str = "admin";
 
 const LONGEST_NAME: usize = 64;
 const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=256;
-const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 60..=31_536_000;
-const DEFAULT_TOKEN_SECONDS: i64 = 86_400;
 
 /// Adds the first user to a new database, with every right.
 pub(crate) async fn create_first(store: &Store, hasher: &Hasher, password: String) -> Result<(), Error> {
     let trace = Trace::from_random(uuid::Uuid::new_v4().into_bytes());
     let audit = entry(FIRST_USER, "CreateUser", FIRST_USER, trace);
     let hash = hash(hasher, password).await?;
-    store.add_user(FIRST_USER, &[Role::Admin], hash, audit).await?;
+    store.add_user(FIRST_USER, &[Grant::everywhere(Role::Admin)], hash, audit).await?;
     Ok(())
 }
 
@@ -32,23 +31,18 @@ pub(crate) async fn create(
     app: &App,
     caller: &Caller,
     name: String,
-    roles: Vec<Role>,
+    given: Vec<Grant>,
     password: String,
 ) -> Result<User, Error> {
-    let some_role = match roles.is_empty() {
-        true => Err(Error::invalid("roles", "there is none; give at least one")),
-        false => Ok(()),
+    let some_role = match given.len() {
+        0 => Err(Error::invalid("roles", "there is none; give at least one")),
+        1..=MOST_GRANTS => Ok(()),
+        more => Err(Error::invalid("grants", format!("there are {more}, and a user may have {MOST_GRANTS}"))),
     };
     all((check_name(&name), check_password(&password), some_role))?;
-    let mut distinct: Vec<Role> = Vec::with_capacity(roles.len());
-    for role in roles {
-        if !distinct.contains(&role) {
-            distinct.push(role);
-        }
-    }
     let audit = entry(&caller.user.name, "CreateUser", &name, caller.trace);
     let hash = hash(&app.verifier.hasher, password).await?;
-    match app.store.add_user(&name, &distinct, hash, audit.clone()).await {
+    match app.store.add_user(&name, &given, hash, audit.clone()).await {
         Ok(user) => Ok(user),
         Err(StoreError::NameTaken) => Err(app.refused(audit, Error::UserExists(name)).await),
         Err(error) => Err(error.into()),
@@ -77,7 +71,7 @@ pub(crate) async fn set_password(
     password: String,
 ) -> Result<(), Error> {
     let audit = entry(&caller.user.name, "SetPassword", &name, caller.trace);
-    if name != caller.user.name && !caller.user.roles.contains(&Role::Admin) {
+    if name != caller.user.name && !caller.user.rights.is_admin() {
         let needs = "the role ADMIN to set another user's password".to_owned();
         let denied = Error::Denied { user: caller.user.name.clone(), action: "SetPassword", needs };
         return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
@@ -92,24 +86,6 @@ pub(crate) async fn set_password(
         Err(StoreError::Missing) => Err(app.refused(audit, Error::UserUnknown(name)).await),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Makes a token for the caller, and says when it ends.
-pub(crate) async fn create_token(
-    app: &App,
-    caller: &Caller,
-    seconds: i64,
-) -> Result<(String, Timestamp), Error> {
-    let seconds = if seconds == 0 { DEFAULT_TOKEN_SECONDS } else { seconds };
-    if !TOKEN_SECONDS.contains(&seconds) {
-        let what = format!("{seconds} is not from {} to {}", TOKEN_SECONDS.start(), TOKEN_SECONDS.end());
-        return Err(Error::invalid("lifetime_seconds", what));
-    }
-    let token = format!("belay_{}", random_secret()?);
-    let audit = entry(&caller.user.name, "CreateToken", &caller.user.name, caller.trace);
-    let expire = audit.time + SignedDuration::from_secs(seconds);
-    app.store.add_token(caller.user.id, token_digest(&token), expire, audit).await?;
-    Ok((token, expire))
 }
 
 fn entry(principal: &str, action: &'static str, name: &str, trace: Trace) -> AuditEntry {

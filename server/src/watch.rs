@@ -25,7 +25,7 @@ use tracing::Instrument;
 use self::board::Board;
 pub(crate) use self::board::{BoardId, Cursor, News};
 use crate::{
-    access::Pass,
+    access::{LiveReach, Pass, Reach},
     app::App,
     convert::{host_to_watch, process_to_watch},
     error::Error,
@@ -82,6 +82,10 @@ impl Watches {
         }
     }
 
+    fn board_id(&self) -> BoardId {
+        BoardId { epoch: self.epoch, number: self.boards.fetch_add(1, Ordering::Relaxed) }
+    }
+
     fn processes_of(&self, host: HostId) -> Arc<Shared<Processes>> {
         let mut boards = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(board) = boards.get(&host) {
@@ -90,8 +94,7 @@ impl Watches {
         if boards.len() >= BOARDS {
             boards.retain(|_, board| Arc::strong_count(board) > 1);
         }
-        let number = self.boards.fetch_add(1, Ordering::Relaxed);
-        let board = Shared::new(Board::new(BoardId { epoch: self.epoch, number }));
+        let board = Shared::new(Board::new(self.board_id()));
         boards.insert(host, board.clone());
         board
     }
@@ -149,12 +152,12 @@ impl<T> Lasting<T> {
     /// # Errors
     /// Where there are too many.
     pub(crate) fn new(
-        app: &App,
+        app: &Arc<App>,
         pass: Pass,
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
     ) -> Result<Self, Error> {
         let seat = app.watches.seat(pass.user().id, &pass.user().name)?;
-        Ok(Self { stream: Box::pin(stream), ends: Box::pin(pass.ends()), seat: Some(seat) })
+        Ok(Self { stream: Box::pin(stream), ends: Box::pin(pass.ends(app.clone())), seat: Some(seat) })
     }
 }
 
@@ -179,11 +182,20 @@ pub(crate) type Heard<K, V> = (Cursor, News<K, V>);
 /// What a watcher is told.
 pub(crate) type Told<K, V> = ReceiverStream<Result<Heard<K, V>, Error>>;
 
-/// Every host, then what changes. Goes on after `heard` where that is possible.
-pub(crate) fn hosts(app: &Arc<App>, heard: Option<Cursor>) -> Told<HostId, v1::Host> {
-    let look =
-        |app: &App| Ok(app.fleet.all().iter().map(|view| (view.host.id, host_to_watch(view))).collect());
-    watch(app, app.watches.hosts.clone(), heard, look)
+/// Every host in reach, then what changes. Goes on after `heard` where that is possible: whoever has not every host in reach
+/// has a board of its own, from which a host goes that leaves its reach, and so begins anew each time.
+pub(crate) fn hosts(app: &Arc<App>, reach: LiveReach, heard: Option<Cursor>) -> Told<HostId, v1::Host> {
+    let is_shared = reach.now().is_whole() || planted("watched-out-of-reach");
+    let board = match is_shared {
+        true => app.watches.hosts.clone(),
+        false => Shared::new(Board::new(app.watches.board_id())),
+    };
+    let look = move |app: &App| {
+        // Others hear of what is seen for one who shares a board.
+        let reach = if is_shared { Arc::new(Reach::WHOLE) } else { reach.now() };
+        Ok(app.fleet.all(&reach).iter().map(|view| (view.host.id, host_to_watch(view))).collect())
+    };
+    watch(app, board, heard, look)
 }
 
 /// The same with the processes of a host.

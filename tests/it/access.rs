@@ -14,8 +14,12 @@ use crate::fleet;
 
 async fn add_user(fleet: &Fleet, name: &str, role: Role) -> Wire {
     let password = format!("{name} has a password");
-    let request =
-        CreateUserRequest { name: name.into(), roles: vec![role.into()], password: password.clone() };
+    let request = CreateUserRequest {
+        name: name.into(),
+        roles: vec![role.into()],
+        password: password.clone(),
+        ..Default::default()
+    };
     fleet.wire().users().create_user(request).await.expect("added");
     Wire::user(&fleet.server_address(), name, &password)
 }

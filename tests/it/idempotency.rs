@@ -126,7 +126,7 @@ async fn a_key_is_its_users_alone() {
     let agent = fleet.agent_path(0).await;
     let password = "a long password".to_owned();
     let (name, roles) = ("other".to_owned(), vec![Role::HostManager.into()]);
-    let user = CreateUserRequest { name, roles, password: password.clone() };
+    let user = CreateUserRequest { name, roles, password: password.clone(), ..Default::default() };
     fleet.wire().users().create_user(user).await.expect("added");
     let other = fleet.anyone().user("other", &password).header(KEY, "k1");
 

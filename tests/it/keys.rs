@@ -23,8 +23,12 @@ const KEYS: &str = "/api/v2/iam/accessKeys";
 
 async fn add_user(fleet: &Fleet, name: &str, role: Role) -> Client {
     let password = format!("{name} has a password");
-    let request =
-        CreateUserRequest { name: name.into(), roles: vec![role.into()], password: password.clone() };
+    let request = CreateUserRequest {
+        name: name.into(),
+        roles: vec![role.into()],
+        password: password.clone(),
+        ..Default::default()
+    };
     fleet.wire().users().create_user(request).await.expect("added");
     fleet.anyone().user(name, &password)
 }

@@ -142,7 +142,12 @@ async fn only_who_may_read_a_host_reads_its_logs() {
     let create = async |role: Role| {
         let name = format!("{role:?}").to_lowercase();
         let password = "another password".to_owned();
-        let user = CreateUserRequest { name: name.clone(), roles: vec![role.into()], password };
+        let user = CreateUserRequest {
+            name: name.clone(),
+            roles: vec![role.into()],
+            password,
+            ..Default::default()
+        };
         admin.users().create_user(user).await.expect("created");
         Wire::user(&fleet.server_address(), &name, "another password")
     };

@@ -25,6 +25,7 @@ mod power_loss;
 mod preconditions;
 mod recovery;
 mod refusals;
+mod rights;
 mod shapes;
 mod simulated;
 mod stop;

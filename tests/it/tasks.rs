@@ -462,7 +462,8 @@ async fn only_a_task_manager_may() {
     ] {
         let password = format!("{name} has a password");
         let (roles, name) = (vec![role.into()], name.to_owned());
-        let user = CreateUserRequest { name: name.clone(), roles, password: password.clone() };
+        let user =
+            CreateUserRequest { name: name.clone(), roles, password: password.clone(), ..Default::default() };
         fleet.wire().users().create_user(user).await.expect("added");
         let answer = verb(&fleet.anyone().user(&name, &password), &format!("{id}/rollback")).await;
         assert_eq!(answer.status, expected, "{name}: {}", answer.text);

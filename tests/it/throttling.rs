@@ -18,7 +18,8 @@ const HOSTS: &str = "/api/v2/compute/hosts";
 
 async fn add_user(fleet: &Fleet, name: &str) {
     let roles = vec![Role::HostViewer.into()];
-    let request = CreateUserRequest { name: name.into(), roles, password: password(name) };
+    let request =
+        CreateUserRequest { name: name.into(), roles, password: password(name), ..Default::default() };
     fleet.wire().users().create_user(request).await.expect("added");
 }
 

@@ -1,25 +1,24 @@
 //! `belay user`.
 
-use std::{
-    io::{self, IsTerminal, Read},
-    time::Duration,
-};
+mod grant; // what users may
+mod token; // their bearer tokens
+
+use std::io::{self, IsTerminal, Read};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use belay_gateway::json;
 use belay_proto::v1::{
-    CreateTokenRequest, CreateUserRequest, DeleteUserRequest, ListUsersRequest, Role as WireRole,
-    SetPasswordRequest, User,
+    CreateUserRequest, DeleteUserRequest, Grant, ListUsersRequest, SetPasswordRequest, User,
 };
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json as object;
 
+use self::grant::{On, Role};
 use super::Context;
 use crate::{
-    cli,
     failure::Failure,
-    output::{Format, Table, say},
+    output::Table,
     target::{Origin, Target},
     up,
     up_file::UpFile,
@@ -38,13 +37,16 @@ pub(crate) enum Command {
     List,
     /// Add a user. Without `--password-stdin` a random password is made, and printed once.
     #[command(after_help = "Examples:\n  belay user add alice --role HOST_MANAGER\n  \
-                      pass show belay | belay user add bob --role HOST_VIEWER --role TASK_VIEWER --password-stdin")]
+                      pass show belay | belay user add bob --role HOST_VIEWER --role TASK_VIEWER --password-stdin\n  \
+                      belay user add eve --role HOST_OPERATOR --select team=a")]
     Add {
         /// The user's name.
         name: String,
         /// What the user may do; may be given more than once.
         #[arg(long = "role", required = true, value_enum, ignore_case = true, value_name = "ROLE")]
         roles: Vec<Role>,
+        #[command(flatten)]
+        on: On,
         /// Read the password from stdin.
         #[arg(long)]
         password_stdin: bool,
@@ -64,53 +66,31 @@ pub(crate) enum Command {
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Make a bearer token for the calling user, and print it once.
-    #[command(
-        after_help = "Example:\n  umask 077; belay user token --lifetime 8h > token; belay --token-file token ..."
-    )]
-    Token {
-        /// How long it is good for: from 1m to 8760h (a year). Default: a day.
-        #[arg(long, value_parser = cli::duration, value_name = "DURATION")]
-        lifetime: Option<Duration>,
-    },
-}
-
-/// What a user may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum Role {
-    /// Everything.
-    Admin,
-    /// Reads and orders hosts, agents and processes; reads tasks.
-    HostManager,
-    /// Reads hosts, agents and processes.
-    HostViewer,
-    /// Reads and orders tasks.
-    TaskManager,
-    /// Reads tasks.
-    TaskViewer,
+    /// Give a role to a user, from the next call on.
+    #[command(after_help = "Examples:\n  belay user grant alice --role TASK_VIEWER\n  \
+                      belay user grant alice --role HOST_OPERATOR --select team=a")]
+    Grant(grant::Which),
+    /// Take a role from a user, said as it was given.
+    #[command(after_help = "Example:\n  belay user revoke alice --role HOST_OPERATOR --select team=a")]
+    Revoke(grant::Which),
+    /// Make, list and revoke bearer tokens.
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Does it.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::List => list(context).await,
-        Command::Add { name, roles, password_stdin } => add(name, roles, password_stdin, context).await,
+        Command::Add { name, roles, on, password_stdin } => {
+            let grants = roles.into_iter().map(|role| on.grant(role)).collect::<Result<_, _>>()?;
+            add(name, grants, password_stdin, context).await
+        }
         Command::Delete { name } => delete(name, context).await,
         Command::Password { name, password_stdin } => set_password(name, password_stdin, context).await,
-        Command::Token { lifetime } => token(lifetime, context).await,
-    }
-}
-
-impl From<Role> for WireRole {
-    fn from(role: Role) -> Self {
-        match role {
-            Role::Admin => Self::Admin,
-            Role::HostManager => Self::HostManager,
-            Role::HostViewer => Self::HostViewer,
-            Role::TaskManager => Self::TaskManager,
-            Role::TaskViewer => Self::TaskViewer,
-        }
+        Command::Grant(which) => grant::give(which, context).await,
+        Command::Revoke(which) => grant::take(which, context).await,
+        Command::Token(command) => token::run(command, context).await,
     }
 }
 
@@ -123,11 +103,12 @@ async fn list(context: &Context) -> Result<(), Failure> {
     )
 }
 
-async fn add(name: String, roles: Vec<Role>, stdin: bool, context: &Context) -> Result<(), Failure> {
+async fn add(name: String, grants: Vec<Grant>, stdin: bool, context: &Context) -> Result<(), Failure> {
     let password = Password::choose(stdin)?;
     let request = CreateUserRequest {
         name,
-        roles: roles.into_iter().map(|role| WireRole::from(role) as i32).collect(),
+        roles: Vec::new(),
+        grants,
         password: password.secret.expose_secret().to_owned(),
     };
     let user = context.client().await?.create_user(request).await?.user;
@@ -166,25 +147,15 @@ fn keep(target: &Target, name: &str, password: &SecretString) -> Result<(), Fail
     UpFile { password, ..up }.store(data)
 }
 
-async fn token(lifetime: Option<Duration>, context: &Context) -> Result<(), Failure> {
-    let seconds = lifetime.map_or(0, |lifetime| lifetime.as_secs().max(1));
-    let lifetime_seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-    let made = context.client().await?.create_token(CreateTokenRequest { lifetime_seconds }).await?;
-    if context.format == Format::Table {
-        say(&format!("good until {}; it is not shown again\n", words::time(made.expire_time.as_ref())));
-    }
-    let text = format!("{}\n", made.token);
-    context.answer(|zone| json::Token::new(made, zone), || text)
-}
-
 fn table(users: &[User]) -> String {
     let mut table = Table::new(["ID", "NAME", "ROLES", "CREATED"]);
     for user in users {
-        let roles: Vec<_> = user.roles.iter().map(|role| words::role(*role)).collect();
+        let everywhere = user.roles.iter().map(|role| words::role(*role));
+        let roles: Vec<_> = everywhere.chain(user.grants.iter().map(grant::shown)).collect();
         table.row([
             user.id.to_string(),
             user.name.clone(),
-            roles.join(","),
+            roles.join(" "),
             words::time(user.create_time.as_ref()),
         ]);
     }
@@ -251,15 +222,5 @@ mod tests {
         assert_eq!(one.with(object!({}))["password"], one.secret.expose_secret());
         let read = Password { secret: "typed".to_owned().into(), made: false };
         assert_eq!((read.text(), read.with(object!({}))), (String::new(), object!({})));
-    }
-
-    #[test]
-    fn roles_are_called_as_everywhere() {
-        for (role, name) in
-            [(Role::Admin, "ADMIN"), (Role::HostManager, "HOST_MANAGER"), (Role::TaskViewer, "TASK_VIEWER")]
-        {
-            assert_eq!(role.to_possible_value().expect("a value").get_name(), name);
-            assert_eq!(words::role(WireRole::from(role) as i32), name);
-        }
     }
 }

@@ -9,13 +9,16 @@ use std::{collections::HashMap, fmt};
 
 use axum::extract::{FromRequest, Request};
 use axum::{body, body::Bytes};
-use belay_proto::{Problem, Reason, v1::Role};
+use belay_proto::{Problem, Reason, v1::Grant};
 use http::{HeaderMap, header};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::error::Category;
 use utoipa::ToSchema;
 
-use super::invalid;
+use super::{
+    grants::{GrantBody, grants, role},
+    invalid,
+};
 use crate::{envelope::Refusal, openapi::forms};
 
 /// The body, read as JSON.
@@ -149,19 +152,20 @@ pub(crate) struct CreateUserBody {
     pub(crate) password: String,
     #[schema(schema_with = forms::roles)]
     roles: Vec<String>,
+    /// Roles that are good on some hosts.
+    #[schema(max_items = 32)]
+    grants: Option<Vec<GrantBody>>,
 }
 
 impl CreateUserBody {
     /// The roles, as the wire has them.
     pub(crate) fn roles(&self) -> Result<Vec<i32>, Problem> {
-        let role = |name: &String| match Role::from_str_name(&format!("ROLE_{name}")) {
-            Some(Role::Unspecified) | None => Err(invalid(
-                "roles",
-                "they must be of ADMIN, HOST_MANAGER, HOST_VIEWER, TASK_MANAGER, TASK_VIEWER",
-            )),
-            Some(role) => Ok(role.into()),
-        };
-        self.roles.iter().map(role).collect()
+        self.roles.iter().map(|name| role("roles", name)).collect()
+    }
+
+    /// The roles that are good on some hosts, as the wire has them. There are none left then.
+    pub(crate) fn take_grants(&mut self) -> Result<Vec<Grant>, Problem> {
+        grants(self.grants.take())
     }
 }
 
@@ -180,9 +184,24 @@ pub(crate) struct PasswordBody {
 pub(crate) struct CreateTokenBody {
     #[schema(minimum = 60, maximum = 31536000)]
     lifetime_seconds: Option<i64>,
+    /// What it is for.
+    #[schema(max_length = 64, pattern = "^[\\x20-\\x7e]*$")]
+    pub(crate) name: Option<String>,
+    /// What it may, of what its user may; all where nothing is said.
+    #[schema(min_items = 1, max_items = 32)]
+    grants: Option<Vec<GrantBody>>,
 }
 
 impl CreateTokenBody {
+    /// What it may, as the wire has it; none where nothing is said. There is none left then.
+    pub(crate) fn take_grants(&mut self) -> Result<Vec<Grant>, Problem> {
+        match self.grants.take() {
+            // Said in so many words, no role can not mean all that its user may.
+            Some(none) if none.is_empty() => Err(invalid("grants", "there is none; give at least one")),
+            said => grants(said),
+        }
+    }
+
     /// How long it is good for; 0, which stands for the default on the wire, where it is not said.
     pub(crate) fn lifetime_seconds(&self) -> Result<i64, Problem> {
         match self.lifetime_seconds {

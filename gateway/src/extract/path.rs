@@ -44,6 +44,11 @@ pub(crate) struct AccessKeyPath {
     pub(crate) id: String,
 }
 
+/// `{tokenId}`.
+pub(crate) struct TokenPath {
+    pub(crate) id: String,
+}
+
 /// `{regionId}`.
 pub(crate) struct RegionPath {
     pub(crate) region: RegionId,
@@ -103,6 +108,13 @@ impl FromPath for UserPath {
 impl FromPath for AccessKeyPath {
     fn from_path(path: &Variables) -> Result<Self, Problem> {
         let id = path.text("accessKeyId").to_owned();
+        Ok(Self { id })
+    }
+}
+
+impl FromPath for TokenPath {
+    fn from_path(path: &Variables) -> Result<Self, Problem> {
+        let id = path.text("tokenId").to_owned();
         Ok(Self { id })
     }
 }

@@ -44,10 +44,9 @@ pub fn bodies(data: &[u8]) {
             assert_eq!(body.duration_seconds.is_some(), sent.says("durationSeconds"));
         }
         b'g' => {
-            let Some(roles) = sent.read::<CreateUserBody>().and_then(|body| told(body.roles())) else {
-                return;
-            };
-            assert!(!roles.contains(&0));
+            let Some(mut body) = sent.read::<CreateUserBody>() else { return };
+            assert!(told(body.roles()).is_none_or(|roles| !roles.contains(&0)));
+            assert!(told(body.take_grants()).is_none_or(|grants| grants.iter().all(|grant| grant.role != 0)));
         }
         b'h' => drop(sent.read::<PasswordBody>()),
         b'i' => {

@@ -290,8 +290,8 @@ fn a_user_shows_roles_by_their_names_and_a_token_hides_itself() {
         ..v1::User::default()
     };
     assert_eq!(User::new(user, &zone()).roles, ["HOST_MANAGER", "TASK_VIEWER"]);
-    let token =
-        Token::new(v1::CreateTokenResponse { token: "secret".to_owned(), expire_time: None }, &zone());
+    let made = v1::CreateTokenResponse { token: "secret".to_owned(), ..v1::CreateTokenResponse::default() };
+    let token = NewToken::new(made, &zone());
     assert!(!format!("{token:?}").contains("secret"));
 }
 

@@ -171,10 +171,18 @@ pub(crate) fn password() -> RefOr<Schema> {
     RefOr::T(Schema::AnyOf(both.description(Some("From 8 to 256 bytes.")).build()))
 }
 
+/// The roles that there are.
+const ROLES: [&str; 6] =
+    ["ADMIN", "HOST_MANAGER", "HOST_OPERATOR", "HOST_VIEWER", "TASK_MANAGER", "TASK_VIEWER"];
+
 /// Roles of a user.
 pub(crate) fn roles() -> RefOr<Schema> {
-    let names = ["ADMIN", "HOST_MANAGER", "HOST_VIEWER", "TASK_MANAGER", "TASK_VIEWER"];
-    ArrayBuilder::new().items(text().enum_values(Some(names))).min_items(Some(1)).build().into()
+    ArrayBuilder::new().items(text().enum_values(Some(ROLES))).min_items(Some(1)).build().into()
+}
+
+/// A role.
+pub(crate) fn role() -> RefOr<Schema> {
+    text().enum_values(Some(ROLES)).build().into()
 }
 
 /// Up to a day.

@@ -36,6 +36,8 @@ fn named(operation: &Operation) -> &'static [(&'static str, &'static str)] {
         "listHostTypes" => &[("hostTypeId", "/data/contents/0/id")],
         "createAccessKey" => &[("accessKeyId", "/data/id")],
         "listAccessKeys" => &[("accessKeyId", "/data/contents/0/id")],
+        "createToken" => &[("tokenId", "/data/id")],
+        "listTokens" => &[("tokenId", "/data/contents/0/id")],
         "createUser" => &[("name", "/data/name")],
         _ => &[],
     }

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::json::{
     AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, BasicTaskInstance, Batch, BatchPlan, Host,
-    HostAgent, HostDetail, HostType, Idc, NewAccessKey, Region, SubtaskLog, TaskInstance, Token, User,
-    WrappedSubtask, WrappedTaskInstance,
+    HostAgent, HostDetail, HostType, Idc, NewAccessKey, NewToken, Region, SubtaskLog, TaskInstance, Token,
+    User, WrappedSubtask, WrappedTaskInstance,
 };
 
 /// An order that reaches an agent while its caller waits.
@@ -373,6 +373,15 @@ fn users() -> Vec<Operation> {
             .ours()
             .unkeyed()
             .fails(&[Reason::LastAdmin]),
+        post("/iam/users/{name}/grants", "grantRole", "Give a role to a user")
+            .ours()
+            .unkeyed()
+            .answers::<User>(),
+        post("/iam/users/{name}/grants/revoke", "revokeRole", "Take a role from a user, as it was given")
+            .ours()
+            .unkeyed()
+            .answers::<User>()
+            .fails(&[Reason::LastAdmin]),
         post(
             "/iam/users/{name}/password",
             "setPassword",
@@ -384,7 +393,22 @@ fn users() -> Vec<Operation> {
             .ours()
             .unkeyed()
             .for_anyone()
-            .answers::<Token>(),
+            .answers::<NewToken>()
+            .fails(&[Reason::PermissionDenied, Reason::TooManyTokens]),
+        get("/iam/tokens", "listTokens", "List the tokens of a user: one's own, or with ADMIN anyone's")
+            .ours()
+            .for_anyone()
+            .asks(&[Asks::User])
+            .answers_list_of::<Token>()
+            .fails(&[Reason::PermissionDenied, Reason::UserUnknown]),
+        delete(
+            "/iam/tokens/{tokenId}",
+            "revokeToken",
+            "End a token at once, with the streams that it opened",
+        )
+        .ours()
+        .for_anyone()
+        .unkeyed(),
     ]
 }
 

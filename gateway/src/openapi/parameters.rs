@@ -22,6 +22,7 @@ pub(super) fn variable(name: &str) -> Option<(Value, Reason)> {
         "hostTypeId" => (id(), Reason::HostTypeUnknown),
         "name" => (json!({"type": "string", "minLength": 1}), Reason::UserUnknown),
         "accessKeyId" => (json!({"type": "string", "minLength": 1}), Reason::AccessKeyUnknown),
+        "tokenId" => (json!({"type": "string", "minLength": 1}), Reason::TokenUnknown),
         _ => return None,
     })
 }

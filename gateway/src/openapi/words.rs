@@ -28,7 +28,7 @@ pub(super) fn words(schema: &str, field: &str) -> Option<Vec<String>> {
             phases
         }
         ("AuditRecord", "decision") => of(AuditDecision::as_str_name, "AUDIT_DECISION_"),
-        ("User", "roles") => of(Role::as_str_name, "ROLE_"),
+        ("User", "roles") | ("Grant", "role") => of(Role::as_str_name, "ROLE_"),
         _ => return None,
     })
 }

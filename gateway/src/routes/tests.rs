@@ -36,12 +36,14 @@ async fn each_route_leads_to_its_rpc() {
             .replace("{task_id}", "30443")
             .replace("{subtask_id}", "32074")
             .replace("{access_key_id}", "0a1b2c3d4e5f6071")
+            .replace("{token_id}", "1a1b2c3d4e5f6071")
             .replace("{region_id}", "7")
             .replace("{idc_id}", "8")
             .replace("{host_type_id}", "9")
             .replace("{name}", "kim");
         let body = match rpc.as_str() {
             "create_user" => r#"{"name": "kim", "password": "a password", "roles": ["ADMIN"]}"#,
+            "grant_role" | "revoke_role" => r#"{"role": "HOST_OPERATOR", "selector": "zone=z1"}"#,
             "batch_stop_host_agents" | "batch_restart_host_agents" | "batch_start_host_agents" => {
                 r#"{"hostIds": [2, 3]}"#
             }
@@ -61,7 +63,8 @@ async fn each_route_leads_to_its_rpc() {
                 .into_iter()
                 .chain(ours)
                 .chain([("32074", "subtask_id: 32074"), ("kim", "name: \"kim\"")])
-                .chain([("0a1b2c3d4e5f6071", "access_key_id: \"0a1b2c3d4e5f6071\"")]);
+                .chain([("0a1b2c3d4e5f6071", "access_key_id: \"0a1b2c3d4e5f6071\"")])
+                .chain([("1a1b2c3d4e5f6071", "token_id: \"1a1b2c3d4e5f6071\"")]);
             for (_, field) in said.filter(|(value, _)| path.split('/').any(|part| part == *value)) {
                 assert!(seen[0].message.contains(field), "{verb} {path}: {}", seen[0].message);
             }

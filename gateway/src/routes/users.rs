@@ -1,13 +1,16 @@
-//! Users, their passwords and their tokens.
+//! Users, what they may, their passwords and their tokens.
 
 use belay_proto::v1::{
-    CreateTokenRequest, CreateUserRequest, DeleteUserRequest, ListUsersRequest, SetPasswordRequest,
+    CreateTokenRequest, CreateUserRequest, DeleteUserRequest, GrantRoleRequest, ListTokensRequest,
+    ListUsersRequest, RevokeRoleRequest, RevokeTokenRequest, SetPasswordRequest,
 };
 
 use crate::{
     envelope::{Answer, Done},
-    extract::{CreateTokenBody, CreateUserBody, Json, PasswordBody, Path, UserPath},
-    json::{Listed, Token, User},
+    extract::{
+        CreateTokenBody, CreateUserBody, GrantBody, Json, PasswordBody, Path, Query, TokenPath, UserPath,
+    },
+    json::{Listed, NewToken, Token, User},
     upstream::{Call, told},
 };
 
@@ -21,9 +24,9 @@ pub(super) async fn list(call: Call) -> Answer {
 }
 
 /// `POST /iam/users`
-pub(super) async fn create(call: Call, Json(body): Json<CreateUserBody>) -> Answer {
-    let request =
-        call.request(CreateUserRequest { roles: body.roles()?, name: body.name, password: body.password });
+pub(super) async fn create(call: Call, Json(mut body): Json<CreateUserBody>) -> Answer {
+    let (roles, grants) = (body.roles()?, body.take_grants()?);
+    let request = call.request(CreateUserRequest { roles, grants, name: body.name, password: body.password });
     let reply = call.users().create_user(request).await?.into_inner();
     Done::with(&User::new(told(reply.user)?, call.zone()))
 }
@@ -46,9 +49,49 @@ pub(super) async fn set_password(
     Done::without_data()
 }
 
+/// `POST /iam/users/{name}/grants`
+pub(super) async fn grant_role(
+    call: Call,
+    Path(path): Path<UserPath>,
+    Json(body): Json<GrantBody>,
+) -> Answer {
+    let request = call.request(GrantRoleRequest { name: path.name, grant: Some(body.grant()?) });
+    let reply = call.users().grant_role(request).await?.into_inner();
+    Done::with(&User::new(told(reply.user)?, call.zone()))
+}
+
+/// `POST /iam/users/{name}/grants/revoke`
+pub(super) async fn revoke_role(
+    call: Call,
+    Path(path): Path<UserPath>,
+    Json(body): Json<GrantBody>,
+) -> Answer {
+    let request = call.request(RevokeRoleRequest { name: path.name, grant: Some(body.grant()?) });
+    let reply = call.users().revoke_role(request).await?.into_inner();
+    Done::with(&User::new(told(reply.user)?, call.zone()))
+}
+
 /// `POST /iam/tokens`
-pub(super) async fn create_token(call: Call, Json(body): Json<CreateTokenBody>) -> Answer {
-    let request = call.request(CreateTokenRequest { lifetime_seconds: body.lifetime_seconds()? });
+pub(super) async fn create_token(call: Call, Json(mut body): Json<CreateTokenBody>) -> Answer {
+    let (lifetime_seconds, grants) = (body.lifetime_seconds()?, body.take_grants()?);
+    let name = body.name.unwrap_or_default();
+    let request = call.request(CreateTokenRequest { lifetime_seconds, name, grants });
     let reply = call.users().create_token(request).await?.into_inner();
-    Done::with(&Token::new(reply, call.zone()))
+    Done::with(&NewToken::new(reply, call.zone()))
+}
+
+/// `GET /iam/tokens`
+pub(super) async fn list_tokens(call: Call, query: Query) -> Answer {
+    let request = call.request(ListTokensRequest { user: query.text(&["user"])? });
+    let reply = call.users().list_tokens(request).await?.into_inner();
+    Done::with(&Listed {
+        contents: reply.tokens.into_iter().map(|token| Token::new(token, call.zone())).collect(),
+    })
+}
+
+/// `DELETE /iam/tokens/{tokenId}`
+pub(super) async fn revoke_token(call: Call, Path(path): Path<TokenPath>) -> Answer {
+    let request = call.request(RevokeTokenRequest { token_id: path.id });
+    call.users().revoke_token(request).await?;
+    Done::without_data()
 }

@@ -185,7 +185,11 @@ service! { users::UserService {
     create_user(CreateUserRequest) -> CreateUserResponse;
     delete_user(DeleteUserRequest) -> DeleteUserResponse;
     set_password(SetPasswordRequest) -> SetPasswordResponse;
+    grant_role(GrantRoleRequest) -> GrantRoleResponse;
+    revoke_role(RevokeRoleRequest) -> RevokeRoleResponse;
     create_token(CreateTokenRequest) -> CreateTokenResponse;
+    list_tokens(ListTokensRequest) -> ListTokensResponse;
+    revoke_token(RevokeTokenRequest) -> RevokeTokenResponse;
 } }
 service! { access_keys::AccessKeyService {
     create_access_key(CreateAccessKeyRequest) -> CreateAccessKeyResponse;

@@ -82,6 +82,17 @@ impl Reason {
                 "请用 `belay key list` 查看您的访问密钥",
             )
             .about("belay/AccessKey"),
+            Self::TokenUnknown => said(
+                "list your tokens with `belay user token list`",
+                "令牌不存在",
+                "请用 `belay user token list` 查看您的令牌",
+            )
+            .about("belay/Token"),
+            Self::TooManyTokens => said(
+                "revoke a token that is not used any more",
+                "用户的令牌数量已达上限",
+                "请吊销不再使用的令牌",
+            ),
             Self::RegionUnknown => said(
                 "list regions with `belay region list`",
                 "区域不存在",

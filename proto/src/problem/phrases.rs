@@ -5,6 +5,25 @@ use std::sync::LazyLock;
 
 /// English and Chinese, with `{}` for what is taken over as it is. The first that fits counts, so the general ones are last.
 const PHRASES: &[(&str, &str)] = &[
+    ("{} hosts are named, and a grant has at most {}", "指定了 {} 台主机，而一项授权最多 {} 台"),
+    (
+        "hosts are said by their ids or by a selector, not by both",
+        "主机只能用 ID 或选择器之一指定，不能同时使用",
+    ),
+    ("it means every host; leave it out for that", "该选择器表示所有主机，如需所有主机请去掉该字段"),
+    ("there is none; say which role", "缺少该字段，请说明是哪个角色"),
+    (
+        "the user has no grant `{}`; `{}` shows those that it has",
+        "用户没有授权 `{}`，`{}` 会显示其已有的授权",
+    ),
+    ("the user has {} grants, and may have no more", "用户已有 {} 项授权，不能再增加"),
+    (
+        "it may have at most {} bytes, and none that can not be printed",
+        "长度不能超过 {} 字节，且不能含有不可打印的字符",
+    ),
+    ("there are {}, and a token may have {}", "有 {} 项，而一个令牌最多 {} 项"),
+    ("there are {}, and a user may have {}", "有 {} 项，而一个用户最多 {} 项"),
+    ("the role {} may more than the user of the token", "角色 {} 的权限超出了令牌所属用户的权限"),
     ("it is missing: say whether maintenance begins or ends", "缺少该字段，请说明维护是开始还是结束"),
     ("it is missing: say how long absent hosts are waited for", "缺少该字段，请说明等待失联主机多长时间"),
     ("it is missing: a container publishes ports", "缺少该字段：容器需要发布端口"),

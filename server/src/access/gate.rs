@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, Span, info_span, warn};
 
 use super::{
-    Caller, Pass, Verifier,
+    Caller, Pass, Reach, Verifier,
     policy::{Policy, Rule, rule},
     signature::Paths,
     verifier::{NotVerified, Presented, Signed, token_digest},
@@ -100,20 +100,23 @@ impl Gate {
                     false => Err(Error::Unauthenticated(NotVerified::WrongToken)),
                 }
             }
-            Policy::Authenticated | Policy::Roles(_) => {
+            Policy::Authenticated | Policy::Own | Policy::Roles(_) => {
                 let text = headers.get(STRING_TO_SIGN).and_then(|value| BASE64.decode(value.as_bytes()).ok());
                 let address =
                     headers.get(CLIENT_ADDRESS).and_then(|value| value.to_str().ok()).unwrap_or(peer);
                 let presented = Presented { credential, text: text.as_deref(), address };
                 let verified = self.inner.verifier.verify(presented).await;
                 let (user, signed) = verified.map_err(Error::Unauthenticated)?;
-                let caller = Caller { user, trace };
+                let mut caller = Caller { user, rule, reach: Reach::WHOLE, trace };
                 self.throttle(&caller, left)?;
-                if !rule.policy.allows(&caller.user.roles) {
-                    let (user, action) = (caller.user.name.clone(), rule.action());
-                    let denied = Error::Denied { user, action, needs: rule.policy.needs() };
-                    return Err(self.refuse(rule, caller, false, denied).await);
-                }
+                caller.reach = match caller.user.rights.reach(rule) {
+                    Ok(reach) => reach,
+                    Err(needs) => {
+                        let (user, action) = (caller.user.name.clone(), rule.action());
+                        let denied = Error::Denied { user, action, needs };
+                        return Err(self.refuse(rule, caller, false, denied).await);
+                    }
+                };
                 if let Some((signed, statement)) = signed {
                     if !self.inner.paths.lead_to(path, rule.order, &statement) {
                         return Err(Error::Unauthenticated(NotVerified::OtherSigned));
@@ -122,12 +125,9 @@ impl Gate {
                         return Err(self.refuse(rule, caller, true, Error::SignatureReplayed).await);
                     }
                 }
-                let pass = credential.filter(|_| rule.lasts).map(|credential| Pass {
-                    verifier: self.inner.verifier.clone(),
-                    rule,
-                    user: caller.user.clone(),
-                    credential: credential.to_vec(),
-                });
+                let pass = credential
+                    .filter(|_| rule.lasts)
+                    .map(|credential| Pass::new(self.inner.verifier.clone(), &caller, credential));
                 Ok(Some((caller, pass)))
             }
         }

@@ -1,12 +1,15 @@
 //! The right to a stream, looked at again and again as long as the stream lasts (hazard S05).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use belay_proto::planted;
 use tokio::time::sleep;
 
-use super::{NotVerified, User, Verifier, policy::Rule};
-use crate::error::Error;
+use super::{Caller, Named, NotVerified, Object, Reach, User, Verifier, look};
+use crate::{app::App, error::Error};
 
 /// A right that was lost ends a stream within this, and what the look takes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -14,46 +17,95 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The right of a caller to a stream.
 #[derive(Clone)]
 pub(crate) struct Pass {
-    pub(super) verifier: Arc<Verifier>,
-    pub(super) rule: &'static Rule,
-    pub(super) user: User,
+    verifier: Arc<Verifier>,
+    caller: Caller,
     /// What was shown, which may have ended: a password, a token, or the signature of an access key.
-    pub(super) credential: Vec<u8>,
+    credential: Vec<u8>,
+    /// What the stream is about.
+    named: Named,
+    reach: LiveReach,
+}
+
+/// What a stream may be about, as it was when the right was last looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveReach(Arc<Mutex<Arc<Reach>>>);
+
+impl LiveReach {
+    fn of(reach: Reach) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(reach))))
+    }
+
+    /// That reach.
+    pub(crate) fn now(&self) -> Arc<Reach> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, reach: Reach) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(reach);
+    }
 }
 
 impl Pass {
+    pub(super) fn new(verifier: Arc<Verifier>, caller: &Caller, credential: &[u8]) -> Self {
+        Self {
+            verifier,
+            caller: caller.clone(),
+            credential: credential.to_vec(),
+            named: Named::default(),
+            reach: LiveReach::of(caller.reach.clone()),
+        }
+    }
+
+    /// The same, of a stream about this.
+    pub(crate) fn about(self, named: Named) -> Self {
+        Self { named, ..self }
+    }
+
     /// Whose it is.
     pub(crate) fn user(&self) -> &User {
-        &self.user
+        &self.caller.user
+    }
+
+    /// Who called.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// What the stream may be about, at any time.
+    pub(crate) fn reach(&self) -> LiveReach {
+        self.reach.clone()
     }
 
     /// Ends when the caller has the right no more, and says why.
-    pub(crate) async fn ends(self) -> Error {
+    pub(crate) async fn ends(self, app: Arc<App>) -> Error {
         loop {
             sleep(LOOK_EVERY).await;
-            match self.look().await {
+            match self.look(&app).await {
                 Ok(()) => {}
                 // What can not be looked at now is looked at again.
-                Err(Error::Unauthenticated(NotVerified::Overloaded | NotVerified::Store(_))) => {}
+                Err(
+                    Error::Unauthenticated(NotVerified::Overloaded | NotVerified::Store(_)) | Error::Store(_),
+                ) => {}
                 Err(_) if planted("lost-right-streams-on") => {}
                 Err(why) => return why,
             }
         }
     }
 
-    async fn look(&self) -> Result<(), Error> {
+    async fn look(&self, app: &App) -> Result<(), Error> {
+        let Caller { rule, user: before, reach: begun, .. } = &self.caller;
         let user = self.verifier.verify_again(&self.credential).await.map_err(Error::Unauthenticated)?;
         // Another user may have the name by now.
-        if user.id != self.user.id {
+        if user.id != before.id {
             return Err(Error::Unauthenticated(NotVerified::WrongToken));
         }
-        match self.rule.policy.allows(&user.roles) {
-            true => Ok(()),
-            false => Err(Error::Denied {
-                user: user.name,
-                action: self.rule.action(),
-                needs: self.rule.policy.needs(),
-            }),
+        let denied = |needs| Error::Denied { user: user.name.clone(), action: rule.action(), needs };
+        let reach = user.rights.reach(rule).map_err(denied)?;
+        // Whoever watched every host has heard of some that are none of theirs any more, and has to begin anew.
+        if rule.object == Object::Hosts && begun.is_whole() && !reach.is_whole() {
+            return Err(denied(format!("{} on every host, as when it began", rule.policy.needs())));
         }
+        self.reach.set(reach.clone());
+        look(app, &reach, &self.named).await
     }
 }

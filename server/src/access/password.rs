@@ -18,6 +18,10 @@ const MEMORY_KIB: u32 = 7 * 1024;
 const ITERATIONS: u32 = 5;
 const LANES: u32 = 1;
 
+/// What the password of nobody is held against: nothing is known of which this would be the hash, and the work is the same.
+const DECOY: &str =
+    "$argon2id$v=19$m=7168,t=5,p=1$YSBzYWx0IG9mIG5vYm9keQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
 /// Hashes that wait for their turn; whoever finds the queue full comes back later.
 const QUEUE: usize = 64;
 
@@ -59,7 +63,7 @@ impl Hasher {
         self.run(move |memory| match hash {
             Some(hash) => verify_password(&password, &hash, memory),
             None => {
-                hash_password(&password, memory).ok();
+                verify_password(&password, DECOY, memory);
                 false
             }
         })
@@ -152,6 +156,23 @@ mod tests {
         assert!(!verify("correct horse", &hash.replace("argon2id", "argon2i")));
         assert!(!verify("correct horse", &hash.replace("t=5", "t=4")));
         assert!(verify("correct horse", &hash), "memory that was used before makes no difference");
+    }
+
+    /// Hazard S01: a name that there is not takes the work of one that there is.
+    #[test]
+    fn the_decoy_takes_the_work_of_a_hash() {
+        let mut memory = Vec::new();
+        let hash = hash_password("correct horse", &mut memory).expect("hashed");
+        let (decoy, real) =
+            (PasswordHash::new(DECOY).expect("a hash"), PasswordHash::new(&hash).expect("one"));
+        assert_eq!(Params::try_from(&decoy).expect("settings"), Params::try_from(&real).expect("settings"));
+        let lengths = |of: &PasswordHash| {
+            (of.salt.expect("salted").as_ref().len(), of.hash.expect("hashed").as_bytes().len())
+        };
+        assert_eq!(lengths(&decoy), lengths(&real));
+        memory.clear();
+        assert!(!verify_password("", DECOY, &mut memory));
+        assert_eq!(memory.len(), Params::try_from(&real).expect("settings").block_count(), "it was derived");
     }
 
     /// What another program made of the same settings is the same.

@@ -1,5 +1,7 @@
-//! The policy of every RPC. What is not in the table is refused, and a server that serves it does not start.
+//! The policy of every RPC: who may call it, and what it is about. What is not in the table is refused, and an RPC of the
+//! contract that is not in it does not build.
 
+use belay_proto::RPCS;
 use prost_reflect::DescriptorPool;
 
 use super::Role;
@@ -11,10 +13,32 @@ pub(crate) enum Policy {
     Open,
     /// Any user.
     Authenticated,
+    /// Any user, with a credential that may all that its user may: it is about credentials.
+    Own,
     /// A user with one of these roles, or with ADMIN.
     Roles(&'static [Role]),
     /// An agent of the fleet.
     Fleet,
+}
+
+/// What an RPC is about, and so where a role with a scope is good for it. Which host or task a request names is said in
+/// `named.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Object {
+    /// Nothing that belongs to a host.
+    Nothing,
+    /// The fleet as a whole, or what belongs to no host: the role must be good on every host.
+    Whole,
+    /// One host, which the request names.
+    Host,
+    /// One process, which the request names with its host.
+    Process,
+    /// One task, which the request names: all of its hosts must be in reach.
+    Task,
+    /// Many hosts: all that are named, or those in reach.
+    Hosts,
+    /// All tasks whose hosts are in reach.
+    Tasks,
 }
 
 /// One line of the table.
@@ -23,6 +47,7 @@ pub(crate) struct Rule {
     /// `/package.Service/Method`.
     pub(crate) path: &'static str,
     pub(crate) policy: Policy,
+    pub(crate) object: Object,
     /// Whether it is an order: a refusal is then in the audit trail.
     pub(crate) order: bool,
     /// Whether it may be sent again under an idempotency key. What is no order needs none, and its key must be one all the same.
@@ -31,106 +56,181 @@ pub(crate) struct Rule {
     pub(crate) lasts: bool,
 }
 
-const READ_HOSTS: Policy = Policy::Roles(&[Role::HostViewer, Role::HostManager]);
-const ORDER_HOSTS: Policy = Policy::Roles(&[Role::HostManager]);
+const READ_HOSTS: Policy = Policy::Roles(&[Role::HostViewer, Role::HostOperator, Role::HostManager]);
+/// What runs on hosts.
+const ORDER_HOSTS: Policy = Policy::Roles(&[Role::HostOperator, Role::HostManager]);
+/// Which hosts there are, and what is said of them.
+const CONFIGURE_HOSTS: Policy = Policy::Roles(&[Role::HostManager]);
 /// Who may order a task may read it.
-const READ_TASKS: Policy = Policy::Roles(&[Role::TaskViewer, Role::TaskManager, Role::HostManager]);
+const READ_TASKS: Policy =
+    Policy::Roles(&[Role::TaskViewer, Role::TaskManager, Role::HostOperator, Role::HostManager]);
 const ORDER_TASKS: Policy = Policy::Roles(&[Role::TaskManager]);
 const ADMIN: Policy = Policy::Roles(&[]);
 
-const fn read(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: false, takes_key: false, lasts: false }
+const fn read(path: &'static str, policy: Policy, object: Object) -> Rule {
+    Rule { path, policy, object, order: false, takes_key: false, lasts: false }
 }
 
-const fn watch(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: false, takes_key: false, lasts: true }
+const fn watch(path: &'static str, policy: Policy, object: Object) -> Rule {
+    Rule { path, policy, object, order: false, takes_key: false, lasts: true }
 }
 
-const fn order(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: true, takes_key: true, lasts: false }
+const fn order(path: &'static str, policy: Policy, object: Object) -> Rule {
+    Rule { path, policy, object, order: true, takes_key: true, lasts: false }
 }
 
 /// What shows an order, and is sent as that is.
-const fn preview(path: &'static str, policy: Policy) -> Rule {
-    Rule { takes_key: true, ..read(path, policy) }
+const fn preview(path: &'static str, policy: Policy, object: Object) -> Rule {
+    Rule { takes_key: true, ..read(path, policy, object) }
 }
 
 /// An order that takes no idempotency key. Orders of users do not: of their passwords, tokens and keys nothing may be kept.
-const fn unkeyed_order(path: &'static str, policy: Policy) -> Rule {
-    Rule { path, policy, order: true, takes_key: false, lasts: false }
+const fn unkeyed_order(path: &'static str, policy: Policy, object: Object) -> Rule {
+    Rule { path, policy, object, order: true, takes_key: false, lasts: false }
 }
 
-const RULES: &[Rule] = &[
-    read("/belay.v1.HostService/ListHosts", READ_HOSTS),
-    read("/belay.v1.HostService/GetHost", READ_HOSTS),
-    watch("/belay.v1.HostService/WatchHosts", READ_HOSTS),
-    order("/belay.v1.HostService/UpdateHostLabels", ORDER_HOSTS),
-    order("/belay.v1.HostService/SetHostMaintenance", ORDER_HOSTS),
-    order("/belay.v1.HostService/UpdateHostProfile", ORDER_HOSTS),
-    order("/belay.v1.EnrolmentService/BatchCreateHosts", ORDER_HOSTS),
-    order("/belay.v1.EnrolmentService/DeleteHost", ORDER_HOSTS),
-    order("/belay.v1.EnrolmentService/BatchDeleteHosts", ORDER_HOSTS),
-    read("/belay.v1.ReferenceService/ListRegions", READ_HOSTS),
-    read("/belay.v1.ReferenceService/GetRegion", READ_HOSTS),
-    order("/belay.v1.ReferenceService/CreateRegion", ORDER_HOSTS),
-    order("/belay.v1.ReferenceService/DeleteRegion", ORDER_HOSTS),
-    read("/belay.v1.ReferenceService/ListIdcs", READ_HOSTS),
-    read("/belay.v1.ReferenceService/GetIdc", READ_HOSTS),
-    order("/belay.v1.ReferenceService/CreateIdc", ORDER_HOSTS),
-    order("/belay.v1.ReferenceService/DeleteIdc", ORDER_HOSTS),
-    read("/belay.v1.ReferenceService/ListHostTypes", READ_HOSTS),
-    read("/belay.v1.ReferenceService/GetHostType", READ_HOSTS),
-    order("/belay.v1.ReferenceService/CreateHostType", ORDER_HOSTS),
-    order("/belay.v1.ReferenceService/DeleteHostType", ORDER_HOSTS),
-    read("/belay.v1.HostAgentService/GetHostAgent", READ_HOSTS),
-    order("/belay.v1.HostAgentService/StopHostAgent", ORDER_HOSTS),
-    order("/belay.v1.HostAgentService/StartHostAgent", ORDER_HOSTS),
-    order("/belay.v1.HostAgentService/RestartHostAgent", ORDER_HOSTS),
-    read("/belay.v1.AgentProcessService/ListAgentProcesses", READ_HOSTS),
-    read("/belay.v1.AgentProcessService/GetAgentProcess", READ_HOSTS),
-    watch("/belay.v1.AgentProcessService/ReadAgentProcessLog", READ_HOSTS),
-    watch("/belay.v1.AgentProcessService/WatchAgentProcesses", READ_HOSTS),
-    order("/belay.v1.AgentProcessService/StopAgentProcess", ORDER_HOSTS),
-    order("/belay.v1.AgentProcessService/StartAgentProcess", ORDER_HOSTS),
-    order("/belay.v1.AgentProcessService/RestartAgentProcess", ORDER_HOSTS),
-    read("/belay.v1.TaskService/ListTasks", READ_TASKS),
-    read("/belay.v1.TaskService/GetTask", READ_TASKS),
-    read("/belay.v1.TaskService/GetSubtaskLog", READ_TASKS),
-    watch("/belay.v1.TaskService/WatchTask", READ_TASKS),
-    watch("/belay.v1.TaskService/WatchSubtaskLog", READ_TASKS),
-    order("/belay.v1.TaskService/RetryTask", ORDER_TASKS),
-    order("/belay.v1.TaskService/RollbackTask", ORDER_TASKS),
-    order("/belay.v1.TaskService/CancelTask", ORDER_TASKS),
-    order("/belay.v1.TaskService/RetrySubtask", ORDER_TASKS),
-    order("/belay.v1.TaskService/SkipSubtask", ORDER_TASKS),
-    order("/belay.v1.TaskService/CancelSubtask", ORDER_TASKS),
-    order("/belay.v1.TaskService/PauseTask", ORDER_TASKS),
-    order("/belay.v1.TaskService/ResumeTask", ORDER_TASKS),
-    order("/belay.v1.TaskService/ApproveWave", ORDER_TASKS),
-    order("/belay.v1.BatchService/BatchStopHostAgents", ORDER_HOSTS),
-    order("/belay.v1.BatchService/BatchRestartHostAgents", ORDER_HOSTS),
-    order("/belay.v1.BatchService/BatchStartHostAgents", ORDER_HOSTS),
-    preview("/belay.v1.BatchService/PlanBatch", ORDER_HOSTS),
-    read("/belay.v1.UserService/ListUsers", ADMIN),
-    unkeyed_order("/belay.v1.UserService/CreateUser", ADMIN),
-    unkeyed_order("/belay.v1.UserService/DeleteUser", ADMIN),
+pub(crate) const RULES: &[Rule] = &[
+    read("/belay.v1.HostService/ListHosts", READ_HOSTS, Object::Hosts),
+    read("/belay.v1.HostService/GetHost", READ_HOSTS, Object::Host),
+    watch("/belay.v1.HostService/WatchHosts", READ_HOSTS, Object::Hosts),
+    order("/belay.v1.HostService/UpdateHostLabels", CONFIGURE_HOSTS, Object::Host),
+    order("/belay.v1.HostService/SetHostMaintenance", ORDER_HOSTS, Object::Host),
+    order("/belay.v1.HostService/UpdateHostProfile", CONFIGURE_HOSTS, Object::Host),
+    order("/belay.v1.EnrolmentService/BatchCreateHosts", CONFIGURE_HOSTS, Object::Whole),
+    order("/belay.v1.EnrolmentService/DeleteHost", CONFIGURE_HOSTS, Object::Host),
+    order("/belay.v1.EnrolmentService/BatchDeleteHosts", CONFIGURE_HOSTS, Object::Hosts),
+    read("/belay.v1.ReferenceService/ListRegions", READ_HOSTS, Object::Nothing),
+    read("/belay.v1.ReferenceService/GetRegion", READ_HOSTS, Object::Nothing),
+    order("/belay.v1.ReferenceService/CreateRegion", CONFIGURE_HOSTS, Object::Whole),
+    order("/belay.v1.ReferenceService/DeleteRegion", CONFIGURE_HOSTS, Object::Whole),
+    read("/belay.v1.ReferenceService/ListIdcs", READ_HOSTS, Object::Nothing),
+    read("/belay.v1.ReferenceService/GetIdc", READ_HOSTS, Object::Nothing),
+    order("/belay.v1.ReferenceService/CreateIdc", CONFIGURE_HOSTS, Object::Whole),
+    order("/belay.v1.ReferenceService/DeleteIdc", CONFIGURE_HOSTS, Object::Whole),
+    read("/belay.v1.ReferenceService/ListHostTypes", READ_HOSTS, Object::Nothing),
+    read("/belay.v1.ReferenceService/GetHostType", READ_HOSTS, Object::Nothing),
+    order("/belay.v1.ReferenceService/CreateHostType", CONFIGURE_HOSTS, Object::Whole),
+    order("/belay.v1.ReferenceService/DeleteHostType", CONFIGURE_HOSTS, Object::Whole),
+    read("/belay.v1.HostAgentService/GetHostAgent", READ_HOSTS, Object::Host),
+    order("/belay.v1.HostAgentService/StopHostAgent", ORDER_HOSTS, Object::Host),
+    order("/belay.v1.HostAgentService/StartHostAgent", ORDER_HOSTS, Object::Host),
+    order("/belay.v1.HostAgentService/RestartHostAgent", ORDER_HOSTS, Object::Host),
+    read("/belay.v1.AgentProcessService/ListAgentProcesses", READ_HOSTS, Object::Host),
+    read("/belay.v1.AgentProcessService/GetAgentProcess", READ_HOSTS, Object::Process),
+    watch("/belay.v1.AgentProcessService/ReadAgentProcessLog", READ_HOSTS, Object::Process),
+    watch("/belay.v1.AgentProcessService/WatchAgentProcesses", READ_HOSTS, Object::Host),
+    order("/belay.v1.AgentProcessService/StopAgentProcess", ORDER_HOSTS, Object::Process),
+    order("/belay.v1.AgentProcessService/StartAgentProcess", ORDER_HOSTS, Object::Process),
+    order("/belay.v1.AgentProcessService/RestartAgentProcess", ORDER_HOSTS, Object::Process),
+    read("/belay.v1.TaskService/ListTasks", READ_TASKS, Object::Tasks),
+    read("/belay.v1.TaskService/GetTask", READ_TASKS, Object::Task),
+    read("/belay.v1.TaskService/GetSubtaskLog", READ_TASKS, Object::Task),
+    watch("/belay.v1.TaskService/WatchTask", READ_TASKS, Object::Task),
+    watch("/belay.v1.TaskService/WatchSubtaskLog", READ_TASKS, Object::Task),
+    order("/belay.v1.TaskService/RetryTask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/RollbackTask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/CancelTask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/RetrySubtask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/SkipSubtask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/CancelSubtask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/PauseTask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/ResumeTask", ORDER_TASKS, Object::Task),
+    order("/belay.v1.TaskService/ApproveWave", ORDER_TASKS, Object::Task),
+    order("/belay.v1.BatchService/BatchStopHostAgents", ORDER_HOSTS, Object::Hosts),
+    order("/belay.v1.BatchService/BatchRestartHostAgents", ORDER_HOSTS, Object::Hosts),
+    order("/belay.v1.BatchService/BatchStartHostAgents", ORDER_HOSTS, Object::Hosts),
+    preview("/belay.v1.BatchService/PlanBatch", ORDER_HOSTS, Object::Hosts),
+    read("/belay.v1.UserService/ListUsers", ADMIN, Object::Whole),
+    unkeyed_order("/belay.v1.UserService/CreateUser", ADMIN, Object::Whole),
+    unkeyed_order("/belay.v1.UserService/DeleteUser", ADMIN, Object::Whole),
+    unkeyed_order("/belay.v1.UserService/GrantRole", ADMIN, Object::Whole),
+    unkeyed_order("/belay.v1.UserService/RevokeRole", ADMIN, Object::Whole),
     // One's own password, or with ADMIN anyone's: the handler knows whose it is.
-    unkeyed_order("/belay.v1.UserService/SetPassword", Policy::Authenticated),
-    unkeyed_order("/belay.v1.UserService/CreateToken", Policy::Authenticated),
+    unkeyed_order("/belay.v1.UserService/SetPassword", Policy::Own, Object::Nothing),
+    unkeyed_order("/belay.v1.UserService/CreateToken", Policy::Own, Object::Nothing),
+    read("/belay.v1.UserService/ListTokens", Policy::Own, Object::Nothing),
+    unkeyed_order("/belay.v1.UserService/RevokeToken", Policy::Own, Object::Nothing),
     // One's own access keys, or with ADMIN anyone's, as above.
-    read("/belay.v1.AccessKeyService/ListAccessKeys", Policy::Authenticated),
-    unkeyed_order("/belay.v1.AccessKeyService/CreateAccessKey", Policy::Authenticated),
-    unkeyed_order("/belay.v1.AccessKeyService/EnableAccessKey", Policy::Authenticated),
-    unkeyed_order("/belay.v1.AccessKeyService/DisableAccessKey", Policy::Authenticated),
-    unkeyed_order("/belay.v1.AccessKeyService/DeleteAccessKey", Policy::Authenticated),
-    read("/belay.v1.AuditService/ListAuditRecords", ADMIN),
-    read("/belay.fleet.v1.FleetService/Report", Policy::Fleet),
-    read("/grpc.health.v1.Health/Check", Policy::Open),
-    read("/grpc.health.v1.Health/Watch", Policy::Open),
-    read("/grpc.health.v1.Health/List", Policy::Open),
-    read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Policy::Authenticated),
-    read("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Policy::Authenticated),
+    read("/belay.v1.AccessKeyService/ListAccessKeys", Policy::Own, Object::Nothing),
+    unkeyed_order("/belay.v1.AccessKeyService/CreateAccessKey", Policy::Own, Object::Nothing),
+    unkeyed_order("/belay.v1.AccessKeyService/EnableAccessKey", Policy::Own, Object::Nothing),
+    unkeyed_order("/belay.v1.AccessKeyService/DisableAccessKey", Policy::Own, Object::Nothing),
+    unkeyed_order("/belay.v1.AccessKeyService/DeleteAccessKey", Policy::Own, Object::Nothing),
+    read("/belay.v1.AuditService/ListAuditRecords", ADMIN, Object::Whole),
+    read("/belay.fleet.v1.FleetService/Report", Policy::Fleet, Object::Nothing),
+    read("/grpc.health.v1.Health/Check", Policy::Open, Object::Nothing),
+    read("/grpc.health.v1.Health/Watch", Policy::Open, Object::Nothing),
+    read("/grpc.health.v1.Health/List", Policy::Open, Object::Nothing),
+    read("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Policy::Authenticated, Object::Nothing),
+    read(
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Policy::Authenticated,
+        Object::Nothing,
+    ),
 ];
+
+/// Hazard S11: every RPC of the contract that this program serves has one rule, and no rule is of another.
+const _: () = {
+    let mut at = 0;
+    while at < RPCS.len() {
+        assert!(is_of_agents(RPCS[at]) || rules_of(RPCS[at]) == 1, "an RPC has no rule in `RULES`, or two");
+        at += 1;
+    }
+    let mut at = 0;
+    while at < RULES.len() {
+        assert!(
+            !begins(RULES[at].path, "/belay.") || is_in_contract(RULES[at].path),
+            "a rule in `RULES` is of no RPC"
+        );
+        at += 1;
+    }
+};
+
+/// Agents serve these, and the server calls them.
+const fn is_of_agents(path: &str) -> bool {
+    begins(path, "/belay.agent.v1.")
+}
+
+const fn rules_of(path: &str) -> usize {
+    let (mut at, mut found) = (0, 0);
+    while at < RULES.len() {
+        if same(RULES[at].path, path) {
+            found += 1;
+        }
+        at += 1;
+    }
+    found
+}
+
+const fn is_in_contract(path: &str) -> bool {
+    let mut at = 0;
+    while at < RPCS.len() {
+        if same(RPCS[at], path) {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+const fn same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && begins(one, other)
+}
+
+const fn begins(text: &str, with: &str) -> bool {
+    let (text, with) = (text.as_bytes(), with.as_bytes());
+    if text.len() < with.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < with.len() {
+        if text[at] != with[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
 
 /// The rule of an RPC. `None` means that it is refused.
 pub(crate) fn rule(path: &str) -> Option<&'static Rule> {
@@ -145,20 +245,11 @@ impl Rule {
 }
 
 impl Policy {
-    /// Whether a user with these roles may, leaving aside what only a handler can know.
-    pub(crate) fn allows(self, roles: &[Role]) -> bool {
-        match self {
-            Self::Open | Self::Authenticated => true,
-            Self::Roles(any) => roles.iter().any(|role| *role == Role::Admin || any.contains(role)),
-            Self::Fleet => false,
-        }
-    }
-
     /// What a caller lacks, for its eyes.
     pub(crate) fn needs(self) -> String {
         match self {
             Self::Open => "nothing".into(),
-            Self::Authenticated => "a user".into(),
+            Self::Authenticated | Self::Own => "a user".into(),
             Self::Fleet => "the fleet's token".into(),
             Self::Roles([]) => "the role ADMIN".into(),
             Self::Roles(any) => {
@@ -196,6 +287,7 @@ pub(crate) fn check_coverage(pool: &DescriptorPool, services: &[&str]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::{Grant, Rights};
 
     /// Hazard S11: a new RPC without a policy is found before it is served, and refused if it were.
     #[test]
@@ -212,8 +304,27 @@ mod tests {
             check_coverage(&pool, &["belay.agent.v1.AgentService"]),
             Err(UncoveredRpc("/belay.agent.v1.AgentService/StopProcess".into()))
         );
-        for (place, rule) in RULES.iter().enumerate() {
-            assert!(RULES[..place].iter().all(|other| other.path != rule.path), "{} twice", rule.path);
+    }
+
+    /// Hazard S07: what an RPC is about is what its request names.
+    #[test]
+    fn every_request_names_what_its_rule_is_about() {
+        let pool = DescriptorPool::decode(belay_proto::FILE_DESCRIPTOR_SET).expect("our own contract");
+        for service in pool.services().filter(|service| service.package_name() == "belay.v1") {
+            for method in service.methods() {
+                let path = format!("/{}/{}", service.full_name(), method.name());
+                let has = |field: &str| method.input().get_field_by_name(field).is_some();
+                let object = rule(&path).expect("a rule").object;
+                let expected = match object {
+                    Object::Host => has("host_id") && !has("agent_process_id"),
+                    Object::Process => has("host_id") && has("agent_process_id"),
+                    Object::Task => has("task_id"),
+                    // One host of many is a filter, and so is the host of tasks.
+                    Object::Hosts | Object::Tasks => !has("task_id"),
+                    Object::Nothing | Object::Whole => !has("host_id") && !has("task_id") && !has("host_ids"),
+                };
+                assert!(expected, "{path} is about {object:?}");
+            }
         }
     }
 
@@ -232,20 +343,28 @@ mod tests {
 
     #[test]
     fn roles_allow_what_the_documents_say() {
-        let allows = |path: &str, role| rule(path).expect("a rule").policy.allows(&[role]);
+        let allows = |path: &str, role| {
+            Rights::of(vec![Grant::everywhere(role)]).reach(rule(path).expect("a rule")).is_ok()
+        };
         let stop = "/belay.v1.AgentProcessService/StopAgentProcess";
         let read = "/belay.v1.HostService/GetHost";
         let task = "/belay.v1.TaskService/GetTask";
         let users = "/belay.v1.UserService/CreateUser";
+        let labels = "/belay.v1.HostService/UpdateHostLabels";
         let table = [
-            (Role::Admin, [true, true, true, true]),
-            (Role::HostManager, [true, true, true, false]),
-            (Role::HostViewer, [false, true, false, false]),
-            (Role::TaskManager, [false, false, true, false]),
-            (Role::TaskViewer, [false, false, true, false]),
+            (Role::Admin, [true, true, true, true, true]),
+            (Role::HostManager, [true, true, true, false, true]),
+            (Role::HostOperator, [true, true, true, false, false]),
+            (Role::HostViewer, [false, true, false, false, false]),
+            (Role::TaskManager, [false, false, true, false, false]),
+            (Role::TaskViewer, [false, false, true, false, false]),
         ];
         for (role, expected) in table {
-            assert_eq!([stop, read, task, users].map(|path| allows(path, role)), expected, "{role:?}");
+            assert_eq!(
+                [stop, read, task, users, labels].map(|path| allows(path, role)),
+                expected,
+                "{role:?}"
+            );
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -43,12 +43,15 @@ pub(crate) struct Verifier {
     store: Arc<Store>,
     key: [u8; 32],
     remembered: Mutex<Remembered>,
+    turns: Mutex<HashMap<[u8; 32], Weak<tokio::sync::Mutex<()>>>>,
     logins: Logins,
     pub(crate) hasher: Hasher,
     pub(crate) vault: Vault,
     skew: Duration,
     /// Access keys that were used, and when, since that was last written down.
     used: Mutex<HashMap<String, Timestamp>>,
+    /// The same of tokens, by digest. One that is remembered is noted when it is verified anew.
+    used_tokens: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// What a call shows of who makes it.
@@ -148,8 +151,9 @@ impl Verifier {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         let logins = Logins::new(config.rate_limit.wrong_passwords)?;
-        let (remembered, used) = (Mutex::default(), Mutex::default());
-        Ok(Self { store, key, remembered, logins, hasher, vault, skew: config.signature_skew, used })
+        let (remembered, used, used_tokens) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (turns, skew) = (Mutex::default(), config.signature_skew);
+        Ok(Self { store, key, remembered, turns, logins, hasher, vault, skew, used, used_tokens })
     }
 
     /// The user of an `authorization` value: `Basic ...`, `Bearer ...`, or a signature, of which the statement about the
@@ -196,12 +200,37 @@ impl Verifier {
         let text = std::str::from_utf8(credential).map_err(|_| NotVerified::Malformed)?;
         let (scheme, value) = text.split_once(' ').ok_or(NotVerified::Malformed)?;
         let (user, until) = match scheme.to_ascii_lowercase().as_str() {
-            "basic" => (self.verify_basic(value, address).await?, Instant::now() + REMEMBER),
+            "basic" => {
+                // Of many equal ones the first is verified, and the others find it remembered.
+                let turn = self.turn(digest);
+                let _turn = turn.lock().await;
+                let changes = match self.recall(&digest) {
+                    Ok(user) => return Ok(user),
+                    Err(changes) => changes,
+                };
+                let user = self.verify_basic(value, address).await?;
+                self.remember(digest, &user, Instant::now() + REMEMBER, changes);
+                return Ok(user);
+            }
             "bearer" => self.verify_bearer(value).await?,
             _ => return Err(NotVerified::Malformed),
         };
         self.remember(digest, &user, until, changes);
         Ok(user)
+    }
+
+    /// Whose turn it is to verify a credential.
+    fn turn(&self, digest: [u8; 32]) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if turns.len() >= REMEMBERED {
+            turns.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let turn = turns.entry(digest).or_default();
+        turn.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *turn = Arc::downgrade(&new);
+            new
+        })
     }
 
     /// Forgets every credential of a user who changed.
@@ -215,15 +244,14 @@ impl Verifier {
         let decoded = BASE64_STANDARD.decode(value.trim()).map_err(|_| NotVerified::Malformed)?;
         let decoded = String::from_utf8(decoded).map_err(|_| NotVerified::Malformed)?;
         let (name, password) = decoded.split_once(':').ok_or(NotVerified::Malformed)?;
-        if let Some(address) = address {
-            self.logins.check(name, address).map_err(NotVerified::TooManyWrong)?;
-        }
+        let tried = address.map(|address| self.logins.begin(name, address)).transpose();
+        let tried = tried.map_err(NotVerified::TooManyWrong)?;
         let found = self.store.user_by_name(name).await?;
         let (user, hash) = found.unzip();
         let right = self.hasher.verify(password.to_owned(), hash).await?;
         user.filter(|_| right).ok_or_else(|| {
-            if let Some(address) = address {
-                self.logins.wrong(name, address);
+            if let Some(tried) = tried {
+                tried.wrong();
             }
             NotVerified::WrongPassword
         })
@@ -262,22 +290,30 @@ impl Verifier {
         Ok((user, Signed { digest: shown.digest(), expire: statement.expires(self.skew) }, statement))
     }
 
-    /// Writes down when access keys were last used.
+    /// Writes down when access keys and tokens were last used.
     pub(crate) async fn save_uses(&self) {
-        let uses = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
-        if uses.is_empty() {
-            return;
-        }
-        let uses: Vec<_> = uses.into_iter().collect();
-        if let Err(error) = self.store.save_access_key_use(&uses).await {
+        let take = |used: &Mutex<HashMap<String, Timestamp>>| -> Vec<_> {
+            std::mem::take(&mut *used.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+        };
+        let (keys, tokens) = (take(&self.used), take(&self.used_tokens));
+        if !keys.is_empty()
+            && let Err(error) = self.store.save_access_key_use(&keys).await
+        {
             error!(%error, "When access keys were last used could not be written down.");
+        }
+        if !tokens.is_empty()
+            && let Err(error) = self.store.save_token_use(&tokens).await
+        {
+            error!(%error, "When tokens were last used could not be written down.");
         }
     }
 
     async fn verify_bearer(&self, value: &str) -> Result<(User, Instant), NotVerified> {
         let now = Timestamp::now();
-        let found = self.store.user_by_token(&token_digest(value.trim()), now).await?;
+        let digest = token_digest(value.trim());
+        let found = self.store.user_by_token(&digest, now).await?;
         let (user, expire) = found.ok_or(NotVerified::WrongToken)?;
+        self.used_tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, now);
         let left = Duration::try_from(expire.duration_since(now)).unwrap_or_default();
         Ok((user, Instant::now() + left.min(REMEMBER)))
     }

@@ -8,7 +8,7 @@ use belay_proto::v1::{
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted};
+use super::Api;
 use crate::{access_keys, convert::access_key_to_wire};
 
 #[tonic::async_trait]
@@ -17,7 +17,7 @@ impl AccessKeyService for Api {
         &self,
         request: Request<CreateAccessKeyRequest>,
     ) -> Result<Response<CreateAccessKeyResponse>, Status> {
-        let (caller, CreateAccessKeyRequest { user }) = admitted(request)?;
+        let (caller, CreateAccessKeyRequest { user }) = self.admitted(request).await?;
         let app = self.app.clone();
         let create = async move { access_keys::create(&app, &caller, user).await };
         let (key, secret) = self.app.to_the_end(create).await?;
@@ -29,7 +29,7 @@ impl AccessKeyService for Api {
         &self,
         request: Request<ListAccessKeysRequest>,
     ) -> Result<Response<ListAccessKeysResponse>, Status> {
-        let (caller, ListAccessKeysRequest { user }) = admitted(request)?;
+        let (caller, ListAccessKeysRequest { user }) = self.admitted(request).await?;
         let keys = access_keys::list(&self.app, &caller, user).await?;
         Ok(Response::new(ListAccessKeysResponse { keys: keys.into_iter().map(access_key_to_wire).collect() }))
     }
@@ -38,7 +38,7 @@ impl AccessKeyService for Api {
         &self,
         request: Request<EnableAccessKeyRequest>,
     ) -> Result<Response<EnableAccessKeyResponse>, Status> {
-        let (caller, EnableAccessKeyRequest { access_key_id }) = admitted(request)?;
+        let (caller, EnableAccessKeyRequest { access_key_id }) = self.admitted(request).await?;
         let app = self.app.clone();
         let enable = async move { access_keys::enable(&app, &caller, access_key_id, true).await };
         let key = self.app.to_the_end(enable).await?;
@@ -49,7 +49,7 @@ impl AccessKeyService for Api {
         &self,
         request: Request<DisableAccessKeyRequest>,
     ) -> Result<Response<DisableAccessKeyResponse>, Status> {
-        let (caller, DisableAccessKeyRequest { access_key_id }) = admitted(request)?;
+        let (caller, DisableAccessKeyRequest { access_key_id }) = self.admitted(request).await?;
         let app = self.app.clone();
         let disable = async move { access_keys::enable(&app, &caller, access_key_id, false).await };
         let key = self.app.to_the_end(disable).await?;
@@ -60,7 +60,7 @@ impl AccessKeyService for Api {
         &self,
         request: Request<DeleteAccessKeyRequest>,
     ) -> Result<Response<DeleteAccessKeyResponse>, Status> {
-        let (caller, DeleteAccessKeyRequest { access_key_id }) = admitted(request)?;
+        let (caller, DeleteAccessKeyRequest { access_key_id }) = self.admitted(request).await?;
         let app = self.app.clone();
         self.app.to_the_end(async move { access_keys::delete(&app, &caller, access_key_id).await }).await?;
         Ok(Response::new(DeleteAccessKeyResponse {}))

@@ -17,7 +17,7 @@ impl AuditService for Api {
         &self,
         request: Request<ListAuditRecordsRequest>,
     ) -> Result<Response<ListAuditRecordsResponse>, Status> {
-        let ListAuditRecordsRequest { before_id, size } = request.into_inner();
+        let (_, ListAuditRecordsRequest { before_id, size }) = self.admitted(request).await?;
         if before_id < 0 {
             return Err(Error::invalid("before_id", format!("{before_id} is below 0")).into());
         }

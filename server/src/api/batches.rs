@@ -7,7 +7,7 @@ use belay_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted};
+use super::Api;
 use crate::{
     batch,
     convert::{batch_order, batch_verb, plan_to_wire},
@@ -20,7 +20,7 @@ impl BatchService for Api {
         &self,
         request: Request<BatchStopHostAgentsRequest>,
     ) -> Result<Response<BatchStopHostAgentsResponse>, Status> {
-        let (caller, BatchStopHostAgentsRequest { order }) = admitted(request)?;
+        let (caller, BatchStopHostAgentsRequest { order }) = self.admitted(request).await?;
         let task =
             batch::order(&self.app, &caller, BatchVerb::Stop, batch_order(BatchVerb::Stop, order)?).await?;
         Ok(Response::new(BatchStopHostAgentsResponse { task: Some(self.told(&task)) }))
@@ -30,7 +30,7 @@ impl BatchService for Api {
         &self,
         request: Request<BatchRestartHostAgentsRequest>,
     ) -> Result<Response<BatchRestartHostAgentsResponse>, Status> {
-        let (caller, BatchRestartHostAgentsRequest { order }) = admitted(request)?;
+        let (caller, BatchRestartHostAgentsRequest { order }) = self.admitted(request).await?;
         let task =
             batch::order(&self.app, &caller, BatchVerb::Restart, batch_order(BatchVerb::Restart, order)?)
                 .await?;
@@ -41,7 +41,7 @@ impl BatchService for Api {
         &self,
         request: Request<BatchStartHostAgentsRequest>,
     ) -> Result<Response<BatchStartHostAgentsResponse>, Status> {
-        let (caller, BatchStartHostAgentsRequest { order }) = admitted(request)?;
+        let (caller, BatchStartHostAgentsRequest { order }) = self.admitted(request).await?;
         let task =
             batch::order(&self.app, &caller, BatchVerb::Start, batch_order(BatchVerb::Start, order)?).await?;
         Ok(Response::new(BatchStartHostAgentsResponse { task: Some(self.told(&task)) }))
@@ -51,9 +51,9 @@ impl BatchService for Api {
         &self,
         request: Request<PlanBatchRequest>,
     ) -> Result<Response<PlanBatchResponse>, Status> {
-        let PlanBatchRequest { verb, order } = request.into_inner();
+        let (caller, PlanBatchRequest { verb, order }) = self.admitted(request).await?;
         let verb = batch_verb(verb)?;
-        let plan = batch::plan(&self.app, verb, batch_order(verb, order)?).await?;
+        let plan = batch::plan(&self.app, &caller, verb, batch_order(verb, order)?).await?;
         Ok(Response::new(PlanBatchResponse { plan: Some(plan_to_wire(plan)) }))
     }
 }

@@ -6,7 +6,7 @@ use belay_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted};
+use super::Api;
 use crate::{
     convert::{create_order, delete_order},
     create::create,
@@ -19,7 +19,7 @@ impl EnrolmentService for Api {
         &self,
         request: Request<BatchCreateHostsRequest>,
     ) -> Result<Response<BatchCreateHostsResponse>, Status> {
-        let (caller, message) = admitted(request)?;
+        let (caller, message) = self.admitted(request).await?;
         let order = create_order(message)?;
         let app = self.app.clone();
         let tasks = self.app.to_the_end(async move { create(&app, &caller, order).await }).await?;
@@ -31,7 +31,7 @@ impl EnrolmentService for Api {
         &self,
         request: Request<DeleteHostRequest>,
     ) -> Result<Response<DeleteHostResponse>, Status> {
-        let (caller, DeleteHostRequest { host_id, force, reason }) = admitted(request)?;
+        let (caller, DeleteHostRequest { host_id, force, reason }) = self.admitted(request).await?;
         let order = delete_order(vec![host_id], force, reason)?;
         let app = self.app.clone();
         self.app.to_the_end(async move { delete(&app, &caller, "DeleteHost", order).await }).await?;
@@ -42,7 +42,7 @@ impl EnrolmentService for Api {
         &self,
         request: Request<BatchDeleteHostsRequest>,
     ) -> Result<Response<BatchDeleteHostsResponse>, Status> {
-        let (caller, BatchDeleteHostsRequest { host_ids, force, reason }) = admitted(request)?;
+        let (caller, BatchDeleteHostsRequest { host_ids, force, reason }) = self.admitted(request).await?;
         let order = delete_order(host_ids, force, reason)?;
         let app = self.app.clone();
         self.app.to_the_end(async move { delete(&app, &caller, "BatchDeleteHosts", order).await }).await?;

@@ -11,7 +11,7 @@ use belay_proto::v1::{
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted, passed, told};
+use super::{Api, told};
 use crate::{
     convert::{
         Term, agent_to_wire, given_to_wire, heard, host_filter, host_id, host_news_to_wire, host_order,
@@ -33,10 +33,10 @@ impl HostService for Api {
         &self,
         request: Request<ListHostsRequest>,
     ) -> Result<Response<ListHostsResponse>, Status> {
-        let message = request.into_inner();
+        let (caller, message) = self.admitted(request).await?;
         let page = page(message.page, message.size)?;
         let (filter, sort) = (host_filter(&message)?, host_sort(&message.sort)?);
-        let (hosts, total) = self.app.fleet.list(&filter, sort, page);
+        let (hosts, total) = self.app.fleet.list(&filter, sort, page, &caller.reach);
         Ok(Response::new(ListHostsResponse {
             hosts: hosts.iter().map(host_to_wire).collect(),
             page: Some(page_to_wire(page, total)),
@@ -44,7 +44,7 @@ impl HostService for Api {
     }
 
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<GetHostResponse>, Status> {
-        let GetHostRequest { host_id: host } = request.into_inner();
+        let (_, GetHostRequest { host_id: host }) = self.admitted(request).await?;
         let view = self.app.fleet.host(host_id(host)?)?;
         Ok(Response::new(GetHostResponse { host: Some(host_to_wire(&view)) }))
     }
@@ -55,8 +55,9 @@ impl HostService for Api {
         &self,
         request: Request<WatchHostsRequest>,
     ) -> Result<Response<Self::WatchHostsStream>, Status> {
-        let (pass, WatchHostsRequest { resume_token }) = passed(request)?;
-        let news = watch::hosts(&self.app, heard(&resume_token)?).map(|news| Ok(host_news_to_wire(news?)));
+        let (pass, WatchHostsRequest { resume_token }) = self.passed(request).await?;
+        let news = watch::hosts(&self.app, pass.reach(), heard(&resume_token)?);
+        let news = news.map(|news| Ok(host_news_to_wire(news?)));
         Ok(Response::new(Lasting::new(&self.app, pass, news)?))
     }
 
@@ -64,7 +65,7 @@ impl HostService for Api {
         &self,
         request: Request<UpdateHostLabelsRequest>,
     ) -> Result<Response<UpdateHostLabelsResponse>, Status> {
-        let (caller, message) = admitted(request)?;
+        let (caller, message) = self.admitted(request).await?;
         let (host, order) = label_order(message)?;
         let app = self.app.clone();
         let update = async move { update_labels(&app, &caller, host, order).await };
@@ -76,7 +77,7 @@ impl HostService for Api {
         &self,
         request: Request<SetHostMaintenanceRequest>,
     ) -> Result<Response<SetHostMaintenanceResponse>, Status> {
-        let (caller, message) = admitted(request)?;
+        let (caller, message) = self.admitted(request).await?;
         let (host, order) = maintenance_order(message)?;
         let app = self.app.clone();
         let set = async move { set_maintenance(&app, &caller, host, order).await };
@@ -88,7 +89,7 @@ impl HostService for Api {
         &self,
         request: Request<UpdateHostProfileRequest>,
     ) -> Result<Response<UpdateHostProfileResponse>, Status> {
-        let (caller, message) = admitted(request)?;
+        let (caller, message) = self.admitted(request).await?;
         let (host, order) = profile_order(message)?;
         let app = self.app.clone();
         let update = async move { update_profile(&app, &caller, host, order).await };
@@ -103,7 +104,7 @@ impl HostAgentService for Api {
         &self,
         request: Request<GetHostAgentRequest>,
     ) -> Result<Response<GetHostAgentResponse>, Status> {
-        let GetHostAgentRequest { host_id: host } = request.into_inner();
+        let (_, GetHostAgentRequest { host_id: host }) = self.admitted(request).await?;
         let host = host_id(host)?;
         let (view, processes) = (self.app.fleet.host(host)?, self.app.fleet.processes(host)?);
         Ok(Response::new(GetHostAgentResponse { agent: Some(agent_to_wire(&view, &processes)) }))
@@ -113,7 +114,7 @@ impl HostAgentService for Api {
         &self,
         request: Request<StopHostAgentRequest>,
     ) -> Result<Response<StopHostAgentResponse>, Status> {
-        let (caller, StopHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let (caller, StopHostAgentRequest { host_id, reason, terms }) = self.admitted(request).await?;
         let terms = read_terms(terms, &[Term::DryRun, Term::Wait]);
         let given = stop_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -124,7 +125,7 @@ impl HostAgentService for Api {
         &self,
         request: Request<RestartHostAgentRequest>,
     ) -> Result<Response<RestartHostAgentResponse>, Status> {
-        let (caller, RestartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let (caller, RestartHostAgentRequest { host_id, reason, terms }) = self.admitted(request).await?;
         let terms = read_terms(terms, &[Term::DryRun, Term::Wait, Term::NotStartedAfter]);
         let given = restart_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -135,7 +136,7 @@ impl HostAgentService for Api {
         &self,
         request: Request<StartHostAgentRequest>,
     ) -> Result<Response<StartHostAgentResponse>, Status> {
-        let (caller, StartHostAgentRequest { host_id, reason, terms }) = admitted(request)?;
+        let (caller, StartHostAgentRequest { host_id, reason, terms }) = self.admitted(request).await?;
         let terms = read_terms(terms, &[Term::DryRun, Term::Wait]);
         let given = start_agent(&self.app, &caller, host_order(host_id, reason, terms)?).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));

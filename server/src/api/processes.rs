@@ -10,15 +10,13 @@ use belay_proto::v1::{
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted, cut, passed, told};
+use super::{Api, cut, told};
 use crate::{
-    access::Pass,
     convert::{
         Term, given_to_wire, heard, host_id, log_to_read, page, page_to_wire, piece_to_wire, process_id,
         process_in_list, process_news_to_wire, process_order, process_to_wire, stop_mode,
         terms as read_terms,
     },
-    error::Error,
     read_log::read_log,
     restart::restart,
     start::start,
@@ -32,7 +30,8 @@ impl AgentProcessService for Api {
         &self,
         request: Request<ListAgentProcessesRequest>,
     ) -> Result<Response<ListAgentProcessesResponse>, Status> {
-        let ListAgentProcessesRequest { host_id: host, page: number, size } = request.into_inner();
+        let (_, ListAgentProcessesRequest { host_id: host, page: number, size }) =
+            self.admitted(request).await?;
         let page = page(number, size)?;
         let processes = self.app.fleet.processes(host_id(host)?)?;
         let total = processes.len() as u64;
@@ -46,7 +45,7 @@ impl AgentProcessService for Api {
         &self,
         request: Request<GetAgentProcessRequest>,
     ) -> Result<Response<GetAgentProcessResponse>, Status> {
-        let GetAgentProcessRequest { host_id: host, agent_process_id } = request.into_inner();
+        let (_, GetAgentProcessRequest { host_id: host, agent_process_id }) = self.admitted(request).await?;
         let process = self.app.fleet.process(host_id(host)?, process_id(agent_process_id)?)?;
         Ok(Response::new(GetAgentProcessResponse { process: Some(process_to_wire(&process)) }))
     }
@@ -56,7 +55,7 @@ impl AgentProcessService for Api {
         request: Request<StopAgentProcessRequest>,
     ) -> Result<Response<StopAgentProcessResponse>, Status> {
         let (caller, StopAgentProcessRequest { host_id, agent_process_id, reason, force, terms }) =
-            admitted(request)?;
+            self.admitted(request).await?;
         let terms = read_terms(terms, &[Term::DryRun, Term::Generations]);
         let order = process_order(host_id, agent_process_id, reason, terms)?;
         let given = stop(&self.app, &caller, order, stop_mode(force)).await?;
@@ -69,7 +68,7 @@ impl AgentProcessService for Api {
         request: Request<StartAgentProcessRequest>,
     ) -> Result<Response<StartAgentProcessResponse>, Status> {
         let (caller, StartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
-            admitted(request)?;
+            self.admitted(request).await?;
         let terms = read_terms(terms, &[Term::DryRun, Term::Generations]);
         let order = process_order(host_id, agent_process_id, reason, terms)?;
         let given = start(&self.app, &caller, order).await?;
@@ -82,7 +81,7 @@ impl AgentProcessService for Api {
         request: Request<RestartAgentProcessRequest>,
     ) -> Result<Response<RestartAgentProcessResponse>, Status> {
         let (caller, RestartAgentProcessRequest { host_id, agent_process_id, reason, terms }) =
-            admitted(request)?;
+            self.admitted(request).await?;
         let terms = read_terms(terms, &[Term::DryRun, Term::Generations, Term::NotStartedAfter]);
         let order = process_order(host_id, agent_process_id, reason, terms)?;
         let given = restart(&self.app, &caller, order).await?;
@@ -96,7 +95,7 @@ impl AgentProcessService for Api {
         &self,
         request: Request<WatchAgentProcessesRequest>,
     ) -> Result<Response<Self::WatchAgentProcessesStream>, Status> {
-        let (pass, WatchAgentProcessesRequest { host_id: host, resume_token }) = passed(request)?;
+        let (pass, WatchAgentProcessesRequest { host_id: host, resume_token }) = self.passed(request).await?;
         let news = watch::processes(&self.app, host_id(host)?, heard(&resume_token)?)?;
         let news = news.map(|news| Ok(process_news_to_wire(news?)));
         Ok(Response::new(Lasting::new(&self.app, pass, news)?))
@@ -108,10 +107,8 @@ impl AgentProcessService for Api {
         &self,
         request: Request<ReadAgentProcessLogRequest>,
     ) -> Result<Response<Self::ReadAgentProcessLogStream>, Status> {
-        let pass = request.extensions().get::<Pass>().cloned();
-        let pass = pass.ok_or_else(|| Error::Internal("a stream went round the gate".into()))?;
-        let (caller, message) = admitted(request)?;
-        let pieces = read_log(&self.app, &caller, log_to_read(message)?).await?;
+        let (pass, message) = self.passed(request).await?;
+        let pieces = read_log(&self.app, pass.caller(), log_to_read(message)?).await?;
         let pieces = pieces.map(|piece| Ok(piece_to_wire(piece?)));
         Ok(Response::new(Lasting::new(&self.app, pass, pieces)?))
     }

@@ -10,7 +10,7 @@ use belay_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, admitted};
+use super::Api;
 use crate::{
     convert::{
         host_type_id, host_type_to_wire, idc_id, idc_to_wire, new_reference, page, page_to_wire, reason,
@@ -26,7 +26,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<ListRegionsRequest>,
     ) -> Result<Response<ListRegionsResponse>, Status> {
-        let ListRegionsRequest { page: number, size } = request.into_inner();
+        let (_, ListRegionsRequest { page: number, size }) = self.admitted(request).await?;
         let page = page(number, size)?;
         let (regions, total) = self.app.store.regions(page).await.map_err(Error::Store)?;
         Ok(Response::new(ListRegionsResponse {
@@ -39,7 +39,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<GetRegionRequest>,
     ) -> Result<Response<GetRegionResponse>, Status> {
-        let id = region_id(request.into_inner().region_id)?;
+        let id = region_id(self.admitted(request).await?.1.region_id)?;
         let found = self.app.store.region(id).await.map_err(Error::Store)?;
         let region = Some(region_to_wire(&found.ok_or_else(|| region_unknown(id))?));
         Ok(Response::new(GetRegionResponse { region }))
@@ -49,7 +49,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<CreateRegionRequest>,
     ) -> Result<Response<CreateRegionResponse>, Status> {
-        let (caller, CreateRegionRequest { name, description, reason }) = admitted(request)?;
+        let (caller, CreateRegionRequest { name, description, reason }) = self.admitted(request).await?;
         let new = new_reference(name, description, reason)?;
         let app = self.app.clone();
         let create = async move { reference::create_region(&app, &caller, new).await };
@@ -61,7 +61,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<DeleteRegionRequest>,
     ) -> Result<Response<DeleteRegionResponse>, Status> {
-        let (caller, DeleteRegionRequest { region_id: id, reason: why }) = admitted(request)?;
+        let (caller, DeleteRegionRequest { region_id: id, reason: why }) = self.admitted(request).await?;
         let (id, why) = (region_id(id)?, reason(why)?);
         let app = self.app.clone();
         let delete = async move { reference::delete_region(&app, &caller, id, &why).await };
@@ -73,7 +73,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<ListIdcsRequest>,
     ) -> Result<Response<ListIdcsResponse>, Status> {
-        let ListIdcsRequest { page: number, size } = request.into_inner();
+        let (_, ListIdcsRequest { page: number, size }) = self.admitted(request).await?;
         let page = page(number, size)?;
         let (idcs, total) = self.app.store.idcs(page).await.map_err(Error::Store)?;
         Ok(Response::new(ListIdcsResponse {
@@ -83,7 +83,7 @@ impl ReferenceService for Api {
     }
 
     async fn get_idc(&self, request: Request<GetIdcRequest>) -> Result<Response<GetIdcResponse>, Status> {
-        let id = idc_id(request.into_inner().idc_id)?;
+        let id = idc_id(self.admitted(request).await?.1.idc_id)?;
         let found = self.app.store.idc(id).await.map_err(Error::Store)?;
         let idc = Some(idc_to_wire(&found.ok_or_else(|| idc_unknown(id))?));
         Ok(Response::new(GetIdcResponse { idc }))
@@ -93,7 +93,8 @@ impl ReferenceService for Api {
         &self,
         request: Request<CreateIdcRequest>,
     ) -> Result<Response<CreateIdcResponse>, Status> {
-        let (caller, CreateIdcRequest { name, description, region_id: of, reason }) = admitted(request)?;
+        let (caller, CreateIdcRequest { name, description, region_id: of, reason }) =
+            self.admitted(request).await?;
         let new = new_reference(name, description, reason)?;
         let region = region_id(of)?;
         let app = self.app.clone();
@@ -106,7 +107,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<DeleteIdcRequest>,
     ) -> Result<Response<DeleteIdcResponse>, Status> {
-        let (caller, DeleteIdcRequest { idc_id: id, reason: why }) = admitted(request)?;
+        let (caller, DeleteIdcRequest { idc_id: id, reason: why }) = self.admitted(request).await?;
         let (id, why) = (idc_id(id)?, reason(why)?);
         let app = self.app.clone();
         let delete = async move { reference::delete_idc(&app, &caller, id, &why).await };
@@ -118,7 +119,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<ListHostTypesRequest>,
     ) -> Result<Response<ListHostTypesResponse>, Status> {
-        let ListHostTypesRequest { page: number, size } = request.into_inner();
+        let (_, ListHostTypesRequest { page: number, size }) = self.admitted(request).await?;
         let page = page(number, size)?;
         let (host_types, total) = self.app.store.host_types(page).await.map_err(Error::Store)?;
         Ok(Response::new(ListHostTypesResponse {
@@ -131,7 +132,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<GetHostTypeRequest>,
     ) -> Result<Response<GetHostTypeResponse>, Status> {
-        let id = host_type_id(request.into_inner().host_type_id)?;
+        let id = host_type_id(self.admitted(request).await?.1.host_type_id)?;
         let found = self.app.store.host_type(id).await.map_err(Error::Store)?;
         let host_type = Some(host_type_to_wire(&found.ok_or_else(|| host_type_unknown(id))?));
         Ok(Response::new(GetHostTypeResponse { host_type }))
@@ -141,7 +142,7 @@ impl ReferenceService for Api {
         &self,
         request: Request<CreateHostTypeRequest>,
     ) -> Result<Response<CreateHostTypeResponse>, Status> {
-        let (caller, CreateHostTypeRequest { name, description, reason }) = admitted(request)?;
+        let (caller, CreateHostTypeRequest { name, description, reason }) = self.admitted(request).await?;
         let new = new_reference(name, description, reason)?;
         let app = self.app.clone();
         let create = async move { reference::create_host_type(&app, &caller, new).await };
@@ -153,7 +154,8 @@ impl ReferenceService for Api {
         &self,
         request: Request<DeleteHostTypeRequest>,
     ) -> Result<Response<DeleteHostTypeResponse>, Status> {
-        let (caller, DeleteHostTypeRequest { host_type_id: id, reason: why }) = admitted(request)?;
+        let (caller, DeleteHostTypeRequest { host_type_id: id, reason: why }) =
+            self.admitted(request).await?;
         let (id, why) = (host_type_id(id)?, reason(why)?);
         let app = self.app.clone();
         let delete = async move { reference::delete_host_type(&app, &caller, id, &why).await };

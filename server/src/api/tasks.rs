@@ -22,7 +22,7 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
-use super::{Api, admitted, passed, told};
+use super::{Api, told};
 use crate::{
     app::App,
     batch::waits,
@@ -48,16 +48,18 @@ impl TaskService for Api {
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
-        let query = TaskQuery::try_from(request.into_inner())?;
+        let (caller, message) = self.admitted(request).await?;
+        let query = TaskQuery::try_from(message)?;
+        let reached = self.app.fleet.reached(&caller.reach);
         let page = match &query.stretch {
-            Some(stretch) => self.app.store.tasks(stretch).await.map_err(Error::Store)?,
+            Some(stretch) => self.app.store.tasks(stretch, &reached).await.map_err(Error::Store)?,
             None => TaskPage { tasks: Vec::new(), total: 0, next: None },
         };
         Ok(Response::new(task_page_to_wire(&query, page)?))
     }
 
     async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
-        let GetTaskRequest { task_id: id } = request.into_inner();
+        let (_, GetTaskRequest { task_id: id }) = self.admitted(request).await?;
         let task = find(&self.app, task_id(id)?).await?;
         Ok(Response::new(GetTaskResponse { task: Some(self.told(&task)) }))
     }
@@ -66,7 +68,7 @@ impl TaskService for Api {
         &self,
         request: Request<GetSubtaskLogRequest>,
     ) -> Result<Response<GetSubtaskLogResponse>, Status> {
-        let query = LogQuery::try_from(request.into_inner())?;
+        let query = LogQuery::try_from(self.admitted(request).await?.1)?;
         let lines = task_log::read(&self.app, query).await?;
         Ok(Response::new(GetSubtaskLogResponse { lines: lines_to_wire(lines) }))
     }
@@ -77,7 +79,7 @@ impl TaskService for Api {
         &self,
         request: Request<WatchSubtaskLogRequest>,
     ) -> Result<Response<Self::WatchSubtaskLogStream>, Status> {
-        let (pass, message) = passed(request)?;
+        let (pass, message) = self.passed(request).await?;
         let lines = task_log::follow(&self.app, LogQuery::try_from(message)?).await?;
         let lines = lines.map(|lines| Ok(WatchSubtaskLogResponse { lines: lines_to_wire(lines?) }));
         Ok(Response::new(Lasting::new(&self.app, pass, lines)?))
@@ -87,7 +89,7 @@ impl TaskService for Api {
         &self,
         request: Request<RetryTaskRequest>,
     ) -> Result<Response<RetryTaskResponse>, Status> {
-        let (caller, RetryTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let (caller, RetryTaskRequest { task_id, reason, terms }) = self.admitted(request).await?;
         let order = task_order(task_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::Retry).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -98,7 +100,7 @@ impl TaskService for Api {
         &self,
         request: Request<RollbackTaskRequest>,
     ) -> Result<Response<RollbackTaskResponse>, Status> {
-        let (caller, RollbackTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let (caller, RollbackTaskRequest { task_id, reason, terms }) = self.admitted(request).await?;
         let order = task_order(task_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::Rollback).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -109,7 +111,7 @@ impl TaskService for Api {
         &self,
         request: Request<CancelTaskRequest>,
     ) -> Result<Response<CancelTaskResponse>, Status> {
-        let (caller, CancelTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let (caller, CancelTaskRequest { task_id, reason, terms }) = self.admitted(request).await?;
         let order = task_order(task_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::Cancel).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -120,7 +122,8 @@ impl TaskService for Api {
         &self,
         request: Request<RetrySubtaskRequest>,
     ) -> Result<Response<RetrySubtaskResponse>, Status> {
-        let (caller, RetrySubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let (caller, RetrySubtaskRequest { task_id, subtask_id, reason, terms }) =
+            self.admitted(request).await?;
         let order = subtask_order(task_id, subtask_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::RetrySubtask).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -131,7 +134,8 @@ impl TaskService for Api {
         &self,
         request: Request<SkipSubtaskRequest>,
     ) -> Result<Response<SkipSubtaskResponse>, Status> {
-        let (caller, SkipSubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let (caller, SkipSubtaskRequest { task_id, subtask_id, reason, terms }) =
+            self.admitted(request).await?;
         let order = subtask_order(task_id, subtask_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::SkipSubtask).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -142,7 +146,8 @@ impl TaskService for Api {
         &self,
         request: Request<CancelSubtaskRequest>,
     ) -> Result<Response<CancelSubtaskResponse>, Status> {
-        let (caller, CancelSubtaskRequest { task_id, subtask_id, reason, terms }) = admitted(request)?;
+        let (caller, CancelSubtaskRequest { task_id, subtask_id, reason, terms }) =
+            self.admitted(request).await?;
         let order = subtask_order(task_id, subtask_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::CancelSubtask).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -153,7 +158,7 @@ impl TaskService for Api {
         &self,
         request: Request<PauseTaskRequest>,
     ) -> Result<Response<PauseTaskResponse>, Status> {
-        let (caller, PauseTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let (caller, PauseTaskRequest { task_id, reason, terms }) = self.admitted(request).await?;
         let order = task_order(task_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::Pause).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -164,7 +169,7 @@ impl TaskService for Api {
         &self,
         request: Request<ResumeTaskRequest>,
     ) -> Result<Response<ResumeTaskResponse>, Status> {
-        let (caller, ResumeTaskRequest { task_id, reason, terms }) = admitted(request)?;
+        let (caller, ResumeTaskRequest { task_id, reason, terms }) = self.admitted(request).await?;
         let order = task_order(task_id, reason, terms)?;
         let given = order_task(&self.app, &caller, order, Verb::Resume(0)).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -175,7 +180,7 @@ impl TaskService for Api {
         &self,
         request: Request<ApproveWaveRequest>,
     ) -> Result<Response<ApproveWaveResponse>, Status> {
-        let (caller, ApproveWaveRequest { task_id, reason, wave, terms }) = admitted(request)?;
+        let (caller, ApproveWaveRequest { task_id, reason, wave, terms }) = self.admitted(request).await?;
         let verb = Verb::Approve(approved_wave(wave)?);
         let given = order_task(&self.app, &caller, task_order(task_id, reason, terms)?, verb).await?;
         let (task, preview) = given_to_wire(given, |task| self.told(&task));
@@ -188,7 +193,7 @@ impl TaskService for Api {
         &self,
         request: Request<WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        let (pass, WatchTaskRequest { task_id: id, resume_token }) = passed(request)?;
+        let (pass, WatchTaskRequest { task_id: id, resume_token }) = self.passed(request).await?;
         let (id, heard) = (task_id(id)?, heard_version(&resume_token)?);
         // Listening begins before the first look, so that no change in between is missed.
         let mut changes = self.app.task_changes.subscribe();

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{AbsentHosts, Found, PLAN_LASTS, Policy, plan_id, watch};
 use crate::{
+    access::Reach,
     app::App,
     error::Error,
     fleet::HostView,
@@ -99,7 +100,13 @@ impl Plan {
 ///
 /// # Errors
 /// Where a budget could never be kept.
-pub(super) fn lay_out(app: &App, verb: BatchVerb, policy: &Policy, found: Found) -> Result<Plan, Error> {
+pub(super) fn lay_out(
+    app: &App,
+    reach: &Reach,
+    verb: BatchVerb,
+    policy: &Policy,
+    found: Found,
+) -> Result<Plan, Error> {
     let now = Timestamp::now();
     let Found { hosts, left_out } = found;
     let mut hosts: Vec<_> = hosts.iter().map(|view| planned(app, view, policy)).collect();
@@ -113,7 +120,7 @@ pub(super) fn lay_out(app: &App, verb: BatchVerb, policy: &Policy, found: Found)
     }
     let all = hosts.len();
     let ids: Vec<_> = hosts.iter().map(|host| host.id).collect();
-    check_budgets(app, verb, &policy.budgets, &ids)?;
+    check_budgets(app, reach, verb, &policy.budgets, &ids)?;
     let in_wave = policy.stop_after_in_wave;
     let batch = Batch {
         verb,
@@ -184,12 +191,20 @@ fn waves(amounts: &[Amount], domains: &[usize]) -> Vec<usize> {
 }
 
 /// A budget that can not be kept whatever is waited for is refused beforehand.
-fn check_budgets(app: &App, verb: BatchVerb, budgets: &[Budget], hosts: &[HostId]) -> Result<(), Error> {
+fn check_budgets(
+    app: &App,
+    reach: &Reach,
+    verb: BatchVerb,
+    budgets: &[Budget],
+    hosts: &[HostId],
+) -> Result<(), Error> {
     if verb == BatchVerb::Start && !budgets.is_empty() {
         return Err(Error::invalid("policy.budgets", "a start takes no host down; leave them out"));
     }
     for (budget, spent) in budgets.iter().zip(watch::spent(app, budgets, hosts)) {
-        let (selector, members) = (&budget.selector, spent.members.len());
+        let selector = &budget.selector;
+        // What is refused says nothing of hosts out of reach. While the batch goes, they count as all others do.
+        let members = spent.members.iter().filter(|&&host| app.fleet.is_in_reach(host, reach)).count();
         if members == 0 {
             return Err(Error::invalid("policy.budgets", format!("no host is meant by `{selector}`")));
         }

@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::terms::{Term, terms};
 use crate::{
-    access::Role,
     agents::Asked,
     error::Error,
     host::Facts,
@@ -220,18 +219,6 @@ pub(crate) fn page(number: i32, size: i32) -> Result<Page, Error> {
     };
     let (number, size) = all((number, size))?;
     Ok(Page { number, size })
-}
-
-pub(crate) fn role(role: i32) -> Result<Role, Error> {
-    match v1::Role::try_from(role) {
-        Ok(v1::Role::Admin) => Ok(Role::Admin),
-        Ok(v1::Role::HostManager) => Ok(Role::HostManager),
-        Ok(v1::Role::HostViewer) => Ok(Role::HostViewer),
-        Ok(v1::Role::TaskManager) => Ok(Role::TaskManager),
-        Ok(v1::Role::TaskViewer) => Ok(Role::TaskViewer),
-        // Never a default (hazard I15).
-        Ok(v1::Role::Unspecified) | Err(_) => Err(Error::invalid("roles", format!("{role} is not a role"))),
-    }
 }
 
 /// One message of an agent's stream.
@@ -822,9 +809,6 @@ mod tests {
         assert!(page(1, 2001).is_err());
         for id in [0, -1, i64::MIN] {
             assert!(host_id(id).is_err());
-        }
-        for bad in [0, 6, -1] {
-            assert!(role(bad).is_err());
         }
     }
 }

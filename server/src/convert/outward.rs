@@ -9,7 +9,6 @@ use super::{
     reference::{host_type_to_wire, idc_to_wire, region_to_wire},
 };
 use crate::{
-    access::{Role, User},
     clones::{Agent, Twin},
     fleet::HostView,
     host::{AgentState, HostKind, HostStatus},
@@ -343,25 +342,6 @@ fn step_to_wire(task: &Task, step: &Step) -> v1::Subtask {
         },
         parallel_idx: i32::try_from(step.lane).ok().filter(|_| of_one_of_many).unwrap_or(-1),
         host_id: task.host_of(step).map_or(0, HostId::get),
-    }
-}
-
-pub(crate) fn user_to_wire(user: &User) -> v1::User {
-    let role = |role: &Role| {
-        i32::from(match role {
-            Role::Admin => v1::Role::Admin,
-            Role::HostManager => v1::Role::HostManager,
-            Role::HostViewer => v1::Role::HostViewer,
-            Role::TaskManager => v1::Role::TaskManager,
-            Role::TaskViewer => v1::Role::TaskViewer,
-        })
-    };
-    v1::User {
-        id: user.id.get(),
-        name: user.name.clone(),
-        roles: user.roles.iter().map(role).collect(),
-        create_time: Some(time(user.create_time)),
-        update_time: Some(time(user.update_time)),
     }
 }
 

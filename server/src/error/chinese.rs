@@ -91,6 +91,13 @@ pub(super) fn of(error: &Error) -> Option<(String, String)> {
             format!("用户 `{user}` 已有 {most} 个访问密钥，不能再创建"),
             "请删除不再使用的访问密钥，`belay key list` 会显示每个密钥最近一次使用的时间",
         ),
+        Error::TokenUnknown(id) => {
+            told(format!("令牌 `{id}` 不存在"), "请用 `belay user token list` 查看您的令牌")
+        }
+        Error::TooManyTokens { user, most } => told(
+            format!("用户 `{user}` 已有 {most} 个令牌，不能再创建"),
+            "请吊销不再使用的令牌，`belay user token list` 会显示每个令牌最近一次使用的时间",
+        ),
         Error::SignatureReplayed => told(
             "该签名已使用过，本次没有执行任何操作".into(),
             "请使用新的 `Date` 重新签名；一秒内的两个相同操作需各带一个 `x-ocp-nonce` 请求头",

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, net::IpAddr, time::Duration};
 
 use super::{Entry, Fleet, HostView};
-use crate::{convert::Page, host::HostStatus, selector::Selector};
+use crate::{access::Reach, convert::Page, host::HostStatus, selector::Selector};
 
 /// Which hosts to list. What is empty lets every host pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,16 +46,25 @@ pub(crate) enum HostSortBy {
 }
 
 impl Fleet {
-    /// Every host, by rising id.
-    pub(crate) fn all(&self) -> Vec<HostView> {
-        self.read().values().map(|entry| entry.view(self.patience)).collect()
+    /// Every host in reach, by rising id.
+    pub(crate) fn all(&self, reach: &Reach) -> Vec<HostView> {
+        let hosts = self.read();
+        hosts.values().filter(|entry| entry.is_in(reach)).map(|entry| entry.view(self.patience)).collect()
     }
 
-    /// One page of the hosts that a filter lets pass, and how many these are: all of one moment.
-    pub(crate) fn list(&self, filter: &HostFilter, sort: HostSort, page: Page) -> (Vec<HostView>, u64) {
+    /// One page of the hosts in reach that a filter lets pass, and how many these are: all of one moment.
+    pub(crate) fn list(
+        &self,
+        filter: &HostFilter,
+        sort: HostSort,
+        page: Page,
+        reach: &Reach,
+    ) -> (Vec<HostView>, u64) {
         let hosts = self.read();
-        let mut meant: Vec<_> =
-            hosts.values().filter(|entry| filter.lets_pass(entry, self.patience)).collect();
+        let mut meant: Vec<_> = hosts
+            .values()
+            .filter(|entry| entry.is_in(reach) && filter.lets_pass(entry, self.patience))
+            .collect();
         let order = |a: &&Entry, b: &&Entry| {
             let order = sort.by.compare(a, b, self.patience);
             let order = if sort.descending { order.reverse() } else { order };
@@ -125,6 +134,11 @@ fn address(entry: &Entry) -> (bool, Option<IpAddr>, &str) {
 }
 
 impl Entry {
+    /// Whether it is in reach.
+    pub(super) fn is_in(&self, reach: &Reach) -> bool {
+        reach.holds(self.host.id, &self.labels)
+    }
+
     /// Whether its name, its alias, its address or the alias of one of its processes holds a text in lower case.
     fn mentions(&self, keyword: &str) -> bool {
         let facts = &self.host.facts;

@@ -94,7 +94,7 @@ fn hosts_are_selected_by_what_weighs_most() {
     let id = HostId::try_from(4).expect("an id");
     fleet.set_operator_labels(id, read("zone=z2"), Timestamp::now());
     let begin = Instant::now();
-    let meant = fleet.select(&"zone in (z1),!retired".parse().expect("a selector"));
+    let meant = fleet.select(&"zone in (z1),!retired".parse().expect("a selector"), &Reach::WHOLE);
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(meant.len(), 2499);
     assert!(meant.iter().all(|view| view.host.id != id && view.host.id.get() % 2 == 0));
@@ -173,7 +173,8 @@ fn a_page_of_five_thousand_hosts() {
     };
     let fleet = fleet((1..=5000).map(named).collect());
     let list = |filter: &HostFilter, by, descending, number, size| {
-        let (hosts, total) = fleet.list(filter, HostSort { by, descending }, Page { number, size });
+        let (hosts, total) =
+            fleet.list(filter, HostSort { by, descending }, Page { number, size }, &Reach::WHOLE);
         (hosts.iter().map(|view| view.host.id.get()).collect::<Vec<_>>(), total)
     };
     let all = HostFilter::default();

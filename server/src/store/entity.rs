@@ -113,9 +113,12 @@ rows! {
         id: i64,
         name: String,
         password_hash: String,
+        /// Those on every host.
         roles: String,
         create_time: i64,
         update_time: i64,
+        /// Those on some hosts.
+        grants: Option<String>,
     }
     /// Bearer tokens, by digest.
     token in "tokens" {
@@ -124,6 +127,10 @@ rows! {
         user_id: i64,
         expire_time: i64,
         create_time: i64,
+        name: String,
+        /// What it may at the most, where it may less than its user.
+        grants: Option<String>,
+        last_used_time: Option<i64>,
     }
     /// Keys that requests are signed with, each with its sealed secret.
     access_key in "access_keys" {

@@ -3,6 +3,7 @@
 mod access_keys;
 mod hosts;
 mod restart_terms;
+mod rights;
 mod task_lists;
 
 use sea_orm_migration::prelude::*;
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(hosts::Hosts),
             Box::new(access_keys::AccessKeys),
             Box::new(restart_terms::RestartTerms),
+            Box::new(rights::Rights),
         ]
     }
 }

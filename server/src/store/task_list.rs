@@ -78,6 +78,15 @@ pub(crate) struct TaskStretch {
     pub(crate) size: u64,
 }
 
+/// The hosts that are in reach of whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// All, and all that ever were.
+    Every,
+    /// These. A task that has another one too is none of theirs.
+    These(Vec<HostId>),
+}
+
 /// One page of a list.
 #[derive(Debug)]
 pub(crate) struct TaskPage {
@@ -118,13 +127,13 @@ pub(crate) struct TaskRow {
 }
 
 impl Store {
-    /// One page of tasks.
-    pub(crate) async fn tasks(&self, stretch: &TaskStretch) -> Result<TaskPage> {
+    /// One page of the tasks whose hosts are all in reach.
+    pub(crate) async fn tasks(&self, stretch: &TaskStretch, reached: &Reached) -> Result<TaskPage> {
         // Hazard D27: what is read together is of one moment.
         let moment = self.read.begin().await?;
-        let counts = counts(&moment, &stretch.filter).await?;
+        let counts = counts(&moment, &stretch.filter, reached).await?;
         let total = counts.iter().map(|count| count.count.unsigned_abs()).sum();
-        let (ids, more) = ids(&moment, &counts, stretch, total).await?;
+        let (ids, more) = ids(&moment, &counts, stretch, reached, total).await?;
         let tasks = read_many(&moment, &ids).await?;
         moment.commit().await?;
         let next = tasks.last().filter(|_| more).map(Listed::position);
@@ -173,17 +182,65 @@ async fn count_batches(moment: &DatabaseTransaction, host: HostId) -> Result<Vec
     Ok(counts.into_iter().map(model).collect())
 }
 
-/// The counts of all names and states that a filter lets through, without those of which there is no task.
-async fn counts(moment: &DatabaseTransaction, filter: &TaskFilter) -> Result<Vec<task_count::Model>> {
-    let TaskFilter { host, statuses, name } = filter;
-    let mut counts = task_count::Entity::find()
-        .filter(task_count::Column::HostId.eq(host.map_or(0, HostId::get)))
-        .filter(task_count::Column::Count.gt(0))
-        .all(moment)
-        .await?;
+/// Tasks of one host in reach, or of many that are all in reach. The ids are written out: there may be more of them than
+/// values of a statement.
+fn in_reach(hosts: &[HostId]) -> Expr {
+    let ids: Vec<_> = hosts.iter().map(HostId::to_string).collect();
+    // No host is an empty list, which not every engine reads.
+    let ids = if ids.is_empty() { "0".to_owned() } else { ids.join(",") };
+    let others = task_host::Entity::find().select_only().column(task_host::Column::TaskId);
+    let others = others.filter(Expr::cust(format!("host_id NOT IN ({ids})"))).into_query();
+    let of_many = task::Column::HostId.eq(OF_MANY).and(task::Column::Id.not_in_subquery(others));
+    Expr::cust(format!("host_id IN ({ids})")).or(of_many)
+}
+
+/// Tasks of a host: those for it alone, and those for many.
+fn of_this(host: HostId) -> Expr {
+    task::Column::HostId.eq(host.get()).or(task::Column::Id.in_subquery(batches_of(host)))
+}
+
+/// Tasks in reach are counted as they are: no trigger knows who may see which.
+async fn count_reached(
+    moment: &DatabaseTransaction,
+    host: Option<HostId>,
+    reached: &[HostId],
+) -> Result<Vec<task_count::Model>> {
+    let mut tasks = task::Entity::find()
+        .select_only()
+        .column(task::Column::Name)
+        .column(task::Column::Status)
+        .column_as(task::Column::Id.count(), "count")
+        .filter(in_reach(reached));
     if let Some(host) = host {
-        counts.extend(count_batches(moment, *host).await?);
+        tasks = tasks.filter(of_this(host));
     }
+    let counts: Vec<(String, String, i64)> =
+        tasks.group_by(task::Column::Name).group_by(task::Column::Status).into_tuple().all(moment).await?;
+    let model = |(name, status, count)| task_count::Model { host_id: 0, name, status, count };
+    Ok(counts.into_iter().map(model).collect())
+}
+
+/// The counts of all names and states that a filter lets through, without those of which there is no task.
+async fn counts(
+    moment: &DatabaseTransaction,
+    filter: &TaskFilter,
+    reached: &Reached,
+) -> Result<Vec<task_count::Model>> {
+    let TaskFilter { host, statuses, name } = filter;
+    let counts = match reached {
+        Reached::These(hosts) => count_reached(moment, *host, hosts).await?,
+        Reached::Every => {
+            let mut counts = task_count::Entity::find()
+                .filter(task_count::Column::HostId.eq(host.map_or(0, HostId::get)))
+                .filter(task_count::Column::Count.gt(0))
+                .all(moment)
+                .await?;
+            if let Some(host) = host {
+                counts.extend(count_batches(moment, *host).await?);
+            }
+            counts
+        }
+    };
     let name = name.to_lowercase();
     let matches = |count: &task_count::Model| {
         (statuses.is_empty() || statuses.iter().any(|status| status.as_str() == count.status))
@@ -197,11 +254,16 @@ async fn ids(
     moment: &DatabaseTransaction,
     counts: &[task_count::Model],
     stretch: &TaskStretch,
+    reached: &Reached,
     total: u64,
 ) -> Result<(Vec<i64>, bool)> {
     let TaskStretch { filter, sort, start, size } = stretch;
     let read = async |sort: TaskSort, after: Option<Position>, offset: u64, limit: u64| -> Result<Vec<i64>> {
-        let Some(query) = merged(filter, counts, sort, after, offset, limit) else {
+        let query = match reached {
+            Reached::Every => merged(filter, counts, sort, after, offset, limit),
+            Reached::These(hosts) => of_reached(filter, counts, hosts, sort, after, offset, limit),
+        };
+        let Some(query) = query else {
             return Ok(Vec::new());
         };
         let rows = moment.query_all(&query).await?;
@@ -266,6 +328,40 @@ pub(super) fn merged(
     let mut query = stretches.next()?;
     stretches.for_each(|stretch| {
         query.union(UnionType::All, stretch);
+    });
+    let order = if sort.descending { Order::Desc } else { Order::Asc };
+    if sort.by == SortBy::CreateTime {
+        query.order_by(task::Column::CreateTime, order.clone());
+    }
+    query.order_by(task::Column::Id, order).limit(limit);
+    if offset > 0 {
+        query.offset(offset);
+    }
+    Some(query)
+}
+
+/// The same of tasks in reach, in one stretch: they are read as they are. A filter lets every pair of a name and a state
+/// through that it lets through one by one.
+fn of_reached(
+    filter: &TaskFilter,
+    counts: &[task_count::Model],
+    hosts: &[HostId],
+    sort: TaskSort,
+    after: Option<Position>,
+    offset: u64,
+    limit: u64,
+) -> Option<SelectStatement> {
+    counts.first()?;
+    let mut query = Query::select();
+    query
+        .column(task::Column::Id)
+        .from(task::Entity)
+        .and_where(task::Column::Name.is_in(counts.iter().map(|count| &count.name[..])))
+        .and_where(task::Column::Status.is_in(counts.iter().map(|count| &count.status[..])))
+        .and_where(in_reach(hosts));
+    let more = filter.host.map(of_this).into_iter();
+    more.chain(after.map(|position| behind(position, sort)).into_iter().flatten()).for_each(|condition| {
+        query.and_where(condition);
     });
     let order = if sort.descending { Order::Desc } else { Order::Asc };
     if sort.by == SortBy::CreateTime {

@@ -62,6 +62,21 @@ pub(crate) struct TakenTask {
 }
 
 impl Store {
+    /// The hosts of a task; none where there is no such task. It takes as much to say either.
+    pub(crate) async fn hosts_of_task(&self, of: TaskId) -> Result<Vec<HostId>> {
+        let row = task::Entity::find_by_id(of.get()).one(&self.read).await?;
+        let many = task_host::Entity::find()
+            .filter(task_host::Column::TaskId.eq(of.get()))
+            .order_by_asc(task_host::Column::Place)
+            .all(&self.read)
+            .await?;
+        match row {
+            None => Ok(Vec::new()),
+            Some(row) if row.host_id == OF_MANY => many.into_iter().map(|row| id(row.host_id)).collect(),
+            Some(row) => Ok(vec![id(row.host_id)?]),
+        }
+    }
+
     /// Takes a task, claimed by who runs it, with the hosts that it holds, its audit record, and what `begin` adds to its log.
     ///
     /// # Errors

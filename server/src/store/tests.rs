@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    access::Role,
+    access::{Grant, Role},
     config::Config,
     host::{AgentState, Facts},
     process::{ExitReport, Observed, Phase, Rung},
@@ -569,8 +569,9 @@ async fn what_is_reported_of_a_known_operation_must_be_the_same() {
 async fn the_last_admin_stays() {
     let scratch = scratch();
     let store = scratch.open().await;
-    let add = |name: &'static str, roles: &'static [Role]| {
-        store.add_user(name, roles, "hash".into(), audit("CreateUser"))
+    let add = async |name: &'static str, roles: &'static [Role]| {
+        let grants: Vec<_> = roles.iter().map(|role| Grant::everywhere(*role)).collect();
+        store.add_user(name, &grants, "hash".into(), audit("CreateUser")).await
     };
     add("admin", &[Role::Admin]).await.expect("added");
     add("viewer", &[Role::HostViewer]).await.expect("added");
@@ -587,10 +588,11 @@ async fn tokens_end() {
     let scratch = scratch();
     let store = scratch.open().await;
     let now = Timestamp::now();
-    let user =
-        store.add_user("admin", &[Role::Admin], "hash".into(), audit("CreateUser")).await.expect("added");
+    let admin = [Grant::everywhere(Role::Admin)];
+    let user = store.add_user("admin", &admin, "hash".into(), audit("CreateUser")).await.expect("added");
     let expire = now + SignedDuration::from_secs(60);
-    store.add_token(user.id, "digest".into(), expire, audit("CreateToken")).await.expect("added");
+    let new = NewToken { digest: "digest".into(), name: String::new(), narrowed: None, expire };
+    store.add_token(user.id, new, 10, audit("CreateToken")).await.expect("added");
     assert!(store.user_by_token("digest", now).await.expect("read").is_some());
     assert!(store.user_by_token("digest", expire).await.expect("read").is_none());
     assert!(store.user_by_token("other", now).await.expect("read").is_none());

@@ -41,24 +41,48 @@ impl Logins {
         Ok(Self { most, key, wrong: Mutex::default() })
     }
 
-    /// Whether a password of this name may be tried.
+    /// Takes a try of a password of this name. It counts as wrong until it is known not to be: of many that are tried at the
+    /// same time no more than those are let through.
     ///
     /// # Errors
     /// When it may be tried again.
-    pub(crate) fn check(&self, name: &str, address: &str) -> Result<(), Duration> {
-        self.check_at(name, address, Instant::now())
+    pub(crate) fn begin<'a>(&'a self, name: &'a str, address: &'a str) -> Result<Try<'a>, Duration> {
+        self.begin_at(name, address, Instant::now())
     }
 
-    /// Counts a wrong password.
-    pub(crate) fn wrong(&self, name: &str, address: &str) {
-        self.wrong_at(name, address, Instant::now());
-    }
-
-    fn check_at(&self, name: &str, address: &str, now: Instant) -> Result<(), Duration> {
-        if self.most == 0 {
-            return Ok(());
+    fn begin_at<'a>(&'a self, name: &'a str, address: &'a str, now: Instant) -> Result<Try<'a>, Duration> {
+        if self.most > 0 {
+            let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+            self.check_at(&wrong, name, address, now)?;
+            self.count_at(&mut wrong, name, address, now);
         }
-        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Try { logins: self, name, address, is_wrong: false })
+    }
+
+    fn take_back(&self, name: &str, address: &str) {
+        if self.most == 0 {
+            return;
+        }
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, _) in self.counted(name, address) {
+            // Whoever had no room of its own was counted with the others.
+            let key = if wrong.contains_key(&key) { key } else { COMMON };
+            if let Some((_, count)) = wrong.get_mut(&key) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    wrong.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn check_at(
+        &self,
+        wrong: &HashMap<Key, (Instant, u32)>,
+        name: &str,
+        address: &str,
+        now: Instant,
+    ) -> Result<(), Duration> {
         for (key, most) in self.counted(name, address) {
             // Whoever has no count of its own is in the common one.
             let count = wrong.get(&key).or_else(|| wrong.get(&COMMON).filter(|_| wrong.len() >= COUNTED));
@@ -73,11 +97,7 @@ impl Logins {
         Ok(())
     }
 
-    fn wrong_at(&self, name: &str, address: &str, now: Instant) {
-        if self.most == 0 {
-            return;
-        }
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+    fn count_at(&self, wrong: &mut HashMap<Key, (Instant, u32)>, name: &str, address: &str, now: Instant) {
         for (key, _) in self.counted(name, address) {
             if wrong.len() >= COUNTED && !wrong.contains_key(&key) {
                 wrong.retain(|_, (begin, _)| now.duration_since(*begin) < SPAN);
@@ -110,6 +130,30 @@ impl Logins {
     }
 }
 
+/// A try of a password. Unless it is said to be wrong it does not count when it has ended, however it did.
+#[derive(Debug)]
+pub(crate) struct Try<'a> {
+    logins: &'a Logins,
+    name: &'a str,
+    address: &'a str,
+    is_wrong: bool,
+}
+
+impl Try<'_> {
+    /// It was wrong.
+    pub(crate) fn wrong(mut self) {
+        self.is_wrong = true;
+    }
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        if !self.is_wrong {
+            self.logins.take_back(self.name, self.address);
+        }
+    }
+}
+
 /// The count of those for whom there is no room.
 const COMMON: Key = [0; 32];
 
@@ -117,22 +161,34 @@ const COMMON: Key = [0; 32];
 mod tests {
     use super::*;
 
+    impl Logins {
+        fn is_let(&self, name: &str, address: &str, now: Instant) -> Result<(), Duration> {
+            self.begin_at(name, address, now).map(drop)
+        }
+
+        fn wrong_at(&self, name: &str, address: &str, now: Instant) {
+            if let Ok(tried) = self.begin_at(name, address, now) {
+                tried.wrong();
+            }
+        }
+    }
+
     /// Hazard L13.
     #[test]
     fn wrong_passwords_are_counted_by_name_and_address() {
         let logins = Logins::new(3).expect("a key");
         let now = Instant::now();
         for _ in 0..3 {
-            logins.check_at("kim", "10.0.0.1", now).expect("may be tried");
+            logins.is_let("kim", "10.0.0.1", now).expect("may be tried");
             logins.wrong_at("kim", "10.0.0.1", now);
         }
-        assert_eq!(logins.check_at("kim", "10.0.0.1", now), Err(SPAN));
-        logins.check_at("kim", "10.0.0.2", now).expect("another address");
-        logins.check_at("lee", "10.0.0.1", now).expect("another name");
+        assert_eq!(logins.is_let("kim", "10.0.0.1", now), Err(SPAN));
+        logins.is_let("kim", "10.0.0.2", now).expect("another address");
+        logins.is_let("lee", "10.0.0.1", now).expect("another name");
         let later = now + SPAN;
-        logins.check_at("kim", "10.0.0.1", later).expect("a minute later");
+        logins.is_let("kim", "10.0.0.1", later).expect("a minute later");
         logins.wrong_at("kim", "10.0.0.1", later);
-        logins.check_at("kim", "10.0.0.1", later).expect("counted anew");
+        logins.is_let("kim", "10.0.0.1", later).expect("counted anew");
     }
 
     /// Hazard L13: from many addresses.
@@ -143,7 +199,7 @@ mod tests {
         let mut tried = 0;
         for address in 0..1000 {
             let address = format!("10.0.{}.{}", address / 256, address % 256);
-            if logins.check_at("kim", &address, now).is_ok() {
+            if logins.is_let("kim", &address, now).is_ok() {
                 logins.wrong_at("kim", &address, now);
                 tried += 1;
             }
@@ -160,8 +216,8 @@ mod tests {
             logins.wrong_at(&format!("user{name}"), "10.0.0.1", now);
         }
         assert!(logins.wrong.lock().expect("whole").len() <= COUNTED + 1);
-        assert!(logins.check_at("new", "10.0.0.1", now).is_err(), "there is no room to count it");
-        logins.check_at("new", "10.0.0.1", now + SPAN).expect("there is again");
+        assert!(logins.is_let("new", "10.0.0.1", now).is_err(), "there is no room to count it");
+        logins.is_let("new", "10.0.0.1", now + SPAN).expect("there is again");
         logins.wrong_at("new", "10.0.0.1", now + SPAN);
         assert!(logins.wrong.lock().expect("whole").len() < 10);
     }
@@ -170,8 +226,22 @@ mod tests {
     fn nothing_is_counted_where_that_is_off() {
         let logins = Logins::new(0).expect("a key");
         for _ in 0..1000 {
-            logins.wrong("kim", "10.0.0.1");
-            logins.check("kim", "10.0.0.1").expect("may be tried");
+            logins.wrong_at("kim", "10.0.0.1", Instant::now());
+            logins.is_let("kim", "10.0.0.1", Instant::now()).expect("may be tried");
         }
+    }
+
+    /// Hazard L13: guesses that are under way count, so that many at once are no more than one after the other.
+    #[test]
+    fn what_is_tried_at_once_is_counted_too() {
+        let logins = Logins::new(3).expect("a key");
+        let now = Instant::now();
+        let mut tries: Vec<_> =
+            (0..64).filter_map(|_| logins.begin_at("kim", "10.0.0.1", now).ok()).collect();
+        assert_eq!(tries.len(), 3);
+        drop(tries.pop());
+        tries.push(logins.begin_at("kim", "10.0.0.1", now).expect("one was right"));
+        tries.into_iter().for_each(Try::wrong);
+        assert_eq!(logins.is_let("kim", "10.0.0.1", now), Err(SPAN));
     }
 }

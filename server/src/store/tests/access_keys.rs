@@ -4,14 +4,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{audit, scratch};
 use crate::{
-    access::{Role, User},
+    access::{Grant, Role, User},
     store::{NewSignature, Store, StoreError},
 };
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 async fn user(store: &Store, name: &str) -> User {
-    store.add_user(name, &[Role::HostViewer], "a hash".into(), audit("CreateUser")).await.expect("added")
+    store
+        .add_user(name, &[Grant::everywhere(Role::HostViewer)], "a hash".into(), audit("CreateUser"))
+        .await
+        .expect("added")
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -53,3 +53,24 @@ async fn tasks_and_logs_of_before_are_counted_and_numbered() {
     let bytes = "SELECT bytes_before FROM subtask_logs WHERE subtask_id = 1 AND number = 3";
     assert_eq!(number(&store, bytes).await, 5);
 }
+
+/// Users and tokens of before may as much as they might.
+#[tokio::test]
+async fn roles_and_tokens_of_before_are_good_everywhere() {
+    let scratch = scratch();
+    let old = before(&scratch, "m0011_rights").await;
+    for sql in [
+        "INSERT INTO users (id, name, password_hash, roles, create_time, update_time) \
+         VALUES (7, 'kim', 'hash', 'HOST_MANAGER,TASK_VIEWER', 0, 0)",
+        "INSERT INTO tokens (digest, user_id, expire_time, create_time) VALUES ('0a1b', 7, 4102444800000000, 0)",
+    ] {
+        old.execute_unprepared(sql).await.expect("written");
+    }
+    old.close().await.expect("closed");
+
+    let store = scratch.open().await;
+    let expected = [Role::HostManager, Role::TaskViewer].map(Grant::everywhere);
+    let (user, _) = store.user_by_token("0a1b", Timestamp::now()).await.expect("read").expect("it is good");
+    assert_eq!((&user.rights.own[..], &user.rights.narrowed), (&expected[..], &None));
+    assert_eq!(store.users().await.expect("read"), [user]);
+}

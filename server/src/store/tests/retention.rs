@@ -37,7 +37,7 @@ async fn tasks(store: &Store) -> Vec<i64> {
     let sort = TaskSort { by: SortBy::Id, descending: false };
     let start = PageStart::Offset(0);
     let stretch = TaskStretch { filter: TaskFilter::default(), sort, start, size: 100 };
-    let page = store.tasks(&stretch).await.expect("read");
+    let page = store.tasks(&stretch, &Reached::Every).await.expect("read");
     assert_eq!(page.total, page.tasks.len() as u64, "what is counted is what is there");
     let id = |task: &Listed| match task {
         Listed::Whole(task) => task.id.get(),

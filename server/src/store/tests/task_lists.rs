@@ -65,9 +65,14 @@ fn ids(page: &TaskPage) -> Vec<i64> {
 }
 
 /// What a list is, read from all rows.
-fn model(rows: &[Row], filter: &TaskFilter, sort: TaskSort) -> Vec<i64> {
+fn model(rows: &[Row], filter: &TaskFilter, sort: TaskSort, reached: &Reached) -> Vec<i64> {
+    let is_in_reach = |host: i64| match reached {
+        Reached::Every => true,
+        Reached::These(hosts) => hosts.iter().any(|reached| reached.get() == host),
+    };
     let matches = |row: &&Row| {
-        filter.host.is_none_or(|host| host.get() == row.host)
+        is_in_reach(row.host)
+            && filter.host.is_none_or(|host| host.get() == row.host)
             && (filter.statuses.is_empty() || filter.statuses.contains(&STATUSES[row.status]))
             && NAMES[row.name].to_lowercase().contains(&filter.name.to_lowercase())
     };
@@ -83,13 +88,20 @@ fn model(rows: &[Row], filter: &TaskFilter, sort: TaskSort) -> Vec<i64> {
 }
 
 /// Reads a list page by page, by number and by token.
-async fn check(store: &Store, rows: &[Row], filter: TaskFilter, sort: TaskSort, size: u64) {
-    let expected = model(rows, &filter, sort);
-    let what = format!("{filter:?} {sort:?} {size}");
+async fn check(
+    store: &Store,
+    rows: &[Row],
+    filter: TaskFilter,
+    sort: TaskSort,
+    size: u64,
+    reached: &Reached,
+) {
+    let expected = model(rows, &filter, sort, reached);
+    let what = format!("{filter:?} {sort:?} {size} {reached:?}");
     let (mut by_number, mut by_token, mut next) = (Vec::new(), Vec::new(), None);
     for number in 0..=expected.len() as u64 / size {
         let offset = PageStart::Offset(number * size);
-        let page = store.tasks(&stretch(filter.clone(), sort, offset, size)).await.expect("read");
+        let page = store.tasks(&stretch(filter.clone(), sort, offset, size), reached).await.expect("read");
         assert_eq!(page.total, expected.len() as u64, "{what}");
         by_number.extend(ids(&page));
         assert_eq!(page.next.is_some(), by_number.len() < expected.len(), "{what}");
@@ -97,7 +109,7 @@ async fn check(store: &Store, rows: &[Row], filter: TaskFilter, sort: TaskSort, 
     assert_eq!(by_number, expected, "by number: {what}");
     loop {
         let start = next.map_or(PageStart::Offset(0), PageStart::After);
-        let page = store.tasks(&stretch(filter.clone(), sort, start, size)).await.expect("read");
+        let page = store.tasks(&stretch(filter.clone(), sort, start, size), reached).await.expect("read");
         by_token.extend(ids(&page));
         next = page.next;
         if next.is_none() {
@@ -152,7 +164,13 @@ fn every_list_is_that_of_the_rows() {
                     name: name.into(),
                 };
                 let by = if by_time { SortBy::CreateTime } else { SortBy::Id };
-                check(&store, &rows, filter, TaskSort { by, descending }, size).await;
+                let sort = TaskSort { by, descending };
+                let these = |hosts: &[i64]| {
+                    Reached::These(hosts.iter().map(|id| (*id).try_into().expect("an id")).collect())
+                };
+                for reached in [Reached::Every, these(&[1, 3]), these(&[])] {
+                    check(&store, &rows, filter.clone(), sort, size, &reached).await;
+                }
             }
         });
         Ok(())
@@ -197,7 +215,7 @@ async fn what_a_task_becomes_is_counted() {
     let total = async |status| {
         let filter = TaskFilter { host: Some(host.id), statuses: vec![status], name: String::new() };
         let asked = stretch(filter, newest_first(), PageStart::Offset(0), 10);
-        store.tasks(&asked).await.expect("read").total
+        store.tasks(&asked, &Reached::Every).await.expect("read").total
     };
     assert_eq!((total(TaskStatus::Running).await, total(TaskStatus::Failed).await), (1, 0));
     append(&store, &mut task, ordered(Verb::Cancel)).await;
@@ -258,14 +276,14 @@ async fn a_token_goes_on_where_the_page_ended() {
         insert(&store, 1, NAMES[0], TaskStatus::Successful, time).await;
     }
     let asked = |start| stretch(TaskFilter::default(), newest_first(), start, 2);
-    let first = store.tasks(&asked(PageStart::Offset(0))).await.expect("read");
+    let first = store.tasks(&asked(PageStart::Offset(0)), &Reached::Every).await.expect("read");
     assert_eq!(ids(&first), [6, 5]);
     insert(&store, 1, NAMES[0], TaskStatus::Successful, 9).await;
     store.write.execute_unprepared("DELETE FROM tasks WHERE id IN (5, 3)").await.expect("written");
     let start = PageStart::After(first.next.expect("more"));
-    let second = store.tasks(&asked(start)).await.expect("read");
+    let second = store.tasks(&asked(start), &Reached::Every).await.expect("read");
     assert_eq!((ids(&second), second.total), (vec![4, 2], 5));
-    let by_number = store.tasks(&asked(PageStart::Offset(2))).await.expect("read");
+    let by_number = store.tasks(&asked(PageStart::Offset(2)), &Reached::Every).await.expect("read");
     assert_eq!(ids(&by_number), [4, 2], "7 and 6 come before it now");
 }
 
@@ -296,7 +314,7 @@ async fn a_task_with_very_many_steps_is_listed_without_them() {
     );
     store.write.execute_unprepared(&sql).await.expect("written");
     let asked = stretch(TaskFilter::default(), newest_first(), PageStart::Offset(0), 10);
-    let page = store.tasks(&asked).await.expect("read");
+    let page = store.tasks(&asked, &Reached::Every).await.expect("read");
     let told = |task: &Listed| match task {
         Listed::Whole(task) => (task.id.get(), Some(task.graph.steps.len()), None),
         Listed::Row(row) => (row.id.get(), None, Some(row.status)),
@@ -322,7 +340,7 @@ async fn a_listed_task_is_told_as_it_is() {
     append(&store, &mut tasks[0], begin(first)).await;
     append(&store, &mut tasks[1], ordered(Verb::Cancel)).await;
     let asked = stretch(TaskFilter::default(), newest_first(), PageStart::Offset(0), 10);
-    let page = store.tasks(&asked).await.expect("read");
+    let page = store.tasks(&asked, &Reached::Every).await.expect("read");
     for (listed, id) in page.tasks.iter().zip([tasks[1].id, tasks[0].id]) {
         let alone = store.task(id).await.expect("read").expect("there");
         let Listed::Whole(listed) = listed else { panic!("{listed:?}") };
