@@ -13,12 +13,12 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use belay_proto::{CLIENT_ADDRESS, Problem, STRING_TO_SIGN, Trace};
+use belay_proto::{CLIENT_ADDRESS, Problem, STRING_TO_SIGN, Trace, listen};
 use blake2::{Blake2s256, Digest};
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use jiff::{SignedDuration, Timestamp};
 use prost_reflect::DescriptorPool;
-use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, info_span, warn};
 
@@ -203,7 +203,7 @@ where
         let span =
             info_span!("rpc", trace_id = %trace, path = %request.uri().path(), user = tracing::field::Empty);
         let work = async move {
-            let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+            let peer = request.extensions().get::<listen::Caller>().map(listen::Caller::address);
             let peer = peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default();
             let mut left = None;
             let admitted = gate.admit(request.uri().path(), request.headers(), &peer, trace, &mut left).await;
