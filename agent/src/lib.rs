@@ -48,7 +48,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{service::interceptor::InterceptedService, transport::Server};
+use tonic::service::interceptor::InterceptedService;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -320,7 +320,7 @@ async fn serve(
     health.set_serving::<AgentServiceServer<Api>>().await;
     let ending = CancellationToken::new();
     let incoming = Incoming::new(listener, Speaks::Http2, bounds, Plain);
-    let server = http2::bounded(Server::builder(), CALLS_PER_CONNECTION, bounds)
+    let server = http2::server(CALLS_PER_CONNECTION, bounds)
         .add_service(health_service)
         .add_service(InterceptedService::new(introduction, gatekeeper.clone()))
         .add_service(InterceptedService::new(agent, gatekeeper))

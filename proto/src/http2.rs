@@ -3,10 +3,15 @@
 //! Nothing of it is left to the defaults of a library, which change with it. What a connection may cost follows from these
 //! numbers and from the sizes of messages, which each service sets.
 
+mod patience;
+mod untaken;
+
 use std::time::Duration;
 
 use tonic::transport::Server;
+use tower::layer::util::{Identity, Stack};
 
+pub use self::patience::{Patience, Patient};
 use crate::listen::Bounds;
 
 /// The largest head of a request, all names and values together, which is also what its compression may grow to. A token,
@@ -33,11 +38,18 @@ const RESET_FOR_ERRORS: usize = 256;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
-/// Sets all bounds of a connection. Of `streams` that are open at a time the next one waits with its caller; so many a
-/// connection may cost. A connection of the age of `bounds` is asked to end: what is under way goes on, what is new comes on
-/// another one.
-pub fn bounded<L>(server: Server<L>, streams: u32, bounds: Bounds) -> Server<L> {
-    server
+/// How long a request may take to arrive, from its head to its end, where it is not a stream by contract. Its caller may be
+/// far, but it has a megabyte at the most.
+const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+/// How long an answer, or a piece of a stream, may wait for its caller to take it: four megabytes at 35 kB/s.
+const UNTAKEN_TIME: Duration = Duration::from_secs(120);
+
+/// A server with all bounds of a connection set. Of `streams` that are open at a time the next one waits with its caller: so
+/// many a connection may cost. A connection of the age of `bounds` is asked to end: what is under way goes on, what is new
+/// comes on another one.
+pub fn server(streams: u32, bounds: Bounds) -> Server<Stack<Patience, Identity>> {
+    Server::builder()
         .max_concurrent_streams(streams)
         .http2_max_header_list_size(HEADERS)
         .max_frame_size(FRAME)
@@ -51,4 +63,5 @@ pub fn bounded<L>(server: Server<L>, streams: u32, bounds: Bounds) -> Server<L> 
         // Its grace is over where the connection is cut, by `listen::Connection`: the grace of this builder takes the place
         // of the request to end instead of following it.
         .max_connection_age(bounds.age)
+        .layer(Patience::new(REQUEST_TIME, UNTAKEN_TIME))
 }

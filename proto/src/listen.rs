@@ -119,6 +119,8 @@ impl<H: Handshake> Incoming<H> {
 
     /// Gives who has just connected a seat, and lets it shake hands.
     fn begin(&mut self, stream: TcpStream, address: SocketAddr) {
+        // It fails where the peer is gone.
+        let Ok(local) = stream.local_addr() else { return };
         let Some(seat) = self.seats.take(address.ip()) else {
             if let Some(refused) = self.refused.again() {
                 warn!(%address, refused, "Connections are refused: there are as many as may be, or as one peer may have.");
@@ -140,7 +142,7 @@ impl<H: Handshake> Incoming<H> {
                 Ok(stream) => {
                     let times = Times { age: bounds.age, grace: bounds.grace };
                     let learnt = handshake.learnt(&stream);
-                    Some(Connection::new(stream, speaks, address, learnt, times, seat))
+                    Some(Connection::new(stream, speaks, (address, local), learnt, times, seat))
                 }
                 Err(error) => {
                     debug!(%address, %error, "Connection ended before it began.");

@@ -1,10 +1,11 @@
 //! The streams on which agents report: who they are, what they run, and that they are alive.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use belay_proto::{
     HostId, Problem, Reason,
     fleet::v1::{ReportRequest, ReportResponse, Welcome, fleet_service_server::FleetService},
+    listen,
 };
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::timeout};
@@ -97,6 +98,7 @@ impl Reports {
         host: HostId,
         incarnation: &str,
         stream: &CancellationToken,
+        connection: Option<&listen::Caller>,
         mut reports: Streaming<ReportRequest>,
         acknowledge: Acknowledgements,
     ) -> Result<(), Status> {
@@ -109,6 +111,7 @@ impl Reports {
                     true => Error::ShuttingDown.into(),
                     false => Status::aborted("a newer stream of this agent took its place"),
                 }),
+                () = is_old(connection) => return Ok(()),
             };
             let Ok(next) = next else {
                 return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
@@ -149,6 +152,14 @@ impl Reports {
     }
 }
 
+/// Ends when the agent is to report on another connection, which it makes at once when its stream ends in good order.
+async fn is_old(connection: Option<&listen::Caller>) {
+    match connection {
+        Some(connection) => connection.should_end().await,
+        None => pending().await,
+    }
+}
+
 #[tonic::async_trait]
 impl FleetService for Reports {
     type ReportStream = Pin<Box<dyn Stream<Item = Result<ReportResponse, Status>> + Send>>;
@@ -157,6 +168,7 @@ impl FleetService for Reports {
         &self,
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
+        let connection = request.extensions().get().cloned();
         let mut reports = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, reports.message())
             .await
@@ -175,7 +187,9 @@ impl FleetService for Reports {
 
         let this = self.clone();
         let follow = async move {
-            let end = this.follow(host, &incarnation, &stream, reports, acknowledge.clone()).await;
+            let end = this
+                .follow(host, &incarnation, &stream, connection.as_ref(), reports, acknowledge.clone())
+                .await;
             this.app.fleet.disconnect(host, &incarnation, &stream);
             stream.cancel();
             match end {

@@ -178,7 +178,7 @@ pub async fn run(
     info!(%address, epoch = app.store.epoch(), "Serving.");
     let bounds = config.connections.over(Bounds::SERVER);
     let incoming = Incoming::new(listener, Speaks::Http2, bounds, Plain);
-    let serving = http2::bounded(tonic::transport::Server::builder(), STREAMS, bounds)
+    let serving = http2::server(STREAMS, bounds)
         .layer(ServiceBuilder::new().layer(load).layer(gate).layer(repeats))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, begin_drain);

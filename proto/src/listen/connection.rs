@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::{PREFACE, Speaks, seats::Seat};
@@ -30,14 +30,21 @@ pub(super) struct Times {
 #[derive(Debug, Clone)]
 pub struct Caller {
     address: SocketAddr,
+    local: SocketAddr,
     learnt: Extensions,
     ending: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl Caller {
     /// The address that it calls from.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address at which it was taken.
+    pub fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// What the handshake has learnt about it, by its type.
@@ -50,6 +57,23 @@ impl Caller {
     pub async fn should_end(&self) {
         self.ending.cancelled().await;
     }
+
+    /// Cuts the connection, with all that is under way on it.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_test() -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (learnt, ending, cut) = Default::default();
+        Self { address, local: address, learnt, ending, cut }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
 }
 
 /// A connection with its seat, which is free again when this is dropped.
@@ -60,6 +84,7 @@ pub struct Connection<S> {
     unsaid: &'static [u8],
     caller: Caller,
     clock: Pin<Box<Sleep>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     grace: Duration,
     _seat: Seat,
 }
@@ -68,7 +93,7 @@ impl<S> Connection<S> {
     pub(super) fn new(
         stream: S,
         speaks: Speaks,
-        address: SocketAddr,
+        (address, local): (SocketAddr, SocketAddr),
         learnt: Extensions,
         times: Times,
         seat: Seat,
@@ -77,10 +102,13 @@ impl<S> Connection<S> {
             Speaks::Http2 => PREFACE,
             Speaks::Http1 => &[],
         };
+        let (ending, cut) = Default::default();
+        let caller = Caller { address, local, learnt, ending, cut };
         Self {
             stream,
             unsaid,
-            caller: Caller { address, learnt, ending: CancellationToken::new() },
+            cut: Box::pin(caller.cut.clone().cancelled_owned()),
+            caller,
             clock: Box::pin(sleep(times.age)),
             grace: times.grace,
             _seat: seat,
@@ -97,8 +125,11 @@ impl<S> Connection<S> {
         &self.stream
     }
 
-    /// Tells what lasts when the connection is old, and fails when its grace is over.
-    fn poll_age(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+    /// Fails when the connection is cut, or the grace of its age is over. Tells what lasts when it is old.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.cut.as_mut().poll(context).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection is cut"));
+        }
         while self.clock.as_mut().poll(context).is_ready() {
             if self.caller.ending.is_cancelled() {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the connection is too old"));
@@ -126,7 +157,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.poll_age(context)?;
+        this.poll_end(context)?;
         if !this.unsaid.is_empty() {
             let (now, later) = this.unsaid.split_at(this.unsaid.len().min(buffer.remaining()));
             buffer.put_slice(now);
@@ -141,7 +172,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         // Whoever takes nothing is not read either.
-        this.poll_age(context)?;
+        this.poll_end(context)?;
         Pin::new(&mut this.stream).poll_write(context, bytes)
     }
 
@@ -151,7 +182,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.poll_age(context)?;
+        this.poll_end(context)?;
         Pin::new(&mut this.stream).poll_write_vectored(context, pieces)
     }
 

@@ -127,6 +127,7 @@ impl Gate {
                     rule,
                     user: caller.user.clone(),
                     credential: credential.to_vec(),
+                    connection: None,
                 });
                 Ok(Some((caller, pass)))
             }
@@ -210,7 +211,8 @@ where
             let Ok(mut response) = match admitted {
                 Ok(caller) => {
                     if let Some((caller, pass)) = caller {
-                        if let Some(pass) = pass {
+                        if let Some(mut pass) = pass {
+                            pass.connection = request.extensions().get().cloned();
                             request.extensions_mut().insert(pass);
                         }
                         Span::current().record("user", caller.user.name.as_str());

@@ -1,8 +1,8 @@
 //! The right to a stream, looked at again and again as long as the stream lasts (hazard S05).
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
-use belay_proto::planted;
+use belay_proto::{Problem, Reason, listen, planted};
 use tokio::time::sleep;
 
 use super::{NotVerified, User, Verifier, policy::Rule};
@@ -19,6 +19,8 @@ pub(crate) struct Pass {
     pub(super) user: User,
     /// What was shown, which may have ended: a password, a token, or the signature of an access key.
     pub(super) credential: Vec<u8>,
+    /// The connection that the stream is on.
+    pub(super) connection: Option<listen::Caller>,
 }
 
 impl Pass {
@@ -27,8 +29,26 @@ impl Pass {
         &self.user
     }
 
-    /// Ends when the caller has the right no more, and says why.
+    /// Ends when the caller has the right no more, or is to go on on another connection, and says why.
     pub(crate) async fn ends(self) -> Error {
+        let connection = self.connection.clone();
+        let old = async {
+            match connection {
+                Some(connection) => connection.should_end().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            why = self.is_lost() => why,
+            () = old => Error::Refused(
+                Problem::new(Reason::ShuttingDown, "the stream is to go on on another connection: this one is old")
+                    .hint("ask again, with the last token that you got")
+                    .chinese("此连接已使用过久，数据流应在新的连接上继续", "请带上最后收到的令牌重新请求"),
+            ),
+        }
+    }
+
+    async fn is_lost(self) -> Error {
         loop {
             sleep(LOOK_EVERY).await;
             match self.look().await {

@@ -1,0 +1,218 @@
+//! A layer around all services of a listener: requests that do not arrive, and answers that nobody takes, end in time.
+//!
+//! HTTP/2 lets a peer open streams and then say nothing on them, or open no window for the answers, while it answers every
+//! ping. Each such stream holds a place, and what is to be sent on it stays in memory.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::Pin,
+    sync::LazyLock,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use prost_types::FileDescriptorSet;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Status, body::Body, codegen::Bytes};
+use tower::{Layer, Service};
+
+use super::untaken::{Taken, Untaken};
+use crate::{FILE_DESCRIPTOR_SET, Problem, Reason, listen::Caller};
+
+/// How long a request may take to arrive, and an answer to be taken. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    request: Duration,
+    untaken: Untaken,
+}
+
+impl Patience {
+    /// So long for each.
+    pub fn new(request: Duration, untaken: Duration) -> Self {
+        Self { request, untaken: Untaken::new(untaken) }
+    }
+}
+
+impl<S> Layer<S> for Patience {
+    type Service = Patient<S>;
+
+    fn layer(&self, inner: S) -> Patient<S> {
+        Patient { patience: self.clone(), inner }
+    }
+}
+
+/// A service whose callers have bounded time.
+#[derive(Debug, Clone)]
+pub struct Patient<S> {
+    patience: Patience,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Patient<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Patience { request: time, untaken } = self.patience.clone();
+        let caller = request.extensions().get::<Caller>().cloned();
+        let request = match may_last(request.uri().path()) {
+            true => request,
+            false => request.map(|body| Body::new(Arriving::new(body, time))),
+        };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            Ok(match caller {
+                Some(caller) => answer.map(|body| Body::new(Taken::new(body, untaken, caller))),
+                None => answer,
+            })
+        })
+    }
+}
+
+/// Whether the caller may send for as long as it likes: a stream of requests, as the contract says.
+fn may_last(path: &str) -> bool {
+    static STREAMS: LazyLock<HashSet<String>> = LazyLock::new(streams_of_requests);
+    STREAMS.contains(path) || path.starts_with("/grpc.reflection.")
+}
+
+fn streams_of_requests() -> HashSet<String> {
+    let set: FileDescriptorSet = prost::Message::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
+    let mut found = HashSet::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in service.method.iter().filter(|method| method.client_streaming()) {
+                found.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    found
+}
+
+/// A body that has to arrive in time.
+struct Arriving {
+    body: Body,
+    end: Instant,
+    /// Made when it has to be waited for, which most bodies have not.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    fn new(body: Body, time: Duration) -> Self {
+        Self { body, end: Instant::now() + time, clock: None }
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        let end = self.end;
+        ready!(self.clock.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(context));
+        Poll::Ready(Some(Err(late())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+fn late() -> Status {
+    Problem::new(Reason::InvalidArgument, "the request did not arrive in time")
+        .hint("send the whole request at once")
+        .chinese("请求没有及时到达", "请一次性发送完整的请求")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body::Body as _;
+    use tokio::sync::mpsc;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    #[test]
+    fn only_reports_and_reflection_may_last() {
+        assert_eq!(streams_of_requests(), HashSet::from(["/belay.fleet.v1.FleetService/Report".to_owned()]));
+        assert!(may_last("/belay.fleet.v1.FleetService/Report"));
+        assert!(may_last("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"));
+        assert!(!may_last("/belay.v1.TaskService/WatchTask"), "only its answer is a stream");
+        assert!(!may_last("/grpc.health.v1.Health/Watch"));
+    }
+
+    /// A body that comes as it is sent.
+    struct Sent(mpsc::UnboundedReceiver<Bytes>);
+
+    impl http_body::Body for Sent {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+            self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(http_body::Frame::data(bytes))))
+        }
+    }
+
+    /// What a service that reads its whole request makes of one that never ends, and how long that takes.
+    async fn never_ending(path: &str) -> (Option<Status>, Duration) {
+        let (send, sent) = mpsc::unbounded_channel();
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let reader = service_fn(move |request: Request<Body>| {
+            let told = told.clone();
+            async move {
+                let mut body = request.into_body();
+                let read = async {
+                    while let Some(frame) =
+                        std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+                    {
+                        frame?;
+                    }
+                    Ok(())
+                };
+                told.send(read.await.err()).expect("somebody listens");
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let patience = Patience::new(Duration::from_secs(30), Duration::from_secs(120));
+        let request = Request::builder().uri(path).body(Body::new(Sent(sent))).expect("a request");
+        let begun = Instant::now();
+        send.send(Bytes::from_static(b"some")).expect("it is read");
+        let answer = tokio::time::timeout(Duration::from_secs(3600), patience.layer(reader).oneshot(request));
+        drop(answer.await);
+        drop(send);
+        (heard.recv().await.flatten(), begun.elapsed())
+    }
+
+    /// Hazard L04: a request that never ends does not hold its place.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_to_arrive_in_time() {
+        let (told, took) = never_ending("/belay.v1.HostService/ListHosts").await;
+        assert_eq!(told.expect("it is refused").code(), tonic::Code::InvalidArgument);
+        assert!(took >= Duration::from_secs(30) && took < Duration::from_secs(31), "{took:?}");
+        let (told, took) = never_ending("/belay.fleet.v1.FleetService/Report").await;
+        assert!(told.is_none() && took >= Duration::from_secs(3600), "agents report for ever: {took:?}");
+    }
+}
