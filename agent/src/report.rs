@@ -71,7 +71,7 @@ const MACHINE_DIGEST: usize = 6;
 const REPORT_QUEUE: usize = 4;
 
 /// From then on the end of a stream in good order is the server's wish for another connection, not a fault.
-const CALM: Duration = Duration::from_secs(1);
+const CALM: Duration = Duration::from_millis(500);
 
 /// What a reporter needs to know.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 //! numbers and from the sizes of messages, which each service sets.
 
 mod patience;
+mod resend;
 mod untaken;
 
 use std::time::Duration;
@@ -11,7 +12,10 @@ use std::time::Duration;
 use tonic::transport::Server;
 use tower::layer::util::{Identity, Stack};
 
-pub use self::patience::{Patience, Patient};
+pub use self::{
+    patience::{Patience, Patient},
+    resend::Resend,
+};
 use crate::listen::Bounds;
 
 /// The largest head of a request, all names and values together, which is also what its compression may grow to. A token,
@@ -42,6 +46,10 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 /// far, but it has a megabyte at the most.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
+/// Requests that are still arriving at a time, of all callers. With one more the oldest is refused: whoever means to send
+/// does it at once.
+const ARRIVING: usize = 512;
+
 /// How long an answer, or a piece of a stream, may wait for its caller to take it: four megabytes at 35 kB/s.
 const UNTAKEN_TIME: Duration = Duration::from_secs(120);
 
@@ -63,5 +71,5 @@ pub fn server(streams: u32, bounds: Bounds) -> Server<Stack<Patience, Identity>>
         // Its grace is over where the connection is cut, by `listen::Connection`: the grace of this builder takes the place
         // of the request to end instead of following it.
         .max_connection_age(bounds.age)
-        .layer(Patience::new(REQUEST_TIME, UNTAKEN_TIME))
+        .layer(Patience::new(REQUEST_TIME, ARRIVING, UNTAKEN_TIME))
 }

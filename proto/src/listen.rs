@@ -3,17 +3,18 @@
 //! [`Incoming`] is a stream of connections that are ready to be served. Before a connection is one of them it has taken a
 //! seat ([`Seats`](seats::Seats): so many in all, so many of one peer), has shaken hands ([`Handshake`]), and has said that
 //! it speaks HTTP/2 where that is spoken; all in a task of its own and in bounded time, so that whoever is slow holds up
-//! nobody. Of those that are not that far the oldest is cut where there are too many: it is the one that does not mean to.
+//! nobody. Of those that are not that far one is cut where there are too many: the oldest of the peer that has
+//! most of them, which is the one that does not mean to.
 
 mod bounds;
 mod connection;
 mod seats;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -93,8 +94,8 @@ pub struct Incoming<H: Handshake> {
     bounds: Bounds,
     seats: Seats,
     shaking: JoinSet<Option<Connection<H::Stream>>>,
-    /// Those that shake hands, the oldest first; and some that are through.
-    by_age: VecDeque<AbortHandle>,
+    /// Those that shake hands and whose they are, the oldest first; and some that are through.
+    by_age: VecDeque<(IpAddr, AbortHandle)>,
     pause: Option<Pin<Box<Sleep>>>,
     refused: Told,
     failed: Told,
@@ -127,15 +128,14 @@ impl<H: Handshake> Incoming<H> {
             }
             return;
         };
-        self.by_age.retain(|shaking| !shaking.is_finished());
-        if self.by_age.len() >= self.bounds.handshakes
-            && let Some(oldest) = self.by_age.pop_front()
-        {
-            debug!("The oldest of too many handshakes is cut.");
-            oldest.abort();
+        self.by_age.retain(|(_, shaking)| !shaking.is_finished());
+        if self.by_age.len() >= self.bounds.handshakes {
+            debug!("One of too many handshakes is cut.");
+            self.cut_one();
         }
+        let peer = seat.peer();
         let (handshake, speaks, bounds) = (self.handshake.clone(), self.speaks, self.bounds);
-        self.by_age.push_back(self.shaking.spawn(async move {
+        let shaking = self.shaking.spawn(async move {
             let shaken = timeout(bounds.handshake_time, shake(&*handshake, stream, speaks)).await;
             let late = || io::Error::from(io::ErrorKind::TimedOut);
             match shaken.unwrap_or_else(|_| Err(late())) {
@@ -149,7 +149,21 @@ impl<H: Handshake> Incoming<H> {
                     None
                 }
             }
-        }));
+        });
+        self.by_age.push_back((peer, shaking));
+    }
+
+    /// Cuts the oldest handshake of the peer that has most of them: whoever floods pushes itself out.
+    fn cut_one(&mut self) {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for (peer, _) in &self.by_age {
+            *counts.entry(*peer).or_default() += 1;
+        }
+        let greediest = counts.into_iter().max_by_key(|(_, count)| *count).map(|(peer, _)| peer);
+        let place = self.by_age.iter().position(|(peer, _)| Some(*peer) == greediest);
+        if let Some((_, oldest)) = place.and_then(|place| self.by_age.remove(place)) {
+            oldest.abort();
+        }
     }
 }
 

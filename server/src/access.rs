@@ -4,6 +4,7 @@ mod gate;
 mod pass;
 mod password;
 pub(crate) mod policy;
+mod seldom;
 mod signature;
 mod vault;
 mod verifier;

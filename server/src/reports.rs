@@ -37,6 +37,14 @@ pub(crate) struct Reports {
     app: Arc<App>,
 }
 
+/// How a stream came to its end.
+enum Over {
+    /// The agent has ended it.
+    Ended,
+    /// Its connection is old, and the agent is to report on another one.
+    Old,
+}
+
 type Acknowledgements = mpsc::Sender<Result<ReportResponse, Status>>;
 
 impl Reports {
@@ -101,7 +109,7 @@ impl Reports {
         connection: Option<&listen::Caller>,
         mut reports: Streaming<ReportRequest>,
         acknowledge: Acknowledgements,
-    ) -> Result<(), Status> {
+    ) -> Result<Over, Status> {
         let patience = self.app.heartbeat * OFFLINE_AFTER;
         let mut untaken: Option<(u64, LocalOperation)> = None;
         loop {
@@ -111,12 +119,12 @@ impl Reports {
                     true => Error::ShuttingDown.into(),
                     false => Status::aborted("a newer stream of this agent took its place"),
                 }),
-                () = is_old(connection) => return Ok(()),
+                () = is_old(connection) => return Ok(Over::Old),
             };
             let Ok(next) = next else {
                 return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
             };
-            let Some(message) = next? else { return Ok(()) };
+            let Some(message) = next? else { return Ok(Over::Ended) };
             let mut taken = Vec::with_capacity(2);
             let observed = match report(message)? {
                 (sequence, Report::Changed(observed)) => {
@@ -145,7 +153,7 @@ impl Reports {
             for sequence in taken {
                 let acknowledged = ReportResponse { sequence, welcome: None };
                 if acknowledge.send(Ok(acknowledged)).await.is_err() {
-                    return Ok(());
+                    return Ok(Over::Ended);
                 }
             }
         }
@@ -190,14 +198,27 @@ impl FleetService for Reports {
             let end = this
                 .follow(host, &incarnation, &stream, connection.as_ref(), reports, acknowledge.clone())
                 .await;
+            let acknowledge = match end {
+                // The end of the answers is what the agent hears. It is taken to be there until it has had its time to come
+                // again, or has.
+                Ok(Over::Old) => {
+                    drop(acknowledge);
+                    let patience = this.app.heartbeat * OFFLINE_AFTER;
+                    if timeout(patience, stream.cancelled()).await.is_ok() {
+                        return;
+                    }
+                    None
+                }
+                Ok(Over::Ended) | Err(_) => Some(acknowledge),
+            };
             this.app.fleet.disconnect(host, &incarnation, &stream);
             stream.cancel();
             match end {
-                Ok(()) => info!(%host, "Agent disconnected."),
+                Ok(_) => info!(%host, "Agent disconnected."),
                 Err(status) => {
                     warn!(%host, reason = status.message(), "Agent disconnected.");
                     // It may be gone already.
-                    let _ = acknowledge.try_send(Err(status));
+                    let _ = acknowledge.map(|acknowledge| acknowledge.try_send(Err(status)));
                 }
             }
         };

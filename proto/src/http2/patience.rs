@@ -4,17 +4,19 @@
 //! ping. Each such stream holds a place, and what is to be sent on it stays in memory.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     future::Future,
     pin::Pin,
-    sync::LazyLock,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::{Request, Response};
+use http_body::Body as _;
 use prost_types::FileDescriptorSet;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body, codegen::Bytes};
 use tower::{Layer, Service};
 
@@ -24,14 +26,15 @@ use crate::{FILE_DESCRIPTOR_SET, Problem, Reason, listen::Caller};
 /// How long a request may take to arrive, and an answer to be taken. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Patience {
-    request: Duration,
+    arrivals: Arrivals,
     untaken: Untaken,
 }
 
 impl Patience {
-    /// So long for each.
-    pub fn new(request: Duration, untaken: Duration) -> Self {
-        Self { request, untaken: Untaken::new(untaken) }
+    /// A request has so long to arrive, as one of so many that do at a time; and an answer to be taken.
+    pub fn new(request: Duration, arriving: usize, untaken: Duration) -> Self {
+        let arrivals = Arrivals { time: request, most: arriving, under_way: Arc::default() };
+        Self { arrivals, untaken: Untaken::new(untaken) }
     }
 }
 
@@ -64,11 +67,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Patience { request: time, untaken } = self.patience.clone();
+        let Patience { arrivals, untaken } = self.patience.clone();
         let caller = request.extensions().get::<Caller>().cloned();
         let request = match may_last(request.uri().path()) {
             true => request,
-            false => request.map(|body| Body::new(Arriving::new(body, time))),
+            false => request.map(|body| arrivals.begin(body)),
         };
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -100,17 +103,70 @@ fn streams_of_requests() -> HashSet<String> {
     found
 }
 
+/// The requests that are still arriving. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Arrivals {
+    time: Duration,
+    most: usize,
+    under_way: Arc<Mutex<UnderWay>>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    next: u64,
+    /// By the order in which they began.
+    requests: BTreeMap<u64, CancellationToken>,
+}
+
+impl Arrivals {
+    /// The same body, which has to arrive in time, and before too many others have begun to.
+    fn begin(self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        let refused = CancellationToken::new();
+        let number = {
+            let mut under_way = lock(&self.under_way);
+            if under_way.requests.len() >= self.most
+                && let Some((_, oldest)) = under_way.requests.pop_first()
+            {
+                oldest.cancel();
+            }
+            let number = under_way.next;
+            under_way.next += 1;
+            under_way.requests.insert(number, refused.clone());
+            number
+        };
+        let end = Instant::now() + self.time;
+        let refused = Box::pin(refused.cancelled_owned());
+        Body::new(Arriving { body, number, arrivals: self, refused, end, clock: None })
+    }
+}
+
+fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
+    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A body that has to arrive in time.
 struct Arriving {
     body: Body,
+    number: u64,
+    arrivals: Arrivals,
+    refused: Pin<Box<WaitForCancellationFutureOwned>>,
     end: Instant,
     /// Made when it has to be waited for, which most bodies have not.
     clock: Option<Pin<Box<Sleep>>>,
 }
 
 impl Arriving {
-    fn new(body: Body, time: Duration) -> Self {
-        Self { body, end: Instant::now() + time, clock: None }
+    fn arrived(&self) {
+        lock(&self.arrivals.under_way).requests.remove(&self.number);
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.arrived();
     }
 }
 
@@ -119,14 +175,21 @@ impl http_body::Body for Arriving {
     type Error = Status;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            if frame.is_none() || this.body.is_end_stream() {
+                this.arrived();
+            }
             return Poll::Ready(frame);
         }
-        let end = self.end;
-        ready!(self.clock.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(context));
+        if this.refused.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(late())));
+        }
+        let end = this.end;
+        ready!(this.clock.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(context));
         Poll::Ready(Some(Err(late())))
     }
 
@@ -146,7 +209,6 @@ fn late() -> Status {
 mod tests {
     use std::convert::Infallible;
 
-    use http_body::Body as _;
     use tokio::sync::mpsc;
     use tower::{ServiceExt as _, service_fn};
 
@@ -196,7 +258,7 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         });
-        let patience = Patience::new(Duration::from_secs(30), Duration::from_secs(120));
+        let patience = Patience::new(Duration::from_secs(30), 512, Duration::from_secs(120));
         let request = Request::builder().uri(path).body(Body::new(Sent(sent))).expect("a request");
         let begun = Instant::now();
         send.send(Bytes::from_static(b"some")).expect("it is read");
@@ -214,5 +276,31 @@ mod tests {
         assert!(took >= Duration::from_secs(30) && took < Duration::from_secs(31), "{took:?}");
         let (told, took) = never_ending("/belay.fleet.v1.FleetService/Report").await;
         assert!(told.is_none() && took >= Duration::from_secs(3600), "agents report for ever: {took:?}");
+    }
+
+    /// Hazard L04: with too many that do not arrive the oldest is refused, and nothing is remembered of who is through.
+    #[tokio::test]
+    async fn too_many_that_arrive_make_room_for_the_newest() {
+        let arrivals = Arrivals { time: Duration::from_secs(3600), most: 2, under_way: Arc::default() };
+        let (senders, mut bodies): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (send, sent) = mpsc::unbounded_channel();
+                (send, arrivals.clone().begin(Body::new(Sent(sent))))
+            })
+            .unzip();
+        let mut next = async |number: usize| {
+            let body: &mut Body = &mut bodies[number];
+            std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+        };
+        assert_eq!(next(0).await.expect("an end").expect_err("refused").code(), tonic::Code::InvalidArgument);
+        for number in 1..3 {
+            senders[number].send(Bytes::from_static(b"all")).expect("it is read");
+            next(number).await.expect("a frame").expect("it arrives");
+        }
+        drop(senders);
+        assert!(next(1).await.is_none());
+        assert_eq!(lock(&arrivals.under_way).requests.len(), 1);
+        drop(bodies);
+        assert!(lock(&arrivals.under_way).requests.is_empty());
     }
 }

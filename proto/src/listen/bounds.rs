@@ -13,7 +13,7 @@ pub struct Bounds {
     pub most_of_peer: usize,
     /// The same where the peer is on the host itself.
     pub most_of_local_peer: usize,
-    /// Connections that may be shaking hands at a time. With one more, the oldest is cut.
+    /// Connections that may be shaking hands at a time. With one more, one of the peer with most of them is cut.
     pub handshakes: usize,
     /// From the connection to the end of the handshake, the preface of HTTP/2 included.
     pub handshake_time: Duration,

@@ -55,6 +55,13 @@ impl Seats {
     }
 }
 
+impl Seat {
+    /// Whose it is, as peers are counted.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);

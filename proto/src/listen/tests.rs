@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+};
 use tokio_stream::StreamExt as _;
 use tonic::transport::server::Connected as _;
 
@@ -78,6 +81,10 @@ async fn connections_beyond_the_bound_of_a_peer_are_cut() {
 async fn the_oldest_of_too_many_handshakes_is_cut() {
     let bounds = Bounds { handshakes: 8, handshake_time: Duration::from_secs(3600), ..Bounds::SERVER };
     let (address, mut incoming) = listening(Speaks::Http2, bounds).await;
+    // Another peer, which is slow but means it: older than all others, and not among those who are cut.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut patient = socket.connect(address).await.unwrap();
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(address).await.unwrap());
@@ -86,6 +93,9 @@ async fn the_oldest_of_too_many_handshakes_is_cut() {
     speaker.write_all(PREFACE).await.unwrap();
     let connection = timeout(SOON, incoming.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(connection.caller().address(), speaker.local_addr().unwrap());
+    patient.write_all(PREFACE).await.unwrap();
+    let connection = timeout(SOON, incoming.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(connection.caller().address(), patient.local_addr().unwrap());
     let first = silent.swap_remove(0);
     tokio::select! {
         cut = is_cut(first) => assert!(cut),

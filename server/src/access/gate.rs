@@ -25,6 +25,7 @@ use tracing::{Instrument, Span, info_span, warn};
 use super::{
     Caller, Pass, Verifier,
     policy::{Policy, Rule, rule},
+    seldom::Seldom,
     signature::Paths,
     verifier::{NotVerified, Presented, Signed, token_digest},
 };
@@ -57,6 +58,8 @@ struct Inner {
     paths: Paths,
     /// How long an order under an idempotency key is answered and not carried out.
     keys_are_kept: SignedDuration,
+    /// Lines about refused calls.
+    refusals: Seldom,
 }
 
 impl Gate {
@@ -72,7 +75,17 @@ impl Gate {
         let throttle = Throttle::new(&config.rate_limit);
         let paths = Paths::of(contract);
         let keys_are_kept = SignedDuration::try_from(config.idempotency_retention).unwrap_or_default();
-        Self { inner: Arc::new(Inner { verifier, store, fleet_token, throttle, paths, keys_are_kept }) }
+        Self {
+            inner: Arc::new(Inner {
+                verifier,
+                store,
+                fleet_token,
+                throttle,
+                paths,
+                keys_are_kept,
+                refusals: Seldom::default(),
+            }),
+        }
     }
 
     /// Who makes the call at `path`, with the right to what lasts where it does, and what is left to that user.
@@ -222,7 +235,9 @@ where
                 }
                 Err(error) => {
                     let problem = Problem::from(&error);
-                    warn!(reason = problem.reason.as_str(), "Call refused.");
+                    if let Some(untold) = gate.inner.refusals.again() {
+                        warn!(reason = problem.reason.as_str(), untold, "Call refused.");
+                    }
                     Ok(Status::from(problem).into_http())
                 }
             };
