@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p belay-tests --example abuse -- [--seconds N] [--connections N] [--wide N] [--only NAME]`. Prints
 //! for each what became of the attack, by how much the memory of the part grew, how long a bystander waited, and how it was
-//! 5 s later. Ends with 1 where any bound is not kept. Build the programs first: `cargo build --release -p belay-tests --bins`.
+//! 5 s later. Ends with 1 where any bound is not kept.
 
 #![allow(clippy::print_stdout)] // what an example is for
 
