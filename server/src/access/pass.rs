@@ -39,7 +39,7 @@ impl Pass {
             }
         };
         tokio::select! {
-            why = self.is_lost() => why,
+            why = self.lost() => why,
             () = old => Error::Refused(
                 Problem::new(Reason::ShuttingDown, "the stream is to go on on another connection: this one is old")
                     .hint("ask again, with the last token that you got")
@@ -48,7 +48,7 @@ impl Pass {
         }
     }
 
-    async fn is_lost(self) -> Error {
+    async fn lost(self) -> Error {
         loop {
             sleep(LOOK_EVERY).await;
             match self.look().await {
