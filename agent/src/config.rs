@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use belay_proto::check_labels;
+use belay_proto::{check_labels, listen::ConnectionSettings};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
@@ -64,6 +64,9 @@ pub struct Config {
     /// What the host is to be selected by, as in `zone = "z1"`. What operators say at the server weighs more.
     #[serde(default, deserialize_with = "read::labels")]
     pub labels: BTreeMap<String, String>,
+    /// How many connections there may be, and how long each lasts.
+    #[serde(default)]
+    pub connections: ConnectionSettings,
     /// The processes of this host.
     #[serde(default, rename = "process")]
     pub processes: Vec<ProcessConfig>,
@@ -164,6 +167,7 @@ impl Config {
             allow_plaintext: false,
             cgroup: CgroupUse::default(),
             labels: BTreeMap::new(),
+            connections: ConnectionSettings::default(),
             processes: Vec::new(),
             file: None,
         }
@@ -178,6 +182,7 @@ impl Config {
             .map_err(|fault| wrong("labels", fault.to_string()))?;
         order::check(&self.processes)
             .map_err(|fault| wrong(format!("process {}", fault.alias), fault.what))?;
+        self.connections.check().map_err(|(name, must)| wrong(name, must))?;
         self.check_server()?;
         self.check_listener(self.listen)
     }

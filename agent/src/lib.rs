@@ -34,8 +34,12 @@ mod upgrade; // another program takes over, in the same process
 
 use std::{io, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
-use belay_proto::agent::v1::{
-    agent_service_server::AgentServiceServer, introduction_service_server::IntroductionServiceServer,
+use belay_proto::{
+    agent::v1::{
+        agent_service_server::AgentServiceServer, introduction_service_server::IntroductionServiceServer,
+    },
+    http2,
+    listen::{Bounds, Incoming, Plain, Speaks},
 };
 use tokio::{
     net::TcpListener,
@@ -44,10 +48,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::service::interceptor::InterceptedService;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -89,10 +90,7 @@ pub use crate::{
 const LARGEST_MESSAGE: usize = 1 << 20;
 
 /// How many calls one connection may have open.
-const CALLS_PER_CONNECTION: usize = 256;
-
-/// Finds out that a caller is gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const CALLS_PER_CONNECTION: u32 = 256;
 
 /// How long a start waits for the address of an agent that may be dead, and how often it tries.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(1);
@@ -240,6 +238,7 @@ async fn run_within(
     let reporter =
         AbortOnDropHandle::new(tokio::spawn(report::report(supervisor.clone(), reporting, tell_link)));
     let ending = CancellationToken::new();
+    let bounds = config.connections.over(Bounds::AGENT);
     let about = About {
         identity,
         incarnation,
@@ -286,7 +285,7 @@ async fn run_within(
             outputs.close();
         }
     };
-    let served = serve(listener, api, introduction, gatekeeper, shutdown).await;
+    let served = serve(listener, api, introduction, gatekeeper, bounds, shutdown).await;
     ending.cancel();
     drop((reporter, ears));
     if timeout(DRAIN, &mut control).await.is_err() {
@@ -309,6 +308,7 @@ async fn serve(
     api: Api,
     introduction: Introduction,
     gatekeeper: RequireToken,
+    bounds: Bounds,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -319,13 +319,8 @@ async fn serve(
         IntroductionServiceServer::new(introduction).max_encoding_message_size(LARGEST_MESSAGE);
     health.set_serving::<AgentServiceServer<Api>>().await;
     let ending = CancellationToken::new();
-    // The builder's own setting is not for listeners that it is given, and an answer in two pieces would take 40 ms more.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE / 2))
-        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
-        .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
+    let incoming = Incoming::new(listener, Speaks::Http2, bounds, Plain);
+    let server = http2::server(CALLS_PER_CONNECTION, bounds)
         .add_service(health_service)
         .add_service(InterceptedService::new(introduction, gatekeeper.clone()))
         .add_service(InterceptedService::new(agent, gatekeeper))

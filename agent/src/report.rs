@@ -70,6 +70,9 @@ const MACHINE_DIGEST: usize = 6;
 /// Reports on the stream that wait to be sent: more only means that the server does not read.
 const REPORT_QUEUE: usize = 4;
 
+/// From then on the end of a stream in good order is the server's wish for another connection, not a fault.
+const CALM: Duration = Duration::from_millis(500);
+
 /// What a reporter needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Reporting {
@@ -127,12 +130,21 @@ pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting, link: w
                 info!(server = reporting.server, host = stream.host_id, "Reporting to the server.");
                 (failures, told) = (0, false);
                 link.send_replace(Link::Reporting);
-                stream.run(&supervisor).await
+                let began = Instant::now();
+                match stream.run(&supervisor).await {
+                    Ended::Closed if began.elapsed() >= CALM => Ended::Renewed,
+                    ended => ended,
+                }
             }
             Err(error) => error,
         };
         if let Ended::Redeclared = ended {
             // Nothing is wrong: the next stream begins with all that is declared now.
+            continue;
+        }
+        if let Ended::Renewed = ended {
+            debug!(server = reporting.server, "The server asks for another connection.");
+            sleep(pause_before_connecting(0)).await;
             continue;
         }
         link.send_replace(Link::Broken { why: Chain(&ended).to_string() });
@@ -162,6 +174,8 @@ enum Ended {
     Closed,
     #[error("other processes are declared now")]
     Redeclared,
+    #[error("the server asked for another connection")]
+    Renewed,
     #[error("the agent shuts down")]
     ShuttingDown,
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use belay_proto::listen::ConnectionSettings;
 use http::Uri;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -36,6 +37,8 @@ pub struct Config {
     /// synchronous order.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// How many connections there may be, and how long each lasts.
+    pub connections: ConnectionSettings,
     /// Whether to show the description of the REST API, at `/docs` and `/api/v2/openapi.json`, to whoever asks.
     /// Default: true.
     pub docs: bool,
@@ -52,6 +55,7 @@ impl Default for Config {
             max_body: 1 << 20,
             max_requests: 512,
             request_timeout: Duration::from_secs(700),
+            connections: ConnectionSettings::default(),
             docs: true,
         }
     }
@@ -86,6 +90,7 @@ impl Config {
         if self.request_timeout.is_zero() || self.request_timeout > LONGEST_TIMEOUT {
             return Err(invalid("request_timeout", "must be above zero and at most one day"));
         }
+        self.connections.check().map_err(|(key, what)| invalid(key, what))?;
         Ok(())
     }
 
@@ -231,12 +236,14 @@ mod tests {
     fn every_key_is_read() {
         let config: Config = toml::from_str(
             "listen = '0.0.0.0:80'\nserver = 'http://10.0.0.1:9440'\ntimezone = 'Asia/Shanghai'\n\
-             allow_plaintext = true\ndrain = '1s'\nmax_body = 10\nmax_requests = 3\nrequest_timeout = '2m'\ndocs = false",
+             allow_plaintext = true\ndrain = '1s'\nmax_body = 10\nmax_requests = 3\nrequest_timeout = '2m'\ndocs = false\n\
+             connections.most_of_peer = 5",
         )
         .expect("TOML");
         config.validate().expect("valid");
         assert_eq!(config.request_timeout, Duration::from_secs(120));
         assert!(!config.docs);
+        assert_eq!(config.connections.most_of_peer, Some(5));
     }
 
     #[test]
@@ -259,6 +266,7 @@ mod tests {
         refused("max_body = 0", "invalid `max_body`");
         refused("max_requests = 0", "invalid `max_requests`");
         refused("request_timeout = '0s'", "invalid `request_timeout`");
+        refused("connections.most = 0", "invalid `connections.most`: it must be from 1");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! `routes` finds its function, `extract` reads it, `upstream` makes the call, `json` gives the answer its documented
 //! shape or `error` its documented refusal, and `envelope` wraps either.
 
+mod body; // the body of a request, bounded
 mod config; // typed settings, checked before anything binds
 mod docs; // the description of the REST API, and pages that show it
 mod envelope; // the one shape of every answer
@@ -14,6 +15,7 @@ mod error; // the one table from a reason to an HTTP status and an error code
 mod extract; // path, query and body, each refused inside the envelope
 #[cfg(fuzzing)]
 pub mod fuzzing; // what fuzz targets call
+mod headers; // what every answer has for browsers
 pub mod json; // the documented objects
 mod language; // English or Chinese, as the caller wants
 mod load; // how many requests are answered at a time
@@ -34,6 +36,7 @@ mod tests; // whole requests
 
 use std::{future::Future, io, net::SocketAddr, path::Path};
 
+use belay_proto::listen::{Bounds, Incoming, Plain, Speaks};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -53,7 +56,9 @@ pub async fn run(
     config.validate()?;
     config.check_listen(listener.local_addr().map_err(Error::Listener)?)?;
     let gateway = routes::Gateway::new(&config)?;
-    serve::serve(listener, routes::router(gateway.clone()), &gateway, config.drain, shutdown).await;
+    let bounds = config.connections.over(Bounds::GATEWAY);
+    let incoming = Incoming::new(listener, Speaks::Http1, bounds, Plain);
+    serve::serve(incoming, routes::router(gateway.clone()), &gateway, config.drain, shutdown).await;
     Ok(())
 }
 

@@ -9,21 +9,20 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes, HttpBody as _},
+    body::Body,
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use belay_proto::{Problem, Reason};
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument as _, error, info, info_span};
 
 use crate::{
     envelope::{About, Outcome, Refusal, Unwrapped},
-    error,
+    error, headers,
     language::Language,
     rejected::Asked,
     routes::Gateway,
@@ -59,11 +58,19 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
     request.extensions_mut().insert(told.clone());
     let server = request.extensions().get().map(|&LocalAddress(ip)| ip);
     let language = Language::of(request.headers());
+    let over_tls = headers::came_over_tls(request.headers());
+    // Whoever sees the end of such a request elsewhere than this gateway does must not get a second one past it (RFC 9112,
+    // 6.1); a length beside it is not to be seen any more.
+    let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
     let line = LogLine::new(&request);
     async {
         let mut response = next.run(request).await;
         if response.extensions_mut().remove::<Unwrapped>().is_some() {
             told.write(response.headers_mut());
+            headers::complete(response.headers_mut(), over_tls);
+            if is_last {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             line.write(response.status(), "OK");
             return response;
         }
@@ -82,7 +89,8 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
             answer.headers_mut().insert(header::ALLOW, allow);
         }
         told.write(answer.headers_mut());
-        if gateway.drain.is_told() || outcome.reason() == Reason::AtCapacity.as_str() {
+        headers::complete(answer.headers_mut(), over_tls);
+        if is_last || gateway.drain.is_told() || outcome.reason() == Reason::AtCapacity.as_str() {
             // Who is not let in leaves its seat to the next one.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -93,83 +101,52 @@ async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Nex
     .await
 }
 
-/// Refuses what comes in while the gateway is about to end, or has as much to do as it may have.
+/// Refuses what comes in while the gateway is about to end, or has as much to do as it may have: at once, before any of its
+/// body is read.
 async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     if gateway.drain.is_told() {
         return Refusal::from(error::draining()).into_response();
     }
-    let Some(_place) = gateway.load.place(request.method()) else {
-        let told = "the gateway answers as many requests as it may; nothing was ordered";
-        let problem = Problem::new(Reason::AtCapacity, told)
-            .hint("try again in a second")
-            .chinese("网关同时处理的请求已达上限，没有执行任何操作", "请在一秒后重试")
-            .retry_after(AGAIN);
-        return Refusal::from(problem).into_response();
-    };
+    if gateway.load.place(request.method()).is_none() {
+        return Refusal::from(crowded()).into_response();
+    }
     next.run(request).await
+}
+
+fn crowded() -> Problem {
+    Problem::new(Reason::AtCapacity, "the gateway answers as many requests as it may; nothing was ordered")
+        .hint("try again in a second")
+        .chinese("网关同时处理的请求已达上限，没有执行任何操作", "请在一秒后重试")
+        .retry_after(AGAIN)
 }
 
 /// When to try again where there is too much to do.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Reads the body, whole but bounded in size and time, so that no route has to and none can forget to; and says what a
-/// signature is of, for which the bytes of the body are needed as they came.
+/// Reads the body, and says what a signature is of, for which the bytes of the body are needed as they came. Only then the
+/// request takes one of the places that there are: who is slow to send holds up nobody.
 async fn bound(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let waits = parts.headers.contains_key(header::EXPECT);
-    let read = tokio::time::timeout(BODY_TIME, read(body, gateway.max_body, waits)).await;
-    match read.unwrap_or_else(|_| {
-        Err(Problem::new(Reason::InvalidArgument, "the body did not arrive in time")
-            .chinese("请求体没有及时到达", "请检查网络后重新发送请求"))
-    }) {
-        Ok(body) => {
-            match signature::of(&parts, &body) {
-                Ok(Some(signed)) => _ = parts.extensions.insert(signed),
-                Ok(None) => {}
-                Err(problem) => return Refusal::from(problem).into_response(),
-            }
-            let request = Request::from_parts(parts, Body::from(body.clone()));
-            let asked = Asked::new(&request, body);
-            let mut response = next.run(request).await;
-            response.extensions_mut().insert(asked);
-            response
-        }
-        Err(problem) => Refusal::from(problem).into_response(),
-    }
-}
-
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is read and thrown away. A client that is still sending when its connection is
-/// closed loses the answer with it.
-const DISCARD: usize = 64 << 20;
-
-/// Reads a body of at most `limit` bytes. `waits`: the client sends its body only when it is asked to.
-async fn read(mut body: Body, limit: usize, waits: bool) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(Reason::BodyTooLarge, "the body is too large")
-            .hint(format!("send at most {limit} bytes"))
-            .chinese("请求体过大", format!("请求体最多 {limit} 字节"))
+    // Its room is taken until the answer is there.
+    let read = match gateway.bodies.read(body, waits).await {
+        Ok(read) => read,
+        Err(problem) => return Refusal::from(problem).into_response(),
     };
-    if waits && body.size_hint().lower() > limit as u64 {
-        return Err(too_large());
+    let Some(_place) = gateway.load.place(&parts.method) else {
+        return Refusal::from(crowded()).into_response();
+    };
+    let body = read.bytes.clone();
+    match signature::of(&parts, &body) {
+        Ok(Some(signed)) => _ = parts.extensions.insert(signed),
+        Ok(None) => {}
+        Err(problem) => return Refusal::from(problem).into_response(),
     }
-    let mut bytes = Vec::new();
-    let mut length = 0_usize;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
-            Problem::new(Reason::InvalidArgument, "the body could not be read")
-                .chinese("无法读取请求体", "请重新发送请求")
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        length += data.len();
-        if length <= limit {
-            bytes.extend_from_slice(&data);
-        } else if length > DISCARD {
-            break;
-        }
-    }
-    if length > limit { Err(too_large()) } else { Ok(bytes.into()) }
+    let request = Request::from_parts(parts, Body::from(body.clone()));
+    let asked = Asked::new(&request, body);
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(asked);
+    response
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> Response {

@@ -26,6 +26,7 @@ use http::{HeaderName, StatusCode, header::ETAG};
 use jiff::tz::TimeZone;
 
 use crate::{
+    body::Bodies,
     config::{Config, ConfigError},
     docs,
     envelope::{Answer, Done, Refusal},
@@ -43,7 +44,7 @@ use crate::{
 pub(crate) struct Gateway {
     pub(crate) upstream: Upstream,
     pub(crate) zone: TimeZone,
-    pub(crate) max_body: usize,
+    pub(crate) bodies: Bodies,
     pub(crate) drain: Drain,
     pub(crate) docs: bool,
     pub(crate) load: Load,
@@ -55,7 +56,7 @@ impl Gateway {
         Ok(Self {
             upstream: Upstream::new(config.server_uri()?, config.request_timeout),
             zone: config.zone()?,
-            max_body: config.max_body,
+            bodies: Bodies::new(config.max_body),
             drain: Drain::default(),
             docs: config.docs,
             load: Load::new(config.max_requests),

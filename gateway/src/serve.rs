@@ -1,16 +1,17 @@
 //! Connections: accepted up to a bound, each bounded in what it may send and how slowly, and drained at the end.
 
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, pin::pin, time::Duration};
 
 use axum::{Router, body::Body};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use belay_proto::listen::{Caller, Connection, Handshake, Incoming};
+use hyper::{body, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    io::{AsyncRead, AsyncWrite},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
+use tokio_stream::StreamExt as _;
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -23,17 +24,12 @@ use crate::{
     routes::Gateway,
 };
 
-/// Connections at a time; the next one waits in the kernel's queue.
-const CONNECTIONS: usize = 1024;
 /// How long the head of a request may take to arrive, and how long a kept-alive connection may be idle.
 const HEAD_TIME: Duration = Duration::from_secs(30);
-/// The largest head of a request, in bytes and in headers.
-const HEAD_SIZE: usize = 64 << 10;
+/// The largest head of a request, in bytes and in headers. Of the bytes it may become nearly twice as many, as they are read
+/// before they are counted.
+const HEAD_SIZE: usize = 32 << 10;
 const HEADERS: usize = 100;
-/// How long a client may leave an answer unread.
-const UNREAD_TIME: Duration = Duration::from_secs(30);
-/// How long to wait when the system refuses a connection, say because there are no more descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Whether the gateway was told to end, and what is still under way. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -59,34 +55,30 @@ impl Drain {
     }
 }
 
-/// Serves `listener` until `shutdown` ends, then drains for at most `limit`.
-pub(crate) async fn serve(
-    listener: TcpListener,
+/// Serves what is `incoming` until `shutdown` ends, then drains for at most `limit`.
+pub(crate) async fn serve<H: Handshake>(
+    incoming: Incoming<H>,
     app: Router,
     gateway: &Gateway,
     limit: Duration,
     shutdown: impl Future<Output = ()>,
 ) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
     let closing = CancellationToken::new();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            accepted = accept(&listener, &seats) => match accepted {
-                Ok((stream, seat)) => {
-                    connections.spawn(connection(stream, seat, app.clone(), closing.clone()));
+    {
+        // Gone with the end of this: whoever comes then is refused by the system.
+        let mut incoming = pin!(incoming);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => {}
+                Some(Ok(stream)) = incoming.next() => {
+                    connections.spawn(connection(stream, app.clone(), closing.clone()));
                 }
-                Err(error) => {
-                    warn!(%error, "Connection can not be accepted.");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            },
+            }
         }
     }
-    drop(listener);
 
     let Drain { told, requests } = &gateway.drain;
     told.cancel();
@@ -103,23 +95,14 @@ pub(crate) async fn serve(
     }
 }
 
-/// Waits for a free seat, then for a connection to take it.
-async fn accept(
-    listener: &TcpListener,
-    seats: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let seat = Arc::clone(seats).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, seat))
-}
-
-/// Serves one connection until it ends; when `closing`, ends it after the request that it is at.
-async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, app: Router, closing: CancellationToken) {
-    let (local, peer) = match prepare(&stream) {
-        Ok(addresses) => addresses,
-        Err(error) => return debug!(%error, "Connection was gone at once."),
-    };
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+/// Serves one connection until it ends; when it is old, or `closing`, ends it after the request that it is at.
+async fn connection<S>(stream: Connection<S>, app: Router, closing: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let caller = stream.caller().clone();
+    let (local, peer) = (LocalAddress(caller.local().ip()), PeerAddress(caller.address().ip()));
+    let service = service_fn(move |request: hyper::Request<body::Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(local);
         request.extensions_mut().insert(peer);
@@ -136,7 +119,7 @@ async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, app: Router,
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
+        () = asked_to_end(&closing, &caller) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -146,10 +129,9 @@ async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, app: Router,
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<(LocalAddress, PeerAddress)> {
-    stream.set_nodelay(true)?;
-    // The kernel drops a client that takes nothing; without it, one could hold its seat for ever.
-    let unread = u32::try_from(UNREAD_TIME.as_millis()).unwrap_or(u32::MAX);
-    rustix::net::sockopt::set_tcp_user_timeout(stream, unread)?;
-    Ok((LocalAddress(stream.local_addr()?.ip()), PeerAddress(stream.peer_addr()?.ip())))
+async fn asked_to_end(closing: &CancellationToken, caller: &Caller) {
+    tokio::select! {
+        () = closing.cancelled() => {}
+        () = caller.should_end() => {}
+    }
 }

@@ -19,6 +19,8 @@ use crate::{envelope::Unwrapped, error, language::Language, routes::Gateway, ups
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Events under way to a caller: one that does not read holds up nobody but itself.
 const UNDER_WAY: usize = 16;
+/// How long a caller may leave all of them unread. Below the time after which the server cuts a connection.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// One event.
 #[derive(Debug)]
@@ -102,8 +104,10 @@ async fn pass_on<T>(
             Ok(Ok(None)) => return Some(over()),
             Ok(Err(status)) => return Some(end(&error::problem(&status), language)),
         };
-        if send.send(text).await.is_err() {
-            return None;
+        // Who does not read would keep the server waiting, too, on the one connection that all callers share.
+        match timeout(UNREAD, send.send(text)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return None,
         }
     }
 }

@@ -6,6 +6,7 @@ use belay_proto::{Problem, Reason, v1};
 
 use crate::testing::Running;
 
+mod abuse; // requests that mean harm
 mod batches; // orders to many hosts
 mod ends; // a server or a gateway that goes away, and a route that panics
 mod limits; // signed requests, and more of them than there may be

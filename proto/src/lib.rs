@@ -34,8 +34,10 @@ mod exit;
 mod fail_point;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod http2;
 mod ids;
 mod label;
+pub mod listen;
 mod passed;
 mod planted;
 mod problem;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use belay_proto::listen::ConnectionSettings;
 use serde::Deserialize;
 
 pub use self::rate_limit::RateLimit;
@@ -57,6 +58,8 @@ pub struct Config {
     pub max_requests: usize,
     /// How many requests one user may send in a time.
     pub rate_limit: RateLimit,
+    /// How many connections there may be, and how long each lasts.
+    pub connections: ConnectionSettings,
 }
 
 /// How long things are remembered that are over. What goes first is what ended first.
@@ -125,6 +128,7 @@ impl Default for Config {
             max_access_keys: 10,
             max_requests: 2000,
             rate_limit: RateLimit::default(),
+            connections: ConnectionSettings::default(),
         }
     }
 }
@@ -179,6 +183,14 @@ pub enum ConfigError {
     /// The number of requests at a time is out of bounds.
     #[error("`max_requests` is {0}; it must be from 1 to 1000000")]
     MaxRequests(usize),
+    /// A bound of connections can not be meant.
+    #[error("`{name}`: {must}")]
+    Connections {
+        /// The setting.
+        name: &'static str,
+        /// What it must be.
+        must: String,
+    },
     /// What happened would be forgotten before anybody could read it.
     #[error("`retention.{name}` is {told}; it must be at least {least}")]
     Forgetful {
@@ -237,6 +249,7 @@ impl Config {
             return Err(ConfigError::MaxRequests(self.max_requests));
         }
         self.confirm_above()?;
+        self.connections.check().map_err(|(name, must)| ConfigError::Connections { name, must })?;
         self.retention.check()
     }
 
@@ -305,6 +318,8 @@ mod tests {
         check("max_requests = 0", "from 1 to 1000000");
         check("[rate_limit]\nenabled = false\nper_10s = 0\nper_day = 5", "ok");
         check("[rate_limit]\nper_week = 1", "line 2");
+        check("[connections]\nmost_of_peer = 10\nage = \"1h\"", "ok");
+        check("[connections]\nmost = 0", "`connections.most`: it must be from 1 to 1000000");
         check("[retention]\nlogs = \"1day\"", "line 2");
     }
 }

@@ -6,15 +6,16 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use belay_proto::Problem;
 use http::{Request, Response};
-use tonic::{Status, body::Body};
+use http_body::{Body as _, Frame};
+use tonic::{Status, body::Body, codegen::Bytes};
 use tower::{Layer, Service};
 use tracing::debug;
 
@@ -90,27 +91,87 @@ where
         if rule.is_some_and(|rule| matches!(rule.policy, Policy::Open | Policy::Fleet)) {
             return Box::pin(self.inner.call(request));
         }
-        match self.load.place(rule.is_some_and(|rule| rule.order)) {
-            Some(place) => {
-                let answer = self.inner.call(request);
-                // A stream has its place until it begins: how many there may be is bounded for each connection.
-                Box::pin(async move {
-                    let answer = answer.await;
-                    drop(place);
-                    answer
-                })
+        let order = rule.is_some_and(|rule| rule.order);
+        let Some(place) = self.load.place(order) else {
+            debug!(path, "Call refused: as many as may be are being answered.");
+            return Box::pin(async move { Ok(full().into_http()) });
+        };
+        let place: Taken = Arc::new(Mutex::new(Some(place)));
+        let request = match request.body().is_end_stream() {
+            true => request,
+            // It has its place from when it is there: who is slow to send holds up nobody.
+            false => {
+                drop(take(&place));
+                let (load, place) = (self.load.clone(), place.clone());
+                request.map(|body| Body::new(Awaited { body, load, order, place, is_whole: false }))
             }
-            None => {
-                debug!(path, "Call refused: as many as may be are being answered.");
-                let told = Status::from(Problem::from(&Error::AtCapacity)).into_http();
-                Box::pin(async move { Ok(told) })
-            }
+        };
+        let answer = self.inner.call(request);
+        // A stream has its place until it begins: how many there may be is bounded for each connection.
+        Box::pin(async move {
+            let answer = answer.await;
+            drop(take(&place));
+            answer
+        })
+    }
+}
+
+/// The place of a request, once it has one and until it is answered.
+type Taken = Arc<Mutex<Option<Place>>>;
+
+fn take(place: &Taken) -> Option<Place> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn full() -> Status {
+    Status::from(Problem::from(&Error::AtCapacity))
+}
+
+/// A body that takes a place for its request when its end is there. Where there is none left the request is refused instead
+/// of being read to its end, so nothing of it was done.
+struct Awaited {
+    body: Body,
+    load: Load,
+    order: bool,
+    place: Taken,
+    is_whole: bool,
+}
+
+impl http_body::Body for Awaited {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        let failed = frame.as_ref().is_some_and(Result::is_err);
+        if !failed && !this.is_whole && (frame.is_none() || this.body.is_end_stream()) {
+            this.is_whole = true;
+            let Some(place) = this.load.place(this.order) else {
+                debug!("Call refused: as many as may be are being answered.");
+                return Poll::Ready(Some(Err(full())));
+            };
+            *this.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
         }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Its end is to be asked for, once.
+        self.is_whole && self.body.is_end_stream()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::sync::mpsc;
+    use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
+    use tower::{ServiceExt as _, service_fn};
+
     use super::*;
 
     #[test]
@@ -133,5 +194,46 @@ mod tests {
         assert!(read.is_some() && load.place(true).is_none() && load.place(false).is_none());
         drop(read);
         assert!(load.place(true).is_some());
+    }
+
+    /// A request to a service that reads it, and whose body is still to come.
+    fn begin(
+        load: &Load,
+    ) -> (mpsc::UnboundedSender<Bytes>, tokio::task::JoinHandle<Result<Response<Body>, Infallible>>) {
+        let (send, sent) = mpsc::unbounded_channel();
+        let frames = UnboundedReceiverStream::new(sent).map(|bytes| Ok::<_, Status>(Frame::data(bytes)));
+        let body = Body::new(StreamBody::new(frames));
+        let path = "/belay.v1.AgentProcessService/StopAgentProcess";
+        let request = Request::builder().uri(path).body(body).expect("a request");
+        let reader = service_fn(|request: Request<Body>| async move {
+            Ok(match request.into_body().collect().await {
+                Ok(_) => Response::new(Body::empty()),
+                Err(status) => status.into_http(),
+            })
+        });
+        (send, tokio::spawn(load.layer(reader).oneshot(request)))
+    }
+
+    /// Hazard L04: who is slow to send holds up nobody, and is refused where there is no place when it is done.
+    #[tokio::test]
+    async fn a_request_takes_its_place_when_it_is_there() {
+        let load = Load::new(1);
+        let (slow, answer) = begin(&load);
+        slow.send(Bytes::from_static(b"a part")).expect("it is read");
+        for _ in 0..3 {
+            let (send, answer) = begin(&load);
+            send.send(Bytes::from_static(b"all of it")).expect("it is read");
+            drop(send);
+            let answer = answer.await.expect("no panic").expect("an answer");
+            assert!(Status::from_header_map(answer.headers()).is_none(), "the slow one has no place");
+        }
+        let held = load.place(true).expect("a place");
+        drop(slow);
+        let answer = answer.await.expect("no panic").expect("an answer");
+        let status = Status::from_header_map(answer.headers()).expect("refused");
+        let problem = Problem::from_status(&status).expect("a problem");
+        assert_eq!(problem.reason, belay_proto::Reason::AtCapacity);
+        drop(held);
+        assert_eq!(load.under_way.load(Ordering::Acquire), 0);
     }
 }

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::{UserId, fail_point, planted};
+use belay_proto::{Problem, UserId, fail_point, planted};
 use blake2::{Blake2s256, Digest};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -257,7 +257,10 @@ async fn whole(body: Body) -> Result<Bytes, Error> {
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Error::MessageTooLarge { most: LARGEST_REQUEST }),
-        Err(error) => Err(Error::Internal(format!("a request can not be read: {error}"))),
+        Err(error) => match error.downcast_ref().and_then(Problem::from_status) {
+            Some(problem) => Err(Error::Refused(problem)),
+            None => Err(Error::Internal(format!("a request can not be read: {error}"))),
+        },
     }
 }
 

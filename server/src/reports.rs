@@ -1,10 +1,11 @@
 //! The streams on which agents report: who they are, what they run, and that they are alive.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use belay_proto::{
     HostId, Problem, Reason,
     fleet::v1::{ReportRequest, ReportResponse, Welcome, fleet_service_server::FleetService},
+    listen,
 };
 use jiff::Timestamp;
 use tokio::{sync::mpsc, time::timeout};
@@ -34,6 +35,14 @@ const ACKNOWLEDGEMENTS: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Reports {
     app: Arc<App>,
+}
+
+/// How a stream came to its end.
+enum Over {
+    /// The agent has ended it.
+    Ended,
+    /// Its connection is old, and the agent is to report on another one.
+    Old,
 }
 
 type Acknowledgements = mpsc::Sender<Result<ReportResponse, Status>>;
@@ -97,9 +106,10 @@ impl Reports {
         host: HostId,
         incarnation: &str,
         stream: &CancellationToken,
+        connection: Option<&listen::Caller>,
         mut reports: Streaming<ReportRequest>,
         acknowledge: Acknowledgements,
-    ) -> Result<(), Status> {
+    ) -> Result<Over, Status> {
         let patience = self.app.heartbeat * OFFLINE_AFTER;
         let mut untaken: Option<(u64, LocalOperation)> = None;
         loop {
@@ -109,11 +119,12 @@ impl Reports {
                     true => Error::ShuttingDown.into(),
                     false => Status::aborted("a newer stream of this agent took its place"),
                 }),
+                () = is_old(connection) => return Ok(Over::Old),
             };
             let Ok(next) = next else {
                 return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
             };
-            let Some(message) = next? else { return Ok(()) };
+            let Some(message) = next? else { return Ok(Over::Ended) };
             let mut taken = Vec::with_capacity(2);
             let observed = match report(message)? {
                 (sequence, Report::Changed(observed)) => {
@@ -142,10 +153,18 @@ impl Reports {
             for sequence in taken {
                 let acknowledged = ReportResponse { sequence, welcome: None };
                 if acknowledge.send(Ok(acknowledged)).await.is_err() {
-                    return Ok(());
+                    return Ok(Over::Ended);
                 }
             }
         }
+    }
+}
+
+/// Ends when the agent is to report on another connection, which it makes at once when its stream ends in good order.
+async fn is_old(connection: Option<&listen::Caller>) {
+    match connection {
+        Some(connection) => connection.should_end().await,
+        None => pending().await,
     }
 }
 
@@ -157,6 +176,7 @@ impl FleetService for Reports {
         &self,
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
+        let connection = request.extensions().get().cloned();
         #[allow(clippy::disallowed_methods)] // an agent names nothing of a caller's
         let mut reports = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, reports.message())
@@ -176,15 +196,30 @@ impl FleetService for Reports {
 
         let this = self.clone();
         let follow = async move {
-            let end = this.follow(host, &incarnation, &stream, reports, acknowledge.clone()).await;
+            let end = this
+                .follow(host, &incarnation, &stream, connection.as_ref(), reports, acknowledge.clone())
+                .await;
+            let acknowledge = match end {
+                // The end of the answers is what the agent hears. It is taken to be there until it has had its time to come
+                // again, or has.
+                Ok(Over::Old) => {
+                    drop(acknowledge);
+                    let patience = this.app.heartbeat * OFFLINE_AFTER;
+                    if timeout(patience, stream.cancelled()).await.is_ok() {
+                        return;
+                    }
+                    None
+                }
+                Ok(Over::Ended) | Err(_) => Some(acknowledge),
+            };
             this.app.fleet.disconnect(host, &incarnation, &stream);
             stream.cancel();
             match end {
-                Ok(()) => info!(%host, "Agent disconnected."),
+                Ok(_) => info!(%host, "Agent disconnected."),
                 Err(status) => {
                     warn!(%host, reason = status.message(), "Agent disconnected.");
                     // It may be gone already.
-                    let _ = acknowledge.try_send(Err(status));
+                    let _ = acknowledge.map(|acknowledge| acknowledge.try_send(Err(status)));
                 }
             }
         };

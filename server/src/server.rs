@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::fleet::v1::fleet_service_server::FleetServiceServer;
+use belay_proto::{
+    fleet::v1::fleet_service_server::FleetServiceServer,
+    http2,
+    listen::{Bounds, Incoming, Plain, Speaks},
+};
 use prost_reflect::DescriptorPool;
 use tokio::{
     net::TcpListener,
@@ -18,7 +22,6 @@ use tokio::{
     time::{Instant, interval, sleep_until, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::server::TcpIncoming;
 use tower::ServiceBuilder;
 use tracing::{error, info, warn};
 
@@ -45,11 +48,8 @@ use crate::{
 
 /// How often the last observations are written back.
 const WRITE_BACK: Duration = Duration::from_secs(5);
-/// Bounds of one connection. A gateway has one for all its callers.
+/// Calls that one connection may have open. A gateway has one for all its callers, and answers 512 at a time.
 const STREAMS: u32 = 1024;
-const LARGEST_HEADERS: u32 = 16 * 1024;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services that are served, as the contract names them.
 const SERVED: [&str; 11] = [
@@ -176,14 +176,12 @@ pub async fn run(
         }
     };
     info!(%address, epoch = app.store.epoch(), "Serving.");
-    let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(STREAMS)
-        .http2_max_header_list_size(LARGEST_HEADERS)
+    let bounds = config.connections.over(Bounds::SERVER);
+    let incoming = Incoming::new(listener, Speaks::Http2, bounds, Plain);
+    let serving = http2::server(STREAMS, bounds)
         .layer(ServiceBuilder::new().layer(load).layer(gate).layer(repeats))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), begin_drain);
+        .serve_with_incoming_shutdown(incoming, begin_drain);
 
     // A connection that never finishes its handshake would hold a graceful end up for ever: after the drain it is cut.
     let mut deadline = None;

@@ -1,5 +1,6 @@
 //! End-to-end tests: real servers, gateways, agents and processes.
 
+mod abuse;
 mod access;
 mod batches;
 mod cli;

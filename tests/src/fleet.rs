@@ -30,6 +30,7 @@ pub struct HostSetup {
     copied: bool,
     installed: Option<PathBuf>,
     labels: &'static str,
+    settings: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -72,6 +73,7 @@ impl HostSetup {
             copied: false,
             installed: None,
             labels: "",
+            settings: "",
         }
     }
 
@@ -136,6 +138,13 @@ impl HostSetup {
     #[must_use]
     pub fn labels(mut self, labels: &'static str) -> Self {
         self.labels = labels;
+        self
+    }
+
+    /// Its agent has these settings as well.
+    #[must_use]
+    pub fn settings(mut self, settings: &'static str) -> Self {
+        self.settings = settings;
         self
     }
 
@@ -246,7 +255,10 @@ impl Fleet {
     pub async fn without_hosts(program: &str, victim: &str, heartbeat: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path().join("server");
-        Self::without_hosts_in(folder, data, program, victim, heartbeat).await
+        let mut fleet = Self::without_hosts_in(folder, data, program, victim, heartbeat).await;
+        // Thousands of simulated agents are one peer.
+        fleet.set_server("connections.most_of_local_peer = 16000").await;
+        fleet
     }
 
     async fn without_hosts_in(
@@ -307,6 +319,15 @@ impl Fleet {
         self.wait_until_ready().await;
     }
 
+    /// Starts the gateway again, with more settings.
+    pub async fn set_gateway(&mut self, settings: &str) {
+        let file = OpenOptions::new().append(true).open(self.folder().join("gateway.toml"));
+        writeln!(file.expect("the settings"), "{settings}").expect("written");
+        self.gateway.end();
+        self.gateway.start();
+        self.wait_until_ready().await;
+    }
+
     /// Adds a host, and waits until all its processes run.
     pub async fn add_host(&mut self, setup: HostSetup) {
         let number = self.hosts.len();
@@ -324,12 +345,13 @@ impl Fleet {
         let mut config = format!(
             "name = {name:?}\nlisten = \"{listen}\"\nadvertise = \"{advertise}\"\n\
              server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n\
-             labels = {{ {} }}\n",
+             labels = {{ {} }}\n{}\n",
             self.address,
             at("-state"),
             self.data.join("fleet.token"),
             setup.cgroup,
             setup.labels,
+            setup.settings,
         );
         let mut ledgers = BTreeMap::new();
         for Declared { alias, program, operable, grace, kill } in &setup.processes {
@@ -413,6 +435,12 @@ impl Fleet {
     pub fn agent_wire(&self, host: usize) -> Wire {
         let port = FIRST_AGENT_PORT + u16::try_from(host).expect("few hosts");
         Wire::new(&format!("{}:{port}", self.address), &format!("Bearer {}", self.token()))
+    }
+
+    /// The address of the agent of a host.
+    pub fn agent_address(&self, host: usize) -> SocketAddr {
+        let port = FIRST_AGENT_PORT + u16::try_from(host).expect("few hosts");
+        SocketAddr::from((self.address, port))
     }
 
     /// The secret that agents and the server show each other.

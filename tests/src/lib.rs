@@ -4,6 +4,7 @@
 //! Every fleet has its own address of the loopback network, so that fixed ports meet nobody and stay the same over a
 //! restart.
 
+pub mod attack;
 mod built;
 mod campaign;
 mod cgroup;

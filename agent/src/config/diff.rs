@@ -134,6 +134,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         allow_plaintext,
         cgroup,
         labels,
+        connections,
         processes: _,
         file: _,
     } = new;
@@ -148,6 +149,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         ("allow_plaintext", *allow_plaintext != old.allow_plaintext),
         ("cgroup", *cgroup != old.cgroup),
         ("labels", *labels != old.labels),
+        ("connections", *connections != old.connections),
     ])
 }
 

@@ -67,6 +67,18 @@ impl Connection {
         self.stream.write_all(bytes).await.expect("written");
     }
 
+    /// Writes as much as the gateway takes.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// Everything until the gateway closes the connection, or resets it.
+    pub(crate) async fn try_rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest).await;
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+
     /// Reads one answer. Hazard I18: whatever it says, it is a whole envelope that agrees with its status line.
     pub(crate) async fn answer(&mut self) -> Answer {
         let mut head = Vec::new();

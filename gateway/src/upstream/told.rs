@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use belay_proto::RATE_LIMIT;
+use belay_proto::{RATE_LIMIT, http2::Resend};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tonic::{
     body::Body,
@@ -23,7 +23,7 @@ pub(crate) struct Told(Arc<Mutex<Vec<(&'static str, HeaderValue)>>>);
 impl Told {
     /// A channel which is listened to for this request.
     pub(super) fn listen(&self, channel: Channel) -> Listened {
-        Listened { channel, told: self.clone() }
+        Listened { channel: Resend::new(channel), told: self.clone() }
     }
 
     /// Puts it into the head of the answer.
@@ -42,7 +42,7 @@ impl Told {
 /// A channel to the server that remembers what the server tells.
 #[derive(Debug, Clone)]
 pub(crate) struct Listened {
-    channel: Channel,
+    channel: Resend<Channel>,
     told: Told,
 }
 

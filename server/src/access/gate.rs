@@ -13,18 +13,19 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use belay_proto::{CLIENT_ADDRESS, Problem, STRING_TO_SIGN, Trace};
+use belay_proto::{CLIENT_ADDRESS, Problem, STRING_TO_SIGN, Trace, listen};
 use blake2::{Blake2s256, Digest};
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use jiff::{SignedDuration, Timestamp};
 use prost_reflect::DescriptorPool;
-use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, info_span, warn};
 
 use super::{
     Caller, Pass, Reach, Verifier,
     policy::{Policy, Rule, rule},
+    seldom::Seldom,
     signature::Paths,
     verifier::{NotVerified, Presented, Signed, token_digest},
 };
@@ -57,6 +58,8 @@ struct Inner {
     paths: Paths,
     /// How long an order under an idempotency key is answered and not carried out.
     keys_are_kept: SignedDuration,
+    /// Lines about refused calls.
+    refusals: Seldom,
 }
 
 impl Gate {
@@ -72,7 +75,17 @@ impl Gate {
         let throttle = Throttle::new(&config.rate_limit);
         let paths = Paths::of(contract);
         let keys_are_kept = SignedDuration::try_from(config.idempotency_retention).unwrap_or_default();
-        Self { inner: Arc::new(Inner { verifier, store, fleet_token, throttle, paths, keys_are_kept }) }
+        Self {
+            inner: Arc::new(Inner {
+                verifier,
+                store,
+                fleet_token,
+                throttle,
+                paths,
+                keys_are_kept,
+                refusals: Seldom::default(),
+            }),
+        }
     }
 
     /// Who makes the call at `path`, with the right to what lasts where it does, and what is left to that user.
@@ -203,14 +216,15 @@ where
         let span =
             info_span!("rpc", trace_id = %trace, path = %request.uri().path(), user = tracing::field::Empty);
         let work = async move {
-            let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+            let peer = request.extensions().get::<listen::Caller>().map(listen::Caller::address);
             let peer = peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default();
             let mut left = None;
             let admitted = gate.admit(request.uri().path(), request.headers(), &peer, trace, &mut left).await;
             let Ok(mut response) = match admitted {
                 Ok(caller) => {
                     if let Some((caller, pass)) = caller {
-                        if let Some(pass) = pass {
+                        if let Some(mut pass) = pass {
+                            pass.connection = request.extensions().get().cloned();
                             request.extensions_mut().insert(pass);
                         }
                         Span::current().record("user", caller.user.name.as_str());
@@ -220,7 +234,9 @@ where
                 }
                 Err(error) => {
                     let problem = Problem::from(&error);
-                    warn!(reason = problem.reason.as_str(), "Call refused.");
+                    if let Some(untold) = gate.inner.refusals.again() {
+                        warn!(reason = problem.reason.as_str(), untold, "Call refused.");
+                    }
                     Ok(Status::from(problem).into_http())
                 }
             };

@@ -1,11 +1,12 @@
 //! The right to a stream, looked at again and again as long as the stream lasts (hazard S05).
 
 use std::{
+    future::pending,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use belay_proto::planted;
+use belay_proto::{Problem, Reason, listen, planted};
 use tokio::time::sleep;
 
 use super::{Caller, Named, NotVerified, Object, Reach, User, Verifier, look};
@@ -24,6 +25,8 @@ pub(crate) struct Pass {
     /// What the stream is about.
     named: Named,
     reach: LiveReach,
+    /// The connection that the stream is on.
+    pub(super) connection: Option<listen::Caller>,
 }
 
 /// What a stream may be about, as it was when the right was last looked at.
@@ -53,6 +56,7 @@ impl Pass {
             credential: credential.to_vec(),
             named: Named::default(),
             reach: LiveReach::of(caller.reach.clone()),
+            connection: None,
         }
     }
 
@@ -76,8 +80,26 @@ impl Pass {
         self.reach.clone()
     }
 
-    /// Ends when the caller has the right no more, and says why.
+    /// Ends when the caller has the right no more, or is to go on on another connection, and says why.
     pub(crate) async fn ends(self, app: Arc<App>) -> Error {
+        let connection = self.connection.clone();
+        let old = async {
+            match connection {
+                Some(connection) => connection.should_end().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            why = self.lost(app) => why,
+            () = old => Error::Refused(
+                Problem::new(Reason::ShuttingDown, "the stream is to go on on another connection: this one is old")
+                    .hint("ask again, with the last token that you got")
+                    .chinese("此连接已使用过久，数据流应在新的连接上继续", "请带上最后收到的令牌重新请求"),
+            ),
+        }
+    }
+
+    async fn lost(self, app: Arc<App>) -> Error {
         loop {
             sleep(LOOK_EVERY).await;
             match self.look(&app).await {

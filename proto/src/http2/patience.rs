@@ -1,0 +1,306 @@
+//! A layer around all services of a listener: requests that do not arrive, and answers that nobody takes, end in time.
+//!
+//! HTTP/2 lets a peer open streams and then say nothing on them, or open no window for the answers, while it answers every
+//! ping. Each such stream holds a place, and what is to be sent on it stays in memory.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    future::Future,
+    pin::Pin,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body as _;
+use prost_types::FileDescriptorSet;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::{Status, body::Body, codegen::Bytes};
+use tower::{Layer, Service};
+
+use super::untaken::{Taken, Untaken};
+use crate::{FILE_DESCRIPTOR_SET, Problem, Reason, listen::Caller};
+
+/// How long a request may take to arrive, and an answer to be taken. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    arrivals: Arrivals,
+    untaken: Untaken,
+}
+
+impl Patience {
+    /// A request has so long to arrive, as one of so many that do at a time; and an answer to be taken.
+    pub fn new(request: Duration, arriving: usize, untaken: Duration) -> Self {
+        let arrivals = Arrivals { time: request, most: arriving, under_way: Arc::default() };
+        Self { arrivals, untaken: Untaken::new(untaken) }
+    }
+}
+
+impl<S> Layer<S> for Patience {
+    type Service = Patient<S>;
+
+    fn layer(&self, inner: S) -> Patient<S> {
+        Patient { patience: self.clone(), inner }
+    }
+}
+
+/// A service whose callers have bounded time.
+#[derive(Debug, Clone)]
+pub struct Patient<S> {
+    patience: Patience,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Patient<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Patience { arrivals, untaken } = self.patience.clone();
+        let caller = request.extensions().get::<Caller>().cloned();
+        let request = match may_last(request.uri().path()) {
+            true => request,
+            false => request.map(|body| arrivals.begin(body)),
+        };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            Ok(match caller {
+                Some(caller) => answer.map(|body| Body::new(Taken::new(body, untaken, caller))),
+                None => answer,
+            })
+        })
+    }
+}
+
+/// Whether the caller may send for as long as it likes: a stream of requests, as the contract says.
+fn may_last(path: &str) -> bool {
+    static STREAMS: LazyLock<HashSet<String>> = LazyLock::new(streams_of_requests);
+    STREAMS.contains(path) || path.starts_with("/grpc.reflection.")
+}
+
+fn streams_of_requests() -> HashSet<String> {
+    let set: FileDescriptorSet = prost::Message::decode(FILE_DESCRIPTOR_SET).unwrap_or_default();
+    let mut found = HashSet::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in service.method.iter().filter(|method| method.client_streaming()) {
+                found.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    found
+}
+
+/// The requests that are still arriving. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Arrivals {
+    time: Duration,
+    most: usize,
+    under_way: Arc<Mutex<UnderWay>>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    next: u64,
+    /// By the order in which they began.
+    requests: BTreeMap<u64, CancellationToken>,
+}
+
+impl Arrivals {
+    /// The same body, which has to arrive in time, and before too many others have begun to.
+    fn begin(self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        let refused = CancellationToken::new();
+        let number = {
+            let mut under_way = lock(&self.under_way);
+            if under_way.requests.len() >= self.most
+                && let Some((_, oldest)) = under_way.requests.pop_first()
+            {
+                oldest.cancel();
+            }
+            let number = under_way.next;
+            under_way.next += 1;
+            under_way.requests.insert(number, refused.clone());
+            number
+        };
+        let end = Instant::now() + self.time;
+        let refused = Box::pin(refused.cancelled_owned());
+        Body::new(Arriving { body, number, arrivals: self, refused, end, clock: None })
+    }
+}
+
+fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
+    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A body that has to arrive in time.
+struct Arriving {
+    body: Body,
+    number: u64,
+    arrivals: Arrivals,
+    refused: Pin<Box<WaitForCancellationFutureOwned>>,
+    end: Instant,
+    /// Made when it has to be waited for, which most bodies have not.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    fn arrived(&self) {
+        lock(&self.arrivals.under_way).requests.remove(&self.number);
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.arrived();
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            if frame.is_none() || this.body.is_end_stream() {
+                this.arrived();
+            }
+            return Poll::Ready(frame);
+        }
+        if this.refused.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(late())));
+        }
+        let end = this.end;
+        ready!(this.clock.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(context));
+        Poll::Ready(Some(Err(late())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+fn late() -> Status {
+    Problem::new(Reason::InvalidArgument, "the request did not arrive in time")
+        .hint("send the whole request at once")
+        .chinese("请求没有及时到达", "请一次性发送完整的请求")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::sync::mpsc;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    #[test]
+    fn only_reports_and_reflection_may_last() {
+        assert_eq!(streams_of_requests(), HashSet::from(["/belay.fleet.v1.FleetService/Report".to_owned()]));
+        assert!(may_last("/belay.fleet.v1.FleetService/Report"));
+        assert!(may_last("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"));
+        assert!(!may_last("/belay.v1.TaskService/WatchTask"), "only its answer is a stream");
+        assert!(!may_last("/grpc.health.v1.Health/Watch"));
+    }
+
+    /// A body that comes as it is sent.
+    struct Sent(mpsc::UnboundedReceiver<Bytes>);
+
+    impl http_body::Body for Sent {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+            self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(http_body::Frame::data(bytes))))
+        }
+    }
+
+    /// What a service that reads its whole request makes of one that never ends, and how long that takes.
+    async fn never_ending(path: &str) -> (Option<Status>, Duration) {
+        let (send, sent) = mpsc::unbounded_channel();
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let reader = service_fn(move |request: Request<Body>| {
+            let told = told.clone();
+            async move {
+                let mut body = request.into_body();
+                let read = async {
+                    while let Some(frame) =
+                        std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+                    {
+                        frame?;
+                    }
+                    Ok(())
+                };
+                told.send(read.await.err()).expect("somebody listens");
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let patience = Patience::new(Duration::from_secs(30), 512, Duration::from_secs(120));
+        let request = Request::builder().uri(path).body(Body::new(Sent(sent))).expect("a request");
+        let begun = Instant::now();
+        send.send(Bytes::from_static(b"some")).expect("it is read");
+        let answer = tokio::time::timeout(Duration::from_secs(3600), patience.layer(reader).oneshot(request));
+        drop(answer.await);
+        drop(send);
+        (heard.recv().await.flatten(), begun.elapsed())
+    }
+
+    /// Hazard L04: a request that never ends does not hold its place.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_to_arrive_in_time() {
+        let (told, took) = never_ending("/belay.v1.HostService/ListHosts").await;
+        assert_eq!(told.expect("it is refused").code(), tonic::Code::InvalidArgument);
+        assert!(took >= Duration::from_secs(30) && took < Duration::from_secs(31), "{took:?}");
+        let (told, took) = never_ending("/belay.fleet.v1.FleetService/Report").await;
+        assert!(told.is_none() && took >= Duration::from_secs(3600), "agents report for ever: {took:?}");
+    }
+
+    /// Hazard L04: with too many that do not arrive the oldest is refused, and nothing is remembered of who is through.
+    #[tokio::test]
+    async fn too_many_that_arrive_make_room_for_the_newest() {
+        let arrivals = Arrivals { time: Duration::from_secs(3600), most: 2, under_way: Arc::default() };
+        let (senders, mut bodies): (Vec<_>, Vec<_>) = (0..3)
+            .map(|_| {
+                let (send, sent) = mpsc::unbounded_channel();
+                (send, arrivals.clone().begin(Body::new(Sent(sent))))
+            })
+            .unzip();
+        let mut next = async |number: usize| {
+            let body: &mut Body = &mut bodies[number];
+            std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+        };
+        assert_eq!(next(0).await.expect("an end").expect_err("refused").code(), tonic::Code::InvalidArgument);
+        for number in 1..3 {
+            senders[number].send(Bytes::from_static(b"all")).expect("it is read");
+            next(number).await.expect("a frame").expect("it arrives");
+        }
+        drop(senders);
+        assert!(next(1).await.is_none());
+        assert_eq!(lock(&arrivals.under_way).requests.len(), 1);
+        drop(bodies);
+        assert!(lock(&arrivals.under_way).requests.is_empty());
+    }
+}
