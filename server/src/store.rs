@@ -5,6 +5,9 @@
 mod access_keys;
 mod append;
 mod audit;
+mod audit_list;
+mod chain;
+mod change;
 mod connect;
 mod enrolment;
 mod entity;
@@ -22,16 +25,21 @@ mod tasks;
 mod tests;
 mod users;
 
-use std::{fs::File, path::PathBuf};
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
+use sea_orm::{DatabaseConnection, DbErr, TransactionOptions, TransactionTrait};
 use tokio::sync::broadcast;
 
+use self::{chain::Chain, change::Change};
+
+pub use self::chain::VerifyError;
 pub(crate) use {
     access_keys::{AccessKey, NewSignature},
     append::{Appended, Claim, Draft},
-    audit::{AuditEntry, AuditRow},
+    audit::{AuditEntry, attempted, nothing_to_note},
+    audit_list::{AuditFilter, AuditPage, AuditRow, AuditStretch},
+    chain::{FaultKind, Place, Stretch, hex, unhex, verify_resting},
     enrolment::{Deleted, NewHosts},
     hosts::{Declared, HostChange, ProfileChange},
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
@@ -48,6 +56,8 @@ pub(crate) struct Store {
     write: DatabaseConnection,
     read: DatabaseConnection,
     begin: TransactionOptions,
+    /// What protects the audit trail.
+    chain: Arc<Chain>,
     epoch: u64,
     /// Says which step's log has a new line.
     logged: broadcast::Sender<belay_proto::SubtaskId>,
@@ -150,8 +160,9 @@ impl Store {
     }
 
     /// Begins a change. Nothing of it stays unless `commit` says so.
-    async fn change(&self) -> Result<DatabaseTransaction> {
-        Ok(self.write.begin_with_options(self.begin).await?)
+    async fn change(&self) -> Result<Change> {
+        let transaction = self.write.begin_with_options(self.begin).await?;
+        Ok(Change::new(transaction, self.chain.clone()))
     }
 
     /// Ends all use of the database.

@@ -377,6 +377,7 @@ pub(crate) fn audit_to_wire(row: AuditRow) -> v1::AuditRecord {
         outcome,
         trace_id,
         operation_id,
+        mac,
     } = row;
     v1::AuditRecord {
         id,
@@ -389,6 +390,7 @@ pub(crate) fn audit_to_wire(row: AuditRow) -> v1::AuditRecord {
         outcome,
         trace_id,
         operation_id,
+        mac,
     }
 }
 

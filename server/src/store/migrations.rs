@@ -1,6 +1,7 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
 mod access_keys;
+mod audit_chain;
 mod hosts;
 mod restart_terms;
 mod task_lists;
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(hosts::Hosts),
             Box::new(access_keys::AccessKeys),
             Box::new(restart_terms::RestartTerms),
+            Box::new(audit_chain::AuditChain),
         ]
     }
 }
