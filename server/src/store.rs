@@ -28,7 +28,7 @@ mod users;
 use std::{fs::File, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use sea_orm::{DatabaseConnection, DbErr, TransactionOptions, TransactionTrait};
+use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, TransactionOptions, TransactionTrait};
 use tokio::sync::broadcast;
 
 use self::{chain::Chain, change::Change};
@@ -148,6 +148,24 @@ pub enum StoreError {
     /// Anything that the engine says.
     #[error("the database failed")]
     Database(#[from] DbErr),
+}
+
+impl StoreError {
+    /// Whether nothing can be written, while reads may go on: the disk is full, or is read only, or fails.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        let Self::Database(error) = self else {
+            return false;
+        };
+        let (DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error))
+        | DbErr::Conn(RuntimeErr::SqlxError(error))) = error
+        else {
+            return false;
+        };
+        // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL and SQLITE_CANTOPEN; what is above the lowest byte says more of it.
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+        code.is_some_and(|code| matches!(code & 0xff, 8 | 10 | 13 | 14))
+    }
 }
 
 /// What a store call gives.

@@ -42,7 +42,8 @@ impl Query {
 
     /// An id, also 0; `None` where it is not given.
     pub(crate) fn maybe_id(&self, name: &str) -> Result<Option<i64>, Problem> {
-        self.one(name)?.map(|text| decimal(name, text, i64::MAX)).transpose()
+        let id = |text| if text == "0" { Ok(0) } else { decimal(name, text, i64::MAX) };
+        self.one(name)?.map(id).transpose()
     }
 
     /// A time as ISO 8601 with an offset; `None` where it is not given.
