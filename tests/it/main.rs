@@ -1,7 +1,9 @@
 //! End-to-end tests: real servers, gateways, agents and processes.
 
 mod access;
+mod audit;
 mod batches;
+mod canaries;
 mod cli;
 mod clones;
 mod compatibility;
