@@ -27,6 +27,7 @@ mod process; // what is said of a process
 mod ready; // whether a process is ready, and whether it works
 mod reload; // reads the configuration again
 mod report; // the stream to the server
+mod secrets; // what of a command line is nobody's business
 mod signal; // signals by name
 mod stop; // the stop ladder: a pure function of state, event and time
 mod supervisor; // the one owner of all processes

@@ -289,6 +289,7 @@ calls! {
     QUICK AccessKeyServiceClient::disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
     QUICK AccessKeyServiceClient::delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
     QUICK AuditServiceClient::list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
+    MANY AuditServiceClient::verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
 }
 
 fn new_trace() -> Result<Trace, Failure> {

@@ -85,7 +85,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         // As the documents print it: 429 with the code 0.
         Reason::RateLimited => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
         Reason::Overloaded => (Http::TOO_MANY_REQUESTS, 0, "COM10999"),
-        Reason::AtCapacity => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
+        Reason::AtCapacity | Reason::StoreUnwritable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::Internal => (Http::INTERNAL_SERVER_ERROR, 0, "COM10999"),
     };
@@ -296,6 +296,7 @@ mod tests {
         OVERLOADED             429 COM10999 0
         RATE_LIMITED           429 COM10999 0
         AT_CAPACITY            503 COM10999 0
+        STORE_UNWRITABLE       503 COM10999 0
         SHUTTING_DOWN          503 COM10999 0
         SERVER_UNREACHABLE     503 COM10999 0
         INTERNAL               500 COM10999 0

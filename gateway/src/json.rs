@@ -24,7 +24,7 @@ mod user;
 
 pub use access_key::{AccessKey, NewAccessKey};
 pub use agent::HostAgent;
-pub use audit::AuditRecord;
+pub use audit::{AuditFault, AuditRecord, AuditVerification};
 pub use batch::{Batch, BatchCounts, BatchHost, BatchHostError, BatchPlan, LeftOutHost, PlannedHost};
 pub use detail::{AgentProcessDetail, ExitReport, Leftover, Rung};
 pub use host::{Host, HostService};

@@ -157,6 +157,7 @@ fn table() -> Vec<Route> {
         post("/iam/accessKeys/{accessKeyId}/disable", access_keys::disable),
         delete("/iam/accessKeys/{accessKeyId}", access_keys::delete),
         get("/audit/records", audit::list),
+        get("/audit/verification", audit::verify),
     ]
 }
 

@@ -93,6 +93,7 @@ impl Exit {
             | Reason::UpgradeRefused
             | Reason::RouteUnknown
             | Reason::MethodNotAllowed
+            | Reason::StoreUnwritable
             | Reason::Internal => Self::Failed,
         }
     }

@@ -168,6 +168,8 @@ reasons! {
     RateLimited = "RATE_LIMITED", ResourceExhausted;
     /// As many requests as there may be are being answered; nothing of this one was done.
     AtCapacity = "AT_CAPACITY", Unavailable;
+    /// The server can not write to its database, so nothing is ordered; questions are answered.
+    StoreUnwritable = "STORE_UNWRITABLE", Unavailable;
     /// The program is about to end.
     ShuttingDown = "SHUTTING_DOWN", Unavailable;
     /// The server behind the gateway can not be reached.

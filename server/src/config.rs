@@ -274,6 +274,16 @@ impl Config {
         self.data.join("access-keys.seal")
     }
 
+    /// The key of the MACs that protect the audit trail. Made at the first start, mode 0600.
+    pub fn audit_key(&self) -> PathBuf {
+        self.data.join("audit.key")
+    }
+
+    /// Where the audit trail ends, beside the database, mode 0600.
+    pub fn audit_head(&self) -> PathBuf {
+        self.data.join("audit.head")
+    }
+
     /// The password of the user `admin`, made at random at the first start, mode 0600.
     pub fn admin_password(&self) -> PathBuf {
         self.data.join("admin.password")

@@ -3,6 +3,7 @@
 //! What comes in is taken apart field by field, so that a new field does not compile until someone decides about it.
 
 mod access_key;
+mod audit;
 mod batch;
 mod enrolment;
 mod grants;
@@ -17,6 +18,7 @@ mod watch;
 
 pub(crate) use {
     access_key::access_key_to_wire,
+    audit::{audit_page_to_wire, audit_place, audit_stretch_to_wire},
     batch::{batch_order, batch_verb, plan_to_wire},
     enrolment::{Introduced, create_order, delete_order, introduced, profile_order},
     grants::{grant, grants, token_to_wire, user_to_wire},
@@ -27,7 +29,7 @@ pub(crate) use {
         stop_mode, subtask_order, task_id, task_order,
     },
     outward::{
-        agent_to_wire, audit_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire,
+        agent_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire,
         process_in_list, process_to_watch, process_to_wire, task_to_wire, time,
     },
     reference::{

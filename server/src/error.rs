@@ -385,6 +385,14 @@ impl Error {
             Error::RateLimited { wait, .. } => told(Reason::RateLimited)
                 .hint(format!("try again in {} s", wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
                 .retry_after(*wait),
+            Error::Store(error) if error.is_unwritable() => Problem::new(
+                Reason::StoreUnwritable,
+                "the server can not write to its database, and what it can not write down it does not order",
+            )
+            .hint(
+                "make room on the disk of the server's data folder, or make the folder writable; then order again",
+            )
+            .retry_after(Duration::from_secs(10)),
             Error::AtCapacity => {
                 told(Reason::AtCapacity).hint("try again in a second").retry_after(Duration::from_secs(1))
             }
@@ -452,7 +460,7 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let problem = Problem::from(&error);
         match problem.reason {
-            Reason::Internal => error!(error = %Chain(&error), "Request failed."),
+            Reason::Internal | Reason::StoreUnwritable => error!(error = %Chain(&error), "Request failed."),
             reason => info!(error = %Chain(&error), reason = reason.as_str(), "Request refused."),
         }
         Self::from(problem)

@@ -7,10 +7,12 @@ mod access_keys; // changes of the keys that requests are signed with
 mod agents; // the only way out to a host
 mod api; // gRPC in: decode, call, encode
 mod app; // what all of these share
+mod audit_report; // whether the audit trail of a server that does not run is as it was written
 mod batch; // orders to many hosts at once
 mod clones; // whether agents with one identity are one or copies
 mod config; // settings
 mod convert; // wire types to domain types and back
+mod core_dumps; // none of this program
 mod create; // the whole workflow of hosts that are added
 mod delete; // hosts that leave the fleet
 mod error; // the domain error, and the one table from it to what a caller is told
@@ -51,7 +53,8 @@ mod watch; // hosts and processes as they change
 pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn";
 
 pub use access::policy::UncoveredRpc;
+pub use audit_report::{AuditReport, verify_audit};
 pub use config::{Config, ConfigError, RateLimit};
 pub use error::Error;
 pub use server::{Server, run, start};
-pub use store::StoreError;
+pub use store::{StoreError, VerifyError};

@@ -76,7 +76,8 @@ pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperat
     };
     let trace = Trace::of_operation(id.into_bytes());
     let audit = AuditEntry {
-        time: time.unwrap_or(now),
+        // A clock that is ahead must not keep the trail from growing old.
+        time: time.unwrap_or(now).min(now),
         principal: format!("local:{user}@{}", view.host.facts.name),
         action: verb.action(),
         target: process.map_or_else(|| agent_target(host), |process| target(host, process)),

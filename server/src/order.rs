@@ -16,7 +16,7 @@ use crate::{
     error::{Chain, Error},
     host::AgentState,
     process::{Observed, Process, target},
-    store::{AuditEntry, NewOperation, OperationOutcome, StoreError, Unsettled},
+    store::{AuditEntry, NewOperation, OperationOutcome, StoreError, Unsettled, nothing_to_note},
     terms::{Expected, Given, Preview, Terms},
 };
 
@@ -56,6 +56,7 @@ pub(crate) async fn order_process(
     verb: fn(String) -> Verb,
 ) -> Result<Given<Process>, Error> {
     if order.terms.dry_run {
+        nothing_to_note();
         return plan(app, caller, &order, action, verb).await.map(Given::Planned);
     }
     let (this, caller) = (app.clone(), caller.clone());

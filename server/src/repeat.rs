@@ -44,7 +44,7 @@ use crate::{
     app::App,
     config::Config,
     error::{Chain, Error},
-    store::{AuditEntry, KeyId, NewKey, StoreError, Taken, under_key},
+    store::{AuditEntry, KeyId, NewKey, StoreError, Taken, nothing_to_note, under_key},
 };
 
 /// How long a repeated request waits for the answer to the first one.
@@ -125,6 +125,8 @@ impl Repeats {
                 let answered = timeout(PATIENCE, answer.wait_for(Option::is_some)).await;
                 // Without an answer the first one has failed, and has left the way free.
                 let answer = answered.ok().and_then(Result::ok).and_then(|answer| answer.clone());
+                // What became of the first one is in the trail.
+                answer.is_some().then(nothing_to_note);
                 return answer.ok_or(Error::KeyInUse);
             }
         };
@@ -153,6 +155,7 @@ impl Repeats {
         let key = match store.take_key(new, Timestamp::now(), self.limit.into()).await {
             Ok(Taken::First(key)) => key,
             Ok(Taken::Answered(row)) => {
+                nothing_to_note();
                 info!("An order that was sent again is answered as it was.");
                 return Ok(row.into());
             }
@@ -160,6 +163,7 @@ impl Repeats {
                 let Some(became) = store.became(key).await? else {
                     return Err(Error::KeyInUse);
                 };
+                nothing_to_note();
                 info!(?became, "An order that was sent again is answered by what became of it.");
                 let answer = outcome::answer(&self.app, rule.path, became).await?;
                 self.keep(key, &answer).await;

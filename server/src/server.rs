@@ -32,6 +32,7 @@ use crate::{
     app::App,
     batch::Plans,
     config::Config,
+    core_dumps,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
     load::Load,
@@ -111,6 +112,7 @@ impl Server {
 pub async fn start(config: &Path) -> Result<(), Error> {
     let config = Config::load(config)?;
     allow_open_files();
+    core_dumps::forbid();
     let address = config.listen;
     let server = Server::open(config).await?;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;

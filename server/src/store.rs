@@ -5,6 +5,9 @@
 mod access_keys;
 mod append;
 mod audit;
+mod audit_list;
+mod chain;
+mod change;
 mod connect;
 mod enrolment;
 mod entity;
@@ -24,16 +27,21 @@ mod tests;
 mod tokens;
 mod users;
 
-use std::{fs::File, path::PathBuf};
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionOptions, TransactionTrait};
+use sea_orm::{DatabaseConnection, DbErr, RuntimeErr, TransactionOptions, TransactionTrait};
 use tokio::sync::broadcast;
 
+use self::{chain::Chain, change::Change};
+
+pub use self::chain::VerifyError;
 pub(crate) use {
     access_keys::{AccessKey, NewSignature},
     append::{Appended, Claim, Draft},
-    audit::{AuditEntry, AuditRow},
+    audit::{AuditEntry, attempted, nothing_to_note},
+    audit_list::{AuditFilter, AuditPage, AuditRow, AuditStretch},
+    chain::{FaultKind, Place, Stretch, hex, unhex, verify_resting},
     enrolment::{Deleted, NewHosts},
     hosts::{Declared, HostChange, ProfileChange},
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
@@ -54,6 +62,8 @@ pub(crate) struct Store {
     write: DatabaseConnection,
     read: DatabaseConnection,
     begin: TransactionOptions,
+    /// What protects the audit trail.
+    chain: Arc<Chain>,
     epoch: u64,
     /// Says which step's log has a new line.
     logged: broadcast::Sender<belay_proto::SubtaskId>,
@@ -155,6 +165,24 @@ pub enum StoreError {
     Database(#[from] DbErr),
 }
 
+impl StoreError {
+    /// Whether nothing can be written, while reads may go on: the disk is full, or is read only, or fails.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        let Self::Database(error) = self else {
+            return false;
+        };
+        let (DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error))
+        | DbErr::Conn(RuntimeErr::SqlxError(error))) = error
+        else {
+            return false;
+        };
+        // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL and SQLITE_CANTOPEN; what is above the lowest byte says more of it.
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+        code.is_some_and(|code| matches!(code & 0xff, 8 | 10 | 13 | 14))
+    }
+}
+
 /// What a store call gives.
 pub(crate) type Result<T> = std::result::Result<T, StoreError>;
 
@@ -165,8 +193,9 @@ impl Store {
     }
 
     /// Begins a change. Nothing of it stays unless `commit` says so.
-    async fn change(&self) -> Result<DatabaseTransaction> {
-        Ok(self.write.begin_with_options(self.begin).await?)
+    async fn change(&self) -> Result<Change> {
+        let transaction = self.write.begin_with_options(self.begin).await?;
+        Ok(Change::new(transaction, self.chain.clone()))
     }
 
     /// Ends all use of the database.

@@ -46,6 +46,19 @@ async fn an_operation_of_a_host_is_audited_once() {
     assert!(second.reason.ends_with("a, b"), "{second:?}");
 }
 
+/// A clock that is ahead writes down nothing that would never grow old.
+#[tokio::test]
+async fn no_record_is_of_the_future() {
+    let fleet = Fleet::start().await;
+    let mut stream = fleet.connect(vec![process("a", 1, true)]).await;
+    let ahead = prost_types::Timestamp { seconds: 32_503_680_000, nanos: 0 };
+    let told = LocalOperation { accept_time: Some(ahead), ..operation("stop", &["a"]) };
+    stream.tell(Report::LocalOperation(told)).await;
+    let records = fleet.audit().await;
+    let record = records.iter().find(|record| record.principal.starts_with("local:")).unwrap();
+    assert!(record.time.unwrap().seconds <= jiff::Timestamp::now().as_second(), "{record:?}");
+}
+
 /// What the server says of the agent as a whole follows what people did on the host.
 #[tokio::test]
 async fn the_state_of_the_agent_follows() {

@@ -92,7 +92,7 @@ async fn regions_data_centres_and_host_types_are_kept() {
     let again = id(&post(&fleet, "/api/v2/compute/regions", json!({"name": "hz"})).await);
     assert!(again > region, "an id never comes back");
 
-    let request = ListAuditRecordsRequest { before_id: 0, size: 100 };
+    let request = ListAuditRecordsRequest { size: 100, ..Default::default() };
     let records = fleet.wire().audit().list_audit_records(request).await.expect("read").into_inner().records;
     let told: Vec<_> =
         records.iter().rev().map(|it| format!("{} {} {}", it.action, it.target, it.outcome)).collect();

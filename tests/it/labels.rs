@@ -201,7 +201,7 @@ async fn maintenance_is_shown_kept_and_ended() {
     let refused = fleet.wire().hosts().set_host_maintenance(unknown).await.expect_err("refused");
     assert_eq!(Problem::from_status(&refused).expect("a reason").reason, Reason::HostUnknown);
 
-    let request = ListAuditRecordsRequest { before_id: 0, size: 100 };
+    let request = ListAuditRecordsRequest { size: 100, ..Default::default() };
     let records = fleet.wire().audit().list_audit_records(request).await.expect("read").into_inner().records;
     let of_maintenance = records.iter().rev().filter(|record| record.action.ends_with("HostMaintenance"));
     let told: Vec<_> = of_maintenance

@@ -2,7 +2,9 @@
 
 mod abuse;
 mod access;
+mod audit;
 mod batches;
+mod canaries;
 mod cli;
 mod clones;
 mod compatibility;

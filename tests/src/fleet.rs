@@ -50,6 +50,8 @@ enum Program {
     Victim(String),
     /// `sleep infinity`: the least that a process can be.
     Sleep,
+    /// A shell that sleeps, with these arguments and this environment.
+    Shell(Vec<String>, BTreeMap<String, String>),
 }
 
 impl Declared {
@@ -57,7 +59,7 @@ impl Declared {
     fn lasts(&self) -> bool {
         match &self.program {
             Program::Victim(shape) => Victim::of(shape).lasts(),
-            Program::Sleep => true,
+            Program::Sleep | Program::Shell(..) => true,
         }
     }
 }
@@ -87,6 +89,12 @@ impl HostSetup {
     #[must_use]
     pub fn sleeper(self, alias: &str) -> Self {
         self.declare(alias, Program::Sleep, true, LONG_GRACE)
+    }
+
+    /// A worker that does nothing with these arguments and this environment.
+    #[must_use]
+    pub fn told(self, alias: &str, arguments: Vec<String>, environment: BTreeMap<String, String>) -> Self {
+        self.declare(alias, Program::Shell(arguments, environment), true, LONG_GRACE)
     }
 
     /// A worker that is given little time to end by itself.
@@ -359,6 +367,11 @@ impl Fleet {
             let (command, args) = match program {
                 Program::Victim(shape) => (self.victim.as_path(), format!("[{ledger:?}, {shape:?}]")),
                 Program::Sleep => (Path::new("/bin/sleep"), "[\"infinity\"]".to_owned()),
+                Program::Shell(arguments, _) => {
+                    let script = "trap 'exit 0' TERM; sleep infinity & wait";
+                    let all = ["-c", script, "told"].map(str::to_owned).into_iter().chain(arguments.clone());
+                    (Path::new("/bin/sh"), format!("{:?}", all.collect::<Vec<_>>()))
+                }
             };
             write!(
                 config,
@@ -368,6 +381,11 @@ impl Fleet {
                 if *kill { "" } else { ", kill = \"never\"" },
             )
             .expect("written");
+            if let Program::Shell(_, environment) = program {
+                let pairs = environment.iter().map(|(name, value)| format!("{name} = {value:?}"));
+                writeln!(config, "environment = {{ {} }}", pairs.collect::<Vec<_>>().join(", "))
+                    .expect("written");
+            }
             ledgers.insert(alias.clone(), Ledger::new(ledger));
         }
         let path = at(".toml");

@@ -14,7 +14,7 @@ use belay_proto::{
     v1::{
         AuditRecord, GetTaskRequest, ListAgentProcessesRequest, ListAuditRecordsRequest,
         StartAgentProcessRequest, StartHostAgentRequest, StopAgentProcessRequest, StopHostAgentRequest, Task,
-        TaskState,
+        TaskState, VerifyAuditRequest,
     },
 };
 use sea_orm::{ConnectionTrait, Database, Statement};
@@ -211,6 +211,7 @@ impl PowerLoss {
         self.acknowledged.orders += told.orders.len();
         let mut lost = damage(&self.disk.folder().join("server/belay.db")).await;
         let wire = self.fleet.wire();
+        lost.extend(fault(&wire).await);
         let trail = trail(&wire).await;
         for (order, task) in &told.tasks {
             lost.extend(self.lost_of_task(&wire, &trail, *order, task).await);
@@ -327,8 +328,20 @@ async fn find(wire: &Wire, task_id: i64) -> Option<Task> {
 
 /// The newest records, more than come in between two cuts.
 async fn trail(wire: &Wire) -> Vec<AuditRecord> {
-    let request = ListAuditRecordsRequest { before_id: 0, size: 2000 };
+    let request = ListAuditRecordsRequest { size: 2000, ..Default::default() };
     wire.audit().list_audit_records(request).await.expect("the trail").into_inner().records
+}
+
+/// What is not as it was written, of all records.
+async fn fault(wire: &Wire) -> Option<String> {
+    let mut request = VerifyAuditRequest::default();
+    loop {
+        let found = wire.audit().verify_audit(request).await.expect("the trail").into_inner();
+        if found.next_page_token.is_empty() {
+            return found.fault.map(|fault| format!("the audit trail: {fault:?}"));
+        }
+        request = VerifyAuditRequest { page_token: found.next_page_token };
+    }
 }
 
 fn is_of(record: &AuditRecord, order: Order) -> bool {

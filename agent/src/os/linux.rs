@@ -5,6 +5,7 @@
 
 mod census;
 mod cgroup;
+mod core_dumps;
 mod fds;
 mod grouped;
 pub(crate) mod handover;
@@ -84,6 +85,7 @@ impl Linux {
             Err(why) => Tracker::Walk { why: why.clone() },
         };
         fds::prepare();
+        core_dumps::prepare();
         Ok(Self {
             identity,
             boot_id: proc::boot_id()?,

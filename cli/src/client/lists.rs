@@ -76,21 +76,47 @@ impl Client {
         Ok(batches)
     }
 
-    /// The newest audit records below an id (0: from the newest), newest first.
-    pub(crate) async fn audit_records(&self, before: i64, limit: usize) -> Result<Vec<AuditRecord>, Failure> {
-        let (mut records, mut before_id) = (Vec::new(), before);
+    /// The first audit records of a list, which `asked` describes but for its pages.
+    pub(crate) async fn audit_records(
+        &self,
+        asked: ListAuditRecordsRequest,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, Failure> {
+        let (mut records, mut next) = (Vec::new(), asked.clone());
         while records.len() < limit {
-            let request = ListAuditRecordsRequest { before_id, size: page_of(limit - records.len()) };
-            let answer = self.list_audit_records(request).await?;
-            let Some(oldest) = answer.records.last() else {
-                break;
-            };
-            before_id = oldest.id;
+            next.size = page_of(limit - records.len());
+            let answer = self.list_audit_records(next.clone()).await?;
             records.extend(answer.records);
+            if answer.next_page_token.is_empty() {
+                break;
+            }
+            next = after(&asked, answer.next_page_token);
         }
         records.truncate(limit);
         Ok(records)
     }
+
+    /// Gives all audit records of a list to `take`, a page at a time.
+    pub(crate) async fn each_audit_record(
+        &self,
+        asked: ListAuditRecordsRequest,
+        mut take: impl FnMut(AuditRecord) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut next = ListAuditRecordsRequest { size: PAGE, ..asked.clone() };
+        loop {
+            let answer = self.list_audit_records(next).await?;
+            answer.records.into_iter().try_for_each(&mut take)?;
+            if answer.next_page_token.is_empty() {
+                return Ok(());
+            }
+            next = ListAuditRecordsRequest { size: PAGE, ..after(&asked, answer.next_page_token) };
+        }
+    }
+}
+
+/// The next page of a list of audit records.
+fn after(asked: &ListAuditRecordsRequest, page_token: String) -> ListAuditRecordsRequest {
+    ListAuditRecordsRequest { before_id: 0, after_id: None, page_token, ..asked.clone() }
 }
 
 fn page_of(limit: usize) -> i32 {

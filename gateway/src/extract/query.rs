@@ -3,9 +3,10 @@
 use axum::extract::{FromRequestParts, OriginalUri};
 use belay_proto::{
     Problem, Reason,
-    v1::{HostStatus, ServiceType, TaskStatus, TaskType},
+    v1::{AuditDecision, HostStatus, ServiceType, TaskStatus, TaskType},
 };
 use http::request::Parts;
+use jiff::Timestamp;
 
 use super::{decimal, invalid};
 use crate::envelope::Refusal;
@@ -37,6 +38,33 @@ impl Query {
     /// An id; 0 where it is not given.
     pub(crate) fn id(&self, name: &str) -> Result<i64, Problem> {
         self.one(name)?.map_or(Ok(0), |text| decimal(name, text, i64::MAX))
+    }
+
+    /// An id, also 0; `None` where it is not given.
+    pub(crate) fn maybe_id(&self, name: &str) -> Result<Option<i64>, Problem> {
+        let id = |text| if text == "0" { Ok(0) } else { decimal(name, text, i64::MAX) };
+        self.one(name)?.map(id).transpose()
+    }
+
+    /// A time as ISO 8601 with an offset; `None` where it is not given.
+    pub(crate) fn moment(&self, name: &str) -> Result<Option<prost_types::Timestamp>, Problem> {
+        let Some(text) = self.one(name)? else {
+            return Ok(None);
+        };
+        let time: Timestamp = text.parse().map_err(|_| {
+            invalid(name, "it is not a time with an offset, such as `2026-11-22T12:00:00+08:00`")
+        })?;
+        Ok(Some(prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }))
+    }
+
+    /// `ALLOW` or `DENY` in `decision`; unspecified where it is not given.
+    pub(crate) fn audit_decision(&self) -> Result<i32, Problem> {
+        match self.one("decision")? {
+            None => Ok(AuditDecision::Unspecified.into()),
+            Some("ALLOW") => Ok(AuditDecision::Allow.into()),
+            Some("DENY") => Ok(AuditDecision::Deny.into()),
+            Some(_) => Err(invalid("decision", "it must be ALLOW or DENY")),
+        }
     }
 
     /// A text as it is, also an empty one; `None` where it is not given.
@@ -161,7 +189,7 @@ impl Query {
         // By its name as it is meant: `p%61ge` is `page`, too.
         let is_kept = |pair: &&str| {
             let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
-            !matches!(name.as_deref(), None | Some("page" | "pageToken" | ""))
+            !matches!(name.as_deref(), None | Some("page" | "pageToken" | "beforeId" | "afterId" | ""))
         };
         let mut pairs: Vec<&str> = self.raw.split('&').filter(is_kept).collect();
         let place = format!("pageToken={token}");
@@ -272,6 +300,26 @@ mod tests {
         }
     }
 
+    /// Hazard I15.
+    #[test]
+    fn times_and_decisions_are_said_in_full() {
+        let at =
+            |text: &str| query(text).moment("from").map(|time| time.map(|time| (time.seconds, time.nanos)));
+        assert_eq!(at(""), Ok(None));
+        assert_eq!(at("from=1970-01-01T08:00:01.5%2B08:00"), Ok(Some((1, 500_000_000))));
+        for bad in ["from=", "from=1970-01-01", "from=1970-01-01T00:00:00", "from=now", "from=1"] {
+            assert!(at(bad).is_err(), "{bad}");
+        }
+        assert_eq!(query("decision=DENY").audit_decision(), Ok(AuditDecision::Deny.into()));
+        for bad in ["decision=", "decision=deny", "decision=UNSPECIFIED", "decision=2"] {
+            assert!(query(bad).audit_decision().is_err(), "{bad}");
+        }
+        assert_eq!(
+            (query("").maybe_id("afterId"), query("afterId=0").maybe_id("afterId")),
+            (Ok(None), Ok(Some(0)))
+        );
+    }
+
     #[test]
     fn a_flag_is_said_in_full() {
         assert_eq!(query("").flag("force"), Ok(None));
@@ -311,6 +359,7 @@ mod tests {
         let next = |text: &str| query(text).next_page("abc").expect("a page");
         assert_eq!(next(""), "/tasks?pageToken=abc");
         assert_eq!(next("name=a%26b&page=1&size=2"), "/tasks?name=a%26b&size=2&pageToken=abc");
+        assert_eq!(next("afterId=7&principal=kim"), "/tasks?principal=kim&pageToken=abc");
         assert_eq!(next("pageToken=x&status=FAILED"), "/tasks?status=FAILED&pageToken=abc");
         assert_eq!(next("p%61ge=1&page%54oken=x&size=2"), "/tasks?size=2&pageToken=abc");
         assert_eq!(query("size=2").next_page(""), None);

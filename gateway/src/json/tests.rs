@@ -176,6 +176,7 @@ fn empty_messages_are_shown() {
       "action": "",
       "decision": "UNSPECIFIED",
       "id": 0,
+      "mac": "",
       "operationId": "",
       "outcome": "",
       "principal": "",
@@ -320,6 +321,10 @@ fn keys_are_in_alphabetical_order() {
         pretty(&BatchPlan::new(batches::plan(), &zone)),
         pretty(&User::new(v1::User::default(), &zone)),
         pretty(&AuditRecord::new(v1::AuditRecord::default(), &zone)),
+        pretty(&AuditVerification::from(v1::VerifyAuditResponse {
+            fault: Some(v1::AuditFault::default()),
+            ..Default::default()
+        })),
         pretty(&Page::default()),
     ];
     for text in texts {

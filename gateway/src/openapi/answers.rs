@@ -21,6 +21,7 @@ const ANYWHERE: &[Reason] = &[
     Reason::RateLimited,
     Reason::Overloaded,
     Reason::AtCapacity,
+    Reason::StoreUnwritable,
     Reason::NotProven,
     Reason::ShuttingDown,
     Reason::ServerUnreachable,

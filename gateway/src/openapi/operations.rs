@@ -10,7 +10,7 @@ use super::{
     parameters::Asks,
 };
 use crate::json::{
-    AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, BasicTaskInstance, Batch, BatchPlan, Host,
+    AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, AuditVerification, BasicTaskInstance, Batch, BatchPlan, Host,
     HostAgent, HostDetail, HostType, Idc, NewAccessKey, NewToken, Region, SubtaskLog, TaskInstance, Token,
     User, WrappedSubtask, WrappedTaskInstance,
 };
@@ -440,7 +440,28 @@ fn audit() -> Vec<Operation> {
     vec![
         get("/audit/records", "listAuditRecords", "Read the audit trail, the newest first")
             .ours()
-            .asks(&[Asks::BeforeId, Asks::Size])
+            .asks(&[
+                Asks::BeforeId,
+                Asks::AfterId,
+                Asks::Size,
+                Asks::PageToken,
+                Asks::Principal,
+                Asks::Action,
+                Asks::Target,
+                Asks::Decision,
+                Asks::Outcome,
+                Asks::TraceId,
+                Asks::From,
+                Asks::Until,
+            ])
             .answers_list_of::<AuditRecord>(),
+        get(
+            "/audit/verification",
+            "verifyAudit",
+            "Look whether the audit trail is as it was written, stretch by stretch",
+        )
+        .ours()
+        .asks(&[Asks::PageToken])
+        .answers::<AuditVerification>(),
     ]
 }

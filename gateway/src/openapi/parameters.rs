@@ -57,6 +57,15 @@ pub(super) enum Asks {
     Why,
     User,
     BeforeId,
+    AfterId,
+    Principal,
+    Action,
+    Target,
+    Decision,
+    Outcome,
+    TraceId,
+    From,
+    Until,
     TaskName,
     TaskStatus,
     TaskType,
@@ -77,6 +86,8 @@ impl Asks {
     pub(super) fn parameter(self) -> Value {
         let id = || json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": i64::MAX});
         let text = || json!({"type": "string", "minLength": 1, "maxLength": 200});
+        let moment =
+            || json!({"type": "string", "format": "date-time", "examples": ["2026-11-22T12:00:00+08:00"]});
         let words = |words: &[&str]| json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": words}});
         let (name, about, schema) = match self {
             Self::Page => (
@@ -140,6 +151,27 @@ impl Asks {
                 json!({"type": "string", "minLength": 1}),
             ),
             Self::BeforeId => ("beforeId", "Only records that are older than the one with this id.", id()),
+            Self::AfterId => (
+                "afterId",
+                "The oldest first, and only records that are newer than the one with this id; 0 to begin with the oldest.",
+                json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX}),
+            ),
+            Self::Principal => ("principal", "Only what this user ordered.", text()),
+            Self::Action => ("action", "Only this order, say `StopAgentProcess`.", text()),
+            Self::Target => (
+                "target",
+                "Only orders on this, or on what is below it: `hosts/20` is also `hosts/20/agent`.",
+                text(),
+            ),
+            Self::Decision => (
+                "decision",
+                "Only orders that were allowed, or that were not.",
+                json!({"type": "string", "enum": ["ALLOW", "DENY"]}),
+            ),
+            Self::Outcome => ("outcome", "Only orders that ended so, say `DONE` or `AGENT_BUSY`.", text()),
+            Self::TraceId => ("traceId", "Only orders of the request with this trace id.", text()),
+            Self::From => ("from", "Only orders from this time on.", moment()),
+            Self::Until => ("until", "Only orders from before this time.", moment()),
             Self::TaskName => ("name", "Tasks with this in their name.", text()),
             Self::TaskStatus => (
                 "status",
@@ -202,6 +234,15 @@ impl Asks {
                 | Self::Why
                 | Self::User
                 | Self::BeforeId
+                | Self::AfterId
+                | Self::Principal
+                | Self::Action
+                | Self::Target
+                | Self::Decision
+                | Self::Outcome
+                | Self::TraceId
+                | Self::From
+                | Self::Until
                 | Self::PageToken
                 | Self::DryRun
                 | Self::Wait

@@ -200,6 +200,7 @@ service! { access_keys::AccessKeyService {
 } }
 service! { audit::AuditService {
     list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
+    verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
 } }
 service! { tasks::TaskService {
     list_tasks(ListTasksRequest) -> ListTasksResponse;

@@ -321,6 +321,12 @@ impl Reason {
                 "请在一秒后重试",
             )
             .after_seconds(1),
+            Self::StoreUnwritable => said(
+                "make room on the disk of the server's data folder, or make the folder writable; then order again",
+                "服务端无法写入数据库；无法记录的操作不会被执行",
+                "请为服务端数据目录所在的磁盘腾出空间，或使该目录可写，然后重新操作",
+            )
+            .after_seconds(10),
             Self::ShuttingDown => {
                 said("try again in a few seconds", "服务即将停止", "请稍后重试").after_seconds(2)
             }

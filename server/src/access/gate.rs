@@ -13,12 +13,12 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use belay_proto::{CLIENT_ADDRESS, Problem, STRING_TO_SIGN, Trace, listen};
+use belay_proto::{CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Trace, listen, planted};
 use blake2::{Blake2s256, Digest};
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use jiff::{SignedDuration, Timestamp};
 use prost_reflect::DescriptorPool;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument, Span, info_span, warn};
 
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::Config,
     error::Error,
-    store::{AuditEntry, NewSignature, Store},
+    store::{AuditEntry, NewSignature, Store, attempted},
     throttle::{Allowance, Throttle},
 };
 
@@ -165,6 +165,31 @@ impl Gate {
         Ok(self.inner.store.use_signature(new, Timestamp::now(), self.inner.keys_are_kept).await?)
     }
 
+    /// Has an admitted call answered. An order that was refused for what its request says, before anybody looked at what it
+    /// is about, is in the trail all the same (hazard X06).
+    async fn carry_out<S>(&self, request: Request<Body>, mut inner: S) -> Result<Response<Body>, Infallible>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let order = rule(request.uri().path()).filter(|rule| rule.order);
+        let (Some(rule), Some(caller)) = (order, caller) else {
+            return inner.call(request).await;
+        };
+        let (answer, noted) = attempted(inner.call(request)).await;
+        let Ok(response) = answer;
+        let refusal = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok);
+        let Some(refusal) = refusal.filter(|_| !noted && !planted("malformed-not-audited")) else {
+            return Ok(response);
+        };
+        let reason = Problem::from_status(&refusal).map_or(Reason::InvalidArgument, |problem| problem.reason);
+        let entry = AuditEntry::of(&caller, rule.action(), String::new(), String::new());
+        match self.inner.store.audit(AuditEntry { outcome: reason.as_str().into(), ..entry }).await {
+            Ok(()) => Ok(response),
+            Err(error) => Ok(Status::from(Error::Store(error)).into_http()),
+        }
+    }
+
     /// A refused order is in the trail before its caller hears of it.
     async fn refuse(&self, rule: &Rule, caller: Caller, allowed: bool, why: Error) -> Error {
         if rule.order {
@@ -211,7 +236,7 @@ where
         let gate = self.gate.clone();
         // The clone takes the place of the service that was polled ready.
         let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let inner = std::mem::replace(&mut self.inner, clone);
         let trace = trace_of(request.headers());
         let span =
             info_span!("rpc", trace_id = %trace, path = %request.uri().path(), user = tracing::field::Empty);
@@ -230,7 +255,7 @@ where
                         Span::current().record("user", caller.user.name.as_str());
                         request.extensions_mut().insert(caller);
                     }
-                    inner.call(request).await
+                    gate.carry_out(request, inner).await
                 }
                 Err(error) => {
                     let problem = Problem::from(&error);

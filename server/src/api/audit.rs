@@ -1,14 +1,16 @@
 //! The audit trail.
 
 use belay_proto::v1::{
-    ListAuditRecordsRequest, ListAuditRecordsResponse, audit_service_server::AuditService,
+    ListAuditRecordsRequest, ListAuditRecordsResponse, VerifyAuditRequest, VerifyAuditResponse,
+    audit_service_server::AuditService,
 };
 use tonic::{Request, Response, Status};
 
 use super::Api;
 use crate::{
-    convert::{audit_to_wire, page},
+    convert::{audit_page_to_wire, audit_place, audit_stretch_to_wire},
     error::Error,
+    store::AuditStretch,
 };
 
 #[tonic::async_trait]
@@ -17,15 +19,20 @@ impl AuditService for Api {
         &self,
         request: Request<ListAuditRecordsRequest>,
     ) -> Result<Response<ListAuditRecordsResponse>, Status> {
-        let (_, ListAuditRecordsRequest { before_id, size }) = self.admitted(request).await?;
-        if before_id < 0 {
-            return Err(Error::invalid("before_id", format!("{before_id} is below 0")).into());
+        let stretch = AuditStretch::try_from(self.admitted(request).await?.1)?;
+        let page = self.app.store.audit_page(&stretch).await.map_err(Error::Store)?;
+        Ok(Response::new(audit_page_to_wire(&stretch, page)))
+    }
+
+    async fn verify_audit(
+        &self,
+        request: Request<VerifyAuditRequest>,
+    ) -> Result<Response<VerifyAuditResponse>, Status> {
+        let from = audit_place(self.admitted(request).await?.1)?;
+        let stretch = self.app.store.verify_audit(from).await.map_err(Error::Store)?;
+        if let Some(fault) = &stretch.fault {
+            tracing::error!(record = fault.record, kind = ?fault.kind, "The audit trail is not as it was written.");
         }
-        let size = u64::from(page(1, size)?.size.unsigned_abs());
-        let before = (before_id != 0).then_some(before_id);
-        let records = self.app.store.audit_records(before, size).await.map_err(Error::Store)?;
-        Ok(Response::new(ListAuditRecordsResponse {
-            records: records.into_iter().map(audit_to_wire).collect(),
-        }))
+        Ok(Response::new(audit_stretch_to_wire(stretch)))
     }
 }

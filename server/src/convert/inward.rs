@@ -496,7 +496,7 @@ fn read_phase(phase: i32) -> Option<Phase> {
     }
 }
 
-fn read_time(time: prost_types::Timestamp) -> Result<Timestamp, String> {
+pub(super) fn read_time(time: prost_types::Timestamp) -> Result<Timestamp, String> {
     Timestamp::new(time.seconds, time.nanos)
         .map_err(|_| format!("{}.{} is no time", time.seconds, time.nanos))
 }

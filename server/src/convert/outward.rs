@@ -357,6 +357,7 @@ pub(crate) fn audit_to_wire(row: AuditRow) -> v1::AuditRecord {
         outcome,
         trace_id,
         operation_id,
+        mac,
     } = row;
     v1::AuditRecord {
         id,
@@ -369,6 +370,7 @@ pub(crate) fn audit_to_wire(row: AuditRow) -> v1::AuditRecord {
         outcome,
         trace_id,
         operation_id,
+        mac,
     }
 }
 

@@ -106,6 +106,10 @@ pub(super) fn of(error: &Error) -> Option<(String, String)> {
             format!("用户 `{user}` 每 {} 秒最多发送 {limit} 个请求", span.as_secs()),
             format!("请在 {} 秒后重试", wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
         )),
+        Error::Store(error) if error.is_unwritable() => told(
+            "服务端无法写入数据库；无法记录的操作不会被执行".into(),
+            "请为服务端数据目录所在的磁盘腾出空间，或使该目录可写，然后重新操作",
+        ),
         Error::AtCapacity => told("同时处理的请求已达上限，本次没有执行任何操作".into(), "请在一秒后重试"),
         Error::TooManyStreams { whose, most } => {
             told(format!("{whose} 已有 {most} 个持续的流，不能再多"), "请结束无人读取的流")

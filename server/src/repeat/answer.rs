@@ -77,6 +77,7 @@ impl Answer {
                     | Reason::Overloaded
                     | Reason::ServerUnreachable
                     | Reason::ShuttingDown
+                    | Reason::StoreUnwritable
                     | Reason::TimedOut,
                 ) => planted("unknown-is-kept"),
                 Some(_) => true,

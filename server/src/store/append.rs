@@ -11,7 +11,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    AuditEntry, NewOperation, OperationOutcome, Result, Store, StoreError, audit,
+    AuditEntry, Change, NewOperation, OperationOutcome, Result, Store, StoreError, audit,
     entity::{event, host_lock, task},
     hosts::set_agent_state,
     micros,
@@ -205,7 +205,7 @@ pub(super) struct Added {
 
 /// Adds a draft to the log of a task, with all that follows from it.
 pub(super) async fn add(
-    change: &DatabaseTransaction,
+    change: &Change,
     task: &Task,
     draft: Draft,
     log_ends: &mut LogEnds,

@@ -1,15 +1,17 @@
-//! The audit trail. Records are only ever added, in the transaction of what they allow, until they are old (`retention.rs`).
+//! Adding to the audit trail. Records are only ever added, in the transaction of what they allow, until they are old
+//! (`retention.rs`). Each follows the one before (`chain.rs`).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use belay_proto::{TaskId, Trace};
 use jiff::Timestamp;
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
 use uuid::Uuid;
 
-use super::{
-    Result, Store,
-    entity::{audit, operation, task},
-    keys, micros, time,
-};
+use super::{Change, Result, Store, chain::Head, entity::audit, keys, micros};
 use crate::access::Caller;
 
 /// One order, before it is in the trail.
@@ -53,19 +55,36 @@ impl AuditEntry {
     }
 }
 
-/// One record of the trail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AuditRow {
-    pub(crate) id: i64,
-    pub(crate) time: Timestamp,
-    pub(crate) principal: String,
-    pub(crate) action: String,
-    pub(crate) target: String,
-    pub(crate) reason: String,
-    pub(crate) allowed: bool,
-    pub(crate) outcome: String,
-    pub(crate) trace_id: String,
-    pub(crate) operation_id: String,
+/// Runs an order, and says whether it left a record in the trail.
+pub(crate) async fn attempted<F: Future>(order: F) -> (F::Output, bool) {
+    let noted = Noted::default();
+    let output = NOTED.scope(noted.clone(), order).await;
+    (output, noted.0.load(Ordering::Acquire))
+}
+
+/// Says that the order which runs here needs no record of its own: nothing was ordered, or it is in the trail already.
+pub(crate) fn nothing_to_note() {
+    // Outside orders there is nobody to tell.
+    let _ = NOTED.try_with(|noted| noted.0.store(true, Ordering::Release));
+}
+
+/// Lets work that is about to be spawned leave its record for the order that runs here, if any.
+pub(super) fn carried<T>(work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+    let noted = NOTED.try_get().ok();
+    async move {
+        match noted {
+            Some(noted) => NOTED.scope(noted, work).await,
+            None => work.await,
+        }
+    }
+}
+
+/// Whether the order that runs has left a record.
+#[derive(Debug, Clone, Default)]
+struct Noted(Arc<AtomicBool>);
+
+tokio::task_local! {
+    static NOTED: Noted;
 }
 
 impl Store {
@@ -75,54 +94,15 @@ impl Store {
         insert(&change, entry, None, None).await?;
         Ok(change.commit().await?)
     }
-
-    /// Records below an id, newest first. The outcome of an order is read from its operation or task.
-    pub(crate) async fn audit_records(&self, before: Option<i64>, size: u64) -> Result<Vec<AuditRow>> {
-        let mut records = audit::Entity::find().order_by_desc(audit::Column::Id).limit(size);
-        if let Some(before) = before {
-            records = records.filter(audit::Column::Id.lt(before));
-        }
-        let rows = records.all(&self.read).await?;
-        let operations: Vec<_> =
-            rows.iter().map(|row| &row.operation_id).filter(|id| !id.is_empty()).cloned().collect();
-        let operations =
-            operation::Entity::find().filter(operation::Column::Id.is_in(operations)).all(&self.read).await?;
-        let tasks: Vec<_> = rows.iter().filter_map(|row| row.task_id).collect();
-        let tasks = task::Entity::find().filter(task::Column::Id.is_in(tasks)).all(&self.read).await?;
-        rows.into_iter()
-            .map(|row| {
-                let operation = operations.iter().find(|operation| operation.id == row.operation_id);
-                let task = tasks.iter().find(|task| Some(task.id) == row.task_id);
-                let outcome = match (operation, task) {
-                    (Some(operation), _) => operation.outcome.clone(),
-                    (None, Some(task)) if task.finish_time.is_some() => task.status.clone(),
-                    (None, Some(_)) => String::new(),
-                    (None, None) => row.outcome,
-                };
-                Ok(AuditRow {
-                    id: row.id,
-                    time: time(row.time)?,
-                    principal: row.principal,
-                    action: row.action,
-                    target: row.target,
-                    reason: row.reason,
-                    allowed: row.decision == ALLOW,
-                    outcome,
-                    trace_id: row.trace_id,
-                    operation_id: row.operation_id,
-                })
-            })
-            .collect()
-    }
 }
 
-const ALLOW: &str = "ALLOW";
-const DENY: &str = "DENY";
+pub(super) const ALLOW: &str = "ALLOW";
+pub(super) const DENY: &str = "DENY";
 
 /// Adds the record of an order as a part of the change that it makes. The key under which it was sent, where it was one,
 /// then names it.
 pub(super) async fn append(
-    change: &DatabaseTransaction,
+    change: &Change,
     entry: AuditEntry,
     operation: Option<Uuid>,
     task: Option<TaskId>,
@@ -132,24 +112,35 @@ pub(super) async fn append(
 }
 
 async fn insert(
-    change: &DatabaseTransaction,
+    change: &Change,
     entry: AuditEntry,
     operation: Option<Uuid>,
     task: Option<TaskId>,
 ) -> Result<i64> {
     let AuditEntry { time, principal, action, target, reason, allowed, outcome, trace } = entry;
-    let row = audit::ActiveModel {
-        time: Set(micros(time)),
-        principal: Set(principal),
-        action: Set(action.into()),
-        target: Set(target),
-        reason: Set(reason),
-        decision: Set(if allowed { ALLOW } else { DENY }.into()),
-        outcome: Set(outcome),
-        trace_id: Set(trace.to_string()),
-        operation_id: Set(operation.map(|id| id.to_string()).unwrap_or_default()),
-        task_id: Set(task.map(TaskId::get)),
-        ..Default::default()
+    let before = change.head().await?;
+    let id = before.id + 1;
+    let mut row = audit::Model {
+        id,
+        time: micros(time),
+        principal,
+        action: action.into(),
+        target,
+        reason,
+        decision: if allowed { ALLOW } else { DENY }.into(),
+        outcome,
+        trace_id: trace.to_string(),
+        operation_id: operation.map(|id| id.to_string()).unwrap_or_default(),
+        task_id: task.map(TaskId::get),
+        mac: None,
+        settled: None,
+        settled_mac: None,
     };
-    Ok(audit::Entity::insert(row).exec(change).await?.last_insert_id)
+    let mac = change.chain.record(&before.mac, &row);
+    row.mac = Some(mac.clone());
+    let row = row.into_active_model().reset_all();
+    audit::Entity::insert(row).exec_without_returning(change).await?;
+    change.add(Head { id, mac, count: before.count + 1 });
+    nothing_to_note();
+    Ok(id)
 }

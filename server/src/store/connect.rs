@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use sea_orm_migration::MigratorTrait;
 use tokio::sync::broadcast;
 use tracing::warn;
 
-use super::{Result, Store, StoreError, entity::setting, migrations::Migrator};
+use super::{Chain, Result, Store, StoreError, entity::setting, migrations::Migrator};
 use crate::config::Config;
 
 /// How long a commit waits for an outsider who has the file locked.
@@ -46,8 +47,10 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        let mut store =
-            Self { write, read, begin, epoch: 0, logged: broadcast::channel(LOGGED).0, _lock: lock };
+        let chain = Arc::new(Chain::open(config)?);
+        let logged = broadcast::channel(LOGGED).0;
+        let mut store = Self { write, read, begin, chain, epoch: 0, logged, _lock: lock };
+        store.begin_chain(config).await?;
         store.epoch = store.take_epoch().await?;
         Ok(store)
     }
@@ -73,6 +76,24 @@ impl Store {
         change.commit().await?;
         u64::try_from(epoch).map_err(|_| StoreError::Damaged(format!("the epoch {epoch}")))
     }
+}
+
+/// The database of a server that does not run. No server may open it meanwhile.
+#[derive(Debug)]
+pub(super) struct Resting {
+    pub(super) db: DatabaseConnection,
+    pub(super) _lock: File,
+}
+
+/// Opens a database to look at it. `None` where it is one of an older version.
+pub(super) async fn open_resting(config: &Config) -> Result<Option<Resting>> {
+    let path = config.database();
+    let lock = lock(&path.with_extension("db.lock"), &path)?;
+    let db = connect(&path, 1).await?;
+    // Whatever it is, nothing of it may be changed.
+    db.execute_unprepared("PRAGMA query_only = ON").await?;
+    let is_older = !Migrator::get_pending_migrations_read_only(&db).await?.is_empty();
+    Ok((!is_older).then_some(Resting { db, _lock: lock }))
 }
 
 async fn connect(path: &Path, connections: u32) -> Result<DatabaseConnection> {

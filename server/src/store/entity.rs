@@ -272,6 +272,9 @@ rows! {
         trace_id: String,
         operation_id: String,
         task_id: Option<i64>,
+        mac: Option<Vec<u8>>,
+        settled: Option<String>,
+        settled_mac: Option<Vec<u8>>,
     }
     /// Keys under which orders were sent, each with the first answer.
     idempotency_key in "idempotency_keys" {

@@ -14,6 +14,7 @@ use sea_orm::{
 
 use super::{
     Result, Store, StoreError,
+    audit::carried as noted,
     entity::{audit, idempotency_key as keys, operation},
     id, micros,
 };
@@ -34,6 +35,7 @@ pub(crate) fn under_key<F: Future>(key: KeyId, work: F) -> impl Future<Output = 
 /// Lets work that is about to be spawned go on under the key of whoever spawns it, if any.
 pub(crate) fn carried<T>(work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
     let key = KEY.try_get().ok();
+    let work = noted(work);
     async move {
         match key {
             Some(key) => under_key(key, work).await,

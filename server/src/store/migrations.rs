@@ -1,6 +1,7 @@
 //! The tables, as a list of changes that run in order at each start. A change that was released is never edited.
 
 mod access_keys;
+mod audit_chain;
 mod hosts;
 mod restart_terms;
 mod rights;
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(access_keys::AccessKeys),
             Box::new(restart_terms::RestartTerms),
             Box::new(rights::Rights),
+            Box::new(audit_chain::AuditChain),
         ]
     }
 }

@@ -4,16 +4,19 @@
 //! many pieces as it takes; `removed_tasks` remembers of whom there is something left, over a crash too. Ids are never used
 //! again, and triggers keep the counts of tasks.
 
+use std::collections::HashMap;
+
 use belay_proto::planted;
 use jiff::Timestamp;
 use sea_orm::{
-    ColumnTrait, Condition, DatabaseTransaction, EntityTrait, ExprTrait, Iterable, PrimaryKeyToColumn,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, TryGetable, Value,
-    sea_query::{Expr, Query, SelectStatement},
+    ActiveValue::Unchanged, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, ExprTrait, Iterable,
+    PrimaryKeyToColumn, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, TryGetable, Value,
+    sea_query::Expr,
 };
 
 use super::{
-    Result, Store,
+    Change, Result, Store,
+    chain::Anchor,
     entity::{audit, edge, event, log, operation, removed_task, subtask, task, task_count, task_host},
     micros,
 };
@@ -59,18 +62,14 @@ impl Store {
             return Ok(0);
         }
         // What the trail read from the task it is told itself from now on.
-        let status = Query::select()
-            .column((task::Entity, task::Column::Status))
-            .from(task::Entity)
-            .and_where(
-                Expr::col((task::Entity, task::Column::Id)).equals((audit::Entity, audit::Column::TaskId)),
-            )
-            .take();
-        audit::Entity::update_many()
-            .col_expr(audit::Column::Outcome, of_query(status))
-            .filter(audit::Column::TaskId.is_in(old.iter().copied()))
-            .exec(&change)
-            .await?;
+        let ended = task::Entity::find()
+            .select_only()
+            .column(task::Column::Id)
+            .column(task::Column::Status)
+            .filter(task::Column::Id.is_in(old.iter().copied()));
+        let ended: HashMap<i64, String> = ended.into_tuple().all(&change).await?.into_iter().collect();
+        let of_them = audit::Column::TaskId.is_in(old.iter().copied());
+        settle(&change, of_them, |row| ended.get(&row.task_id?).cloned()).await?;
         let removed = old.iter().map(|&task_id| removed_task::ActiveModel { task_id: Set(task_id) });
         removed_task::Entity::insert_many(removed).exec_without_returning(&change).await?;
         task::Entity::delete_many().filter(task::Column::Id.is_in(old.iter().copied())).exec(&change).await?;
@@ -151,66 +150,73 @@ impl Store {
             return Ok(0);
         }
         // As for tasks.
-        let outcome = Query::select()
-            .column((operation::Entity, operation::Column::Outcome))
-            .from(operation::Entity)
-            .and_where(
-                Expr::col((operation::Entity, operation::Column::Id))
-                    .equals((audit::Entity, audit::Column::OperationId)),
-            )
-            .take();
-        audit::Entity::update_many()
-            .col_expr(audit::Column::Outcome, of_query(outcome))
-            .filter(audit::Column::OperationId.is_in(old.clone()))
-            .exec(&change)
-            .await?;
+        let ended = operation::Entity::find()
+            .select_only()
+            .column(operation::Column::Id)
+            .column(operation::Column::Outcome)
+            .filter(operation::Column::Id.is_in(old.clone()));
+        let ended: HashMap<String, String> = ended.into_tuple().all(&change).await?.into_iter().collect();
+        let of_them = audit::Column::OperationId.is_in(old.clone());
+        settle(&change, of_them, |row| ended.get(&row.operation_id).cloned()).await?;
         let removed =
             operation::Entity::delete_many().filter(operation::Column::Id.is_in(old)).exec(&change).await?;
         change.commit().await?;
         Ok(removed.rows_affected)
     }
 
-    /// Removes some audit records from before `until`, and such as are not of the newest `most`, each with the order that it
-    /// is of, where what became of that is known. How many.
+    /// Removes some of the oldest audit records: those from before `until`, up to the first that is not, and such as are not
+    /// of the newest `most`, each with the order that it is of, where what became of that is known. The trail then begins
+    /// after them. How many.
     pub(crate) async fn remove_audit_records(&self, until: Timestamp, most: u64) -> Result<u64> {
         let change = self.change().await?;
-        let records = || {
-            audit::Entity::find()
-                .select_only()
-                .column(audit::Column::Id)
-                .column(audit::Column::OperationId)
-                .limit(ROWS)
-        };
-        let old = records().filter(audit::Column::Time.lt(micros(until))).order_by_asc(audit::Column::Time);
-        let mut old: Vec<(i64, String)> = old.into_tuple().all(&change).await?;
-        if old.is_empty() {
-            let newest: Option<i64> = audit::Entity::find()
-                .select_only()
-                .column(audit::Column::Id)
-                .order_by_desc(audit::Column::Id)
-                .limit(1)
-                .into_tuple()
-                .one(&change)
-                .await?;
-            // Ids of records rise by one.
-            let below = newest.unwrap_or_default().saturating_sub(i64::try_from(most).unwrap_or(i64::MAX));
-            let excess = records().filter(audit::Column::Id.lte(below)).order_by_asc(audit::Column::Id);
-            old = excess.into_tuple().all(&change).await?;
-        }
-        if old.is_empty() {
+        let oldest = audit::Entity::find().order_by_asc(audit::Column::Id).limit(ROWS);
+        let oldest = oldest.all(&*change).await?;
+        let newest = change.head().await?.id;
+        // Ids of records rise by one.
+        let below = newest.saturating_sub(i64::try_from(most).unwrap_or(i64::MAX));
+        let is_old = |row: &audit::Model| row.time < micros(until) || row.id <= below;
+        let old: Vec<_> = oldest.into_iter().take_while(is_old).collect();
+        let Some(last) = old.last() else {
             return Ok(0);
-        }
-        let operations = old.iter().map(|(_, operation)| operation.clone()).filter(|id| !id.is_empty());
+        };
+        let anchor = change.chain.read_anchor(&*change).await?;
+        // Where somebody has changed the anchor it stays as it is, for whoever verifies the trail; so do the records.
+        let Some(Ok(anchor)) = anchor else {
+            return Ok(0);
+        };
+        let count = anchor.count + i64::try_from(old.len()).unwrap_or(i64::MAX);
+        let anchor = Anchor { id: last.id, mac: last.mac.clone().unwrap_or_default(), count, ..anchor };
+        change.chain.anchor(&*change, &anchor).await?;
+        let operations = old.iter().map(|row| row.operation_id.clone()).filter(|id| !id.is_empty());
         operation::Entity::delete_many()
             .filter(operation::Column::Id.is_in(operations))
             .filter(operation::Column::FinishTime.is_not_null())
             .exec(&change)
             .await?;
-        let ids = old.iter().map(|(id, _)| *id);
-        let removed = audit::Entity::delete_many().filter(audit::Column::Id.is_in(ids)).exec(&change).await?;
+        let removed =
+            audit::Entity::delete_many().filter(audit::Column::Id.lte(last.id)).exec(&change).await?;
         change.commit().await?;
         Ok(removed.rows_affected)
     }
+}
+
+/// Writes into audit records how their orders ended, under a MAC of its own.
+async fn settle(change: &Change, which: Expr, ended: impl Fn(&audit::Model) -> Option<String>) -> Result<()> {
+    let rows =
+        audit::Entity::find().filter(which).filter(audit::Column::Settled.is_null()).all(&**change).await?;
+    for row in rows {
+        let Some(outcome) = ended(&row) else { continue };
+        let mac = change.chain.outcome(row.id, row.mac.as_deref().unwrap_or_default(), &outcome);
+        let mac = if planted("outcome-without-mac") { None } else { Some(mac) };
+        let settled = audit::ActiveModel {
+            id: Unchanged(row.id),
+            settled: Set(Some(outcome)),
+            settled_mac: Set(mac),
+            ..Default::default()
+        };
+        audit::Entity::update(settled).exec(change).await?;
+    }
+    Ok(())
 }
 
 /// Removes at most so many rows by their key. How many.
@@ -229,8 +235,4 @@ where
         return Ok(0);
     }
     Ok(E::delete_many().filter(key.is_in(keys)).exec(change).await?.rows_affected)
-}
-
-fn of_query(query: SelectStatement) -> Expr {
-    Expr::SubQuery(None, Box::new(query.into()))
 }

@@ -11,7 +11,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    AuditEntry, Claim, Draft, Result, Store, StoreError,
+    AuditEntry, Change, Claim, Draft, Result, Store, StoreError,
     append::{add, until},
     audit,
     entity::{edge, event, host_lock, subtask, task, task_host},
@@ -130,7 +130,7 @@ impl Store {
 
 /// Takes a task as a part of another change.
 pub(super) async fn insert_task(
-    change: &DatabaseTransaction,
+    change: &Change,
     epoch: u64,
     new: NewTask,
     lease: Duration,

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod access_keys;
+mod audit_chain;
 mod hosts;
 mod keys;
 

@@ -24,7 +24,7 @@ use crate::{
     app::App,
     error::{Chain, Error},
     host::{AgentState, agent_target},
-    store::{Appended, AuditEntry, Claim, Draft, NewTask, StoreError, TakenTask},
+    store::{Appended, AuditEntry, Claim, Draft, NewTask, StoreError, TakenTask, nothing_to_note},
     terms::{Effect, Given, Preview, Terms, until_ended},
 };
 
@@ -53,6 +53,7 @@ pub(crate) async fn submit(
     dag: Dag,
 ) -> Result<Given<Task>, Error> {
     if order.terms.dry_run {
+        nothing_to_note();
         return plan(app, caller, &order, effect, action, &dag).await.map(Given::Planned);
     }
     let wait = order.terms.wait;

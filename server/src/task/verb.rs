@@ -21,7 +21,7 @@ use crate::{
     batch::world,
     error::Error,
     host::AgentState,
-    store::{AuditEntry, Draft, StoreError},
+    store::{AuditEntry, Draft, StoreError, nothing_to_note},
     terms::{Given, Preview, Terms, check_version, until_ended},
 };
 
@@ -176,6 +176,7 @@ pub(crate) async fn order_task(
     verb: Verb,
 ) -> Result<Given<Task>, Error> {
     if order.terms.dry_run {
+        nothing_to_note();
         return plan(app, caller, &order, verb).await.map(Given::Planned);
     }
     let wait = order.terms.wait;

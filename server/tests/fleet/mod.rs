@@ -88,7 +88,7 @@ impl Fleet {
 
     pub(crate) async fn audit(&self) -> Vec<AuditRecord> {
         let mut client = AuditServiceClient::new(self.channel.clone());
-        let request = with(&self.admin, ListAuditRecordsRequest { before_id: 0, size: 0 });
+        let request = with(&self.admin, ListAuditRecordsRequest::default());
         let records = client.list_audit_records(request).await.unwrap().into_inner();
         records.records
     }

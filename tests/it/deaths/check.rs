@@ -9,7 +9,7 @@ use belay_proto::{
     Reason,
     v1::{
         AgentProcessPhase, GetHostAgentRequest, ListAgentProcessesRequest, RestartAgentProcessRequest,
-        StartAgentProcessRequest, StopAgentProcessRequest, Task, TaskState,
+        StartAgentProcessRequest, StopAgentProcessRequest, Task, TaskState, VerifyAuditRequest,
     },
 };
 use belay_tests::{Kind, PATIENCE};
@@ -33,6 +33,24 @@ impl Round<'_> {
             assert!(began.elapsed() < PATIENCE, "{}: of {task:?} is left: {open}", self.told());
             sleep(Duration::from_millis(10)).await;
         }
+        // Wherever the server died, its own trail is what it wrote.
+        let found = self
+            .arena
+            .call(async |wire| {
+                let (mut found, mut request) = (None, VerifyAuditRequest::default());
+                loop {
+                    let answer = wire.audit().verify_audit(request.clone()).await?;
+                    let stretch = answer.get_ref();
+                    found = found.or_else(|| stretch.fault.clone());
+                    request = VerifyAuditRequest { page_token: stretch.next_page_token.clone() };
+                    if request.page_token.is_empty() {
+                        return Ok(tonic::Response::new(found));
+                    }
+                }
+            })
+            .await;
+        let Heard::Answer(found) = found else { panic!("{}: the trail can not be verified", self.told()) };
+        assert_eq!(found, None, "{}", self.told());
     }
 
     /// What is not settled.

@@ -142,6 +142,7 @@ pub(super) fn all() -> Vec<(String, &'static str, Story)> {
         ("resume.suspect.taken_up", Story::Suspect),
         ("retention.begins", Story::Begin),
         ("retention.removed", Story::Begin),
+        ("audit.committed", Story::Order),
         ("order.StopAllProcesses.cancelled", Story::CancelStop),
         ("order.StartAllProcesses.cancelled", Story::CancelStart),
         ("earlier.read_back", Story::Earlier),

@@ -8,7 +8,7 @@ use rustix::{
     process::{Resource, setrlimit},
 };
 
-use super::{fds, raw};
+use super::{core_dumps, fds, raw};
 
 /// Leaves a descriptor open for the next program, which finds it under the same number.
 pub(crate) fn leave_open(descriptor: &OwnedFd) -> Result<RawFd, Errno> {
@@ -23,8 +23,10 @@ pub(crate) fn take(descriptor: RawFd) -> Option<OwnedFd> {
     listens.then_some(left)
 }
 
-/// Gives the next program the limit on descriptors that this one began with.
+/// Gives the next program the limits that this one began with.
 pub(crate) fn reset_limit() {
     // It only ever lowers it, which is always allowed.
     let _ = setrlimit(Resource::Nofile, fds::original_limit());
+    // As far as it may be, which it was.
+    let _ = setrlimit(Resource::Core, core_dumps::original_limit());
 }

@@ -15,7 +15,7 @@ use super::{
     fds::noted,
     walked::{EXEC, LOOKS},
 };
-use crate::stop::Time;
+use crate::{secrets::masked, stop::Time};
 
 /// The part of `/proc/PID/stat` that matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,16 +175,24 @@ pub(super) fn cgroup(pid: impl std::fmt::Display) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-/// The beginning of the command line of a process, its words joined by spaces; its name where it has none. Never
-/// more than `length` bytes.
+/// How much more of a command line is read than is shown: what is secret in it may be longer than what stands for that.
+const BEYOND: usize = 4096;
+
+/// The beginning of the command line of a process, its words joined by spaces, without secrets; its name where it has none.
+/// Never more than `length` bytes.
 pub(super) fn command(pid: i32, length: usize) -> String {
     let mut words = Vec::new();
     if let Ok(file) = noted(File::open(format!("/proc/{pid}/cmdline"))) {
         // What could be read until an error is shown.
-        let _ = file.take(length as u64 + 4).read_to_end(&mut words);
+        let _ = file.take((length + BEYOND) as u64).read_to_end(&mut words);
+    }
+    // Of a word that is cut nobody knows what is secret in it.
+    if words.len() == length + BEYOND {
+        let end = words.iter().rposition(|byte| matches!(byte, 0 | b' ')).unwrap_or(0);
+        words.truncate(end);
     }
     let text = String::from_utf8_lossy(&words);
-    let mut text = text.trim_end_matches('\0').replace('\0', " ");
+    let mut text = masked(text.trim_end_matches('\0').split('\0'));
     text.truncate(text.floor_char_boundary(length));
     if !text.is_empty() {
         return text;

@@ -15,7 +15,7 @@ use super::{
     Linux,
     census::number_of,
     cgroup::{self, Cgroup},
-    fds,
+    core_dumps, fds,
     pidfd::Pidfd,
     proc::{self, Stat},
     raw::{self, Entry, Step},
@@ -262,13 +262,21 @@ fn refused(what: &str, source: &io::Error) -> String {
 
 /// Hazard P36: the limits of each process, with their names. What this program raised for itself is not handed on.
 fn rlimits(linux: &Linux, launch: &Launch) -> Vec<(&'static str, Resource, Limit)> {
-    let mut limits = vec![("nofile", Resource::Nofile, fds::original_limit())];
+    let mut limits = vec![
+        ("nofile", Resource::Nofile, fds::original_limit()),
+        ("core", Resource::Core, core_dumps::original_limit()),
+    ];
     // Where this program has one itself, it can not give another one away for sure.
     if getrlimit(Resource::Locks).maximum.is_none() {
         let number = Some(number_of(&linux.entry(&launch.alias, launch.generation)));
         limits.push(("locks", Resource::Locks, Limit { current: number, maximum: number }));
     }
-    limits.retain(|(name, ..)| *name != "nofile" || !launch.rlimits.contains_key(&RlimitName::Nofile));
+    let says = |limit| launch.rlimits.contains_key(&limit);
+    limits.retain(|(name, ..)| match *name {
+        "nofile" => !says(RlimitName::Nofile),
+        "core" => !says(RlimitName::Core),
+        _ => true,
+    });
     limits.extend(launch.rlimits.iter().map(|(name, limit)| {
         let (name, resource) = match name {
             RlimitName::As => ("as", Resource::As),

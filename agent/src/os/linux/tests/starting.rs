@@ -8,7 +8,7 @@ use crate::{
     os::StartError,
 };
 
-/// Hazards P34 to P36: nothing of the agent's leaks in.
+/// Hazards P34 to P36, and X04: nothing of the agent's leaks in.
 #[tokio::test]
 async fn a_process_begins_clean() {
     // What the agent itself inherited: a descriptor that stays open over exec.
@@ -25,7 +25,7 @@ async fn a_process_begins_clean() {
         assert_eq!(getrlimit(Resource::Nofile).current, Some(500));
     }
     let script = "ls /proc/self/fd | tr '\\n' ' '; echo; grep -E 'Sig(Blk|Ign)' /proc/self/status; umask; \
-                  ulimit -n; cat /proc/self/oom_score_adj; nice; env; echo done";
+                  ulimit -n; cat /proc/self/oom_score_adj; nice; ulimit -c; env; echo done";
     in_both_modes(script, async |subject| {
         subject.says("done").await;
         let said = subject.said();
@@ -40,6 +40,10 @@ async fn a_process_begins_clean() {
         if subject.not_applied.is_empty() {
             assert_eq!(said[5..7], ["0", "0"]);
         }
+        // Hazard X04: the agent has none for itself, which its processes are not to feel. `ulimit` counts blocks.
+        let blocks = core_dumps::original_limit().current.map(|bytes| (bytes / 512).to_string());
+        assert_eq!(said[7], blocks.unwrap_or_else(|| "unlimited".to_owned()));
+        assert!(getrlimit(Resource::Core).current.is_some_and(|bytes| bytes <= 1));
         let mark = said.iter().find(|line| line.starts_with("BELAY_INSTANCE=")).unwrap();
         assert!(mark.ends_with("/subject/3"));
         assert!(!said.iter().any(|line| line.starts_with("CARGO") || line.starts_with(AGAIN)));
@@ -52,8 +56,7 @@ async fn a_process_begins_clean() {
 /// Hazards P35 and P36: whatever the agent was started with.
 #[test]
 fn a_process_begins_clean_below_an_odd_parent() {
-    let parent =
-        "umask 077; ulimit -Sn 500; exec nice -n 3 env --block-signal=USR1 --ignore-signal=USR2 \"$@\"";
+    let parent = "umask 077; ulimit -Sn 500; ulimit -Sc 700; exec nice -n 3 env --block-signal=USR1 --ignore-signal=USR2 \"$@\"";
     again(&["sh", "-c", parent, "sh"], "starting::a_process_begins_clean");
 }
 
