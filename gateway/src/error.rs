@@ -62,6 +62,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::HostDeleted => (Http::CONFLICT, 7005, "CMP07005"),
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
         Reason::AgentCloned | Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::ProcessProtected | Reason::AgentRefuses => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),
         Reason::AgentUnreachable | Reason::WrongAgent => (Http::SERVICE_UNAVAILABLE, 0, "CMP10001"),
         // Not known is not failed, so no code that says "failed".

@@ -5,6 +5,7 @@ mod access_keys;
 mod agent;
 mod audit;
 mod batches;
+mod diagnosis;
 mod enrolment;
 mod hosts;
 mod processes;
@@ -152,6 +153,7 @@ fn table() -> Vec<Route> {
         post("/iam/accessKeys/{accessKeyId}/disable", access_keys::disable),
         delete("/iam/accessKeys/{accessKeyId}", access_keys::delete),
         get("/audit/records", audit::list),
+        get("/diagnosis", diagnosis::diagnose),
     ]
 }
 

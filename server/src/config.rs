@@ -57,6 +57,8 @@ pub struct Config {
     pub max_requests: usize,
     /// How many requests one user may send in a time.
     pub rate_limit: RateLimit,
+    /// Whether a user may read the whole contract from the server itself, as `grpcurl` does. Default: false.
+    pub reflection: bool,
 }
 
 /// How long things are remembered that are over. What goes first is what ended first.
@@ -125,6 +127,7 @@ impl Default for Config {
             max_access_keys: 10,
             max_requests: 2000,
             rate_limit: RateLimit::default(),
+            reflection: false,
         }
     }
 }

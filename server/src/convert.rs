@@ -3,7 +3,9 @@
 //! What comes in is taken apart field by field, so that a new field does not compile until someone decides about it.
 
 mod access_key;
+mod address;
 mod batch;
+mod diagnosis;
 mod enrolment;
 mod host_list;
 mod inward;
@@ -17,11 +19,12 @@ mod watch;
 pub(crate) use {
     access_key::access_key_to_wire,
     batch::{batch_order, batch_verb, plan_to_wire},
+    diagnosis::finding_to_wire,
     enrolment::{Introduced, create_order, delete_order, introduced, profile_order},
     host_list::{host_filter, host_sort},
     inward::{
-        Operation, OperationState, Page, Report, approved_wave, host_id, host_order, label_order,
-        log_to_read, maintenance_order, observed, page, planned, process_id, process_order, reason, report,
+        Hello, Operation, OperationState, Page, Report, approved_wave, host_id, host_order, inventory,
+        label_order, log_to_read, maintenance_order, page, planned, process_id, process_order, reason, report,
         role, stop_mode, subtask_order, task_id, task_order,
     },
     outward::{

@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
+    flood::Floods,
     load::Load,
     open_files::allow_open_files,
     registrar::Registrar,
@@ -52,7 +53,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 11] = [
+const SERVED: [&str; 12] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
@@ -63,6 +64,7 @@ const SERVED: [&str; 11] = [
     "belay.v1.UserService",
     "belay.v1.AccessKeyService",
     "belay.v1.AuditService",
+    "belay.v1.DiagnosisService",
     "belay.fleet.v1.FleetService",
 ];
 
@@ -135,6 +137,9 @@ pub async fn run(
         agents: Agents::new(&fleet_token, store.epoch())?,
         verifier: Arc::new(Verifier::new(store.clone(), hasher, vault, &config)?),
         store: store.clone(),
+        floods: Floods::new(std::time::Instant::now()),
+        address,
+        config: config.clone(),
         executor: address.ip().to_string(),
         heartbeat: config.heartbeat,
         confirm_above: config.confirm_above()?,
@@ -162,7 +167,7 @@ pub async fn run(
     let reports =
         FleetServiceServer::new(Reports::new(app.clone())).max_decoding_message_size(api::LARGEST_OF_AGENT);
     let routes = api::routes(&app).add_service(reports).add_service(health_service);
-    let routes = reflection(routes)?;
+    let routes = if config.reflection { reflection(routes)? } else { routes };
     let begin_drain = {
         let app = app.clone();
         let health = health.clone();

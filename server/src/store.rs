@@ -6,6 +6,7 @@ mod access_keys;
 mod append;
 mod audit;
 mod connect;
+mod durability;
 mod enrolment;
 mod entity;
 mod hosts;

@@ -30,6 +30,7 @@ pub struct HostSetup {
     copied: bool,
     installed: Option<PathBuf>,
     labels: &'static str,
+    protected: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -72,6 +73,7 @@ impl HostSetup {
             copied: false,
             installed: None,
             labels: "",
+            protected: Vec::new(),
         }
     }
 
@@ -136,6 +138,13 @@ impl HostSetup {
     #[must_use]
     pub fn labels(mut self, labels: &'static str) -> Self {
         self.labels = labels;
+        self
+    }
+
+    /// Its agent protects this process from the server.
+    #[must_use]
+    pub fn protecting(mut self, alias: &str) -> Self {
+        self.protected.push(alias.into());
         self
     }
 
@@ -263,7 +272,7 @@ impl Fleet {
             at("server.toml"),
             format!(
                 "listen = \"{address}:{SERVER_PORT}\"\ndata = {data:?}\nheartbeat = \"{heartbeat}\"\n\
-                 clone_silence = \"1s\"\ndrain = \"3s\"\n"
+                 clone_silence = \"1s\"\ndrain = \"3s\"\nreflection = true\n"
             ),
         )
         .expect("written");
@@ -324,12 +333,13 @@ impl Fleet {
         let mut config = format!(
             "name = {name:?}\nlisten = \"{listen}\"\nadvertise = \"{advertise}\"\n\
              server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n\
-             labels = {{ {} }}\n",
+             labels = {{ {} }}\n[policy]\nprotect = {:?}\n",
             self.address,
             at("-state"),
             self.data.join("fleet.token"),
             setup.cgroup,
             setup.labels,
+            setup.protected,
         );
         let mut ledgers = BTreeMap::new();
         for Declared { alias, program, operable, grace, kill } in &setup.processes {

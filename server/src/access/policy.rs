@@ -119,6 +119,7 @@ const RULES: &[Rule] = &[
     unkeyed_order("/belay.v1.AccessKeyService/DisableAccessKey", Policy::Authenticated),
     unkeyed_order("/belay.v1.AccessKeyService/DeleteAccessKey", Policy::Authenticated),
     read("/belay.v1.AuditService/ListAuditRecords", ADMIN),
+    read("/belay.v1.DiagnosisService/Diagnose", ADMIN),
     read("/belay.fleet.v1.FleetService/Report", Policy::Fleet),
     read("/grpc.health.v1.Health/Check", Policy::Open),
     read("/grpc.health.v1.Health/Watch", Policy::Open),
