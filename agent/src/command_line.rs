@@ -129,7 +129,7 @@ pub(crate) enum Action {
 #[derive(Debug, Args)]
 pub(crate) struct Maintain {
     /// Whether it begins or ends.
-    pub state: OnOff,
+    pub turn: OnOff,
     /// Why, for whoever is refused.
     #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
     pub reason: String,

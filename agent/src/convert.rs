@@ -298,10 +298,8 @@ pub(crate) fn policy(policy: LocalPolicy) -> Option<fleet::LocalPolicy> {
             fleet::OrderRefusal { reason, principal, begin_time: Some(timestamp(since)) }
         }
     });
-    (!is_open).then(|| fleet::LocalPolicy {
-        protected: protected.into_iter().map(String::from).collect(),
-        refusal,
-    })
+    (!is_open)
+        .then(|| fleet::LocalPolicy { protected: protected.into_iter().map(String::from).collect(), refusal })
 }
 
 /// Reads what a person says of the maintenance of this host; `None` where it ends.

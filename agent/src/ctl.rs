@@ -81,8 +81,8 @@ async fn act(ctl: Ctl) -> Result<(), Failure> {
             let plan = agent.client.reload(pb::ReloadRequest { dry_run }).await?.into_inner();
             print(&show::plan(&plan, dry_run))
         }
-        Action::Maintenance(Maintain { state, reason }) => {
-            let request = pb::SetMaintenanceRequest { on: state == OnOff::On, reason };
+        Action::Maintenance(Maintain { turn, reason }) => {
+            let request = pb::SetMaintenanceRequest { on: turn == OnOff::On, reason };
             let policy = agent.client.set_maintenance(request).await?.into_inner().policy;
             print(&show::policy(policy.as_ref()))
         }

@@ -75,8 +75,8 @@ pub use crate::{
     check::{Findings, check},
     config::{
         CgroupLimits, CgroupUse, Config, ConfigError, HookConfig, Kill, LiveCheck, LiveConfig, Nice,
-        OomScore, OutputConfig, PolicyConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
-        SignalConfig, StopConfig, Umask,
+        OomScore, OutputConfig, PolicyConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit,
+        RlimitName, SignalConfig, StopConfig, Umask,
     },
     error::{Chain, Error},
     import::{ImportError, Imported, import},

@@ -17,10 +17,9 @@ use belay_proto::v1::{
     self, access_key_service_server::AccessKeyServiceServer,
     agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
     batch_service_server::BatchServiceServer, diagnosis_service_server::DiagnosisServiceServer,
-    enrolment_service_server::EnrolmentServiceServer,
-    host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
-    reference_service_server::ReferenceServiceServer, task_service_server::TaskServiceServer,
-    user_service_server::UserServiceServer,
+    enrolment_service_server::EnrolmentServiceServer, host_agent_service_server::HostAgentServiceServer,
+    host_service_server::HostServiceServer, reference_service_server::ReferenceServiceServer,
+    task_service_server::TaskServiceServer, user_service_server::UserServiceServer,
 };
 use tonic::{Request, Response, Status, service::Routes};
 

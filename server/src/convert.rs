@@ -24,8 +24,8 @@ pub(crate) use {
     host_list::{host_filter, host_sort},
     inward::{
         Hello, Operation, OperationState, Page, Report, approved_wave, host_id, host_order, inventory,
-        label_order, log_to_read, maintenance_order, page, planned, process_id, process_order, reason, report,
-        role, stop_mode, subtask_order, task_id, task_order,
+        label_order, log_to_read, maintenance_order, page, planned, process_id, process_order, reason,
+        report, role, stop_mode, subtask_order, task_id, task_order,
     },
     outward::{
         agent_to_wire, audit_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire,

@@ -140,7 +140,13 @@ mod tests {
     const MILLISECOND: Duration = Duration::from_millis(1);
 
     /// Sends reports of a size, each as soon as it may, for a time. Gives how many were taken, and whether it was cut off.
-    fn send(floods: &Floods, now: &mut Instant, pause: Duration, bytes: usize, time: Duration) -> (u32, bool) {
+    fn send(
+        floods: &Floods,
+        now: &mut Instant,
+        pause: Duration,
+        bytes: usize,
+        time: Duration,
+    ) -> (u32, bool) {
         let (end, mut taken) = (*now + time, 0);
         while *now < end {
             match floods.report("a", bytes, *now) {

@@ -67,7 +67,9 @@ impl LocalPolicy {
         Err(Error::Refused(
             Problem::new(Reason::ProcessProtected, message)
                 .target(target(host, process))
-                .hint("order it on the host with `belay-agent ctl`, or take it out of `[policy] protect` there")
+                .hint(
+                    "order it on the host with `belay-agent ctl`, or take it out of `[policy] protect` there",
+                )
                 .chinese(
                     format!("进程 `{alias}`（{process}）受主机 {host} 的本地策略保护"),
                     "请在主机上用 `belay-agent ctl` 操作，或在其配置中将该进程移出 `[policy] protect`",
@@ -113,7 +115,10 @@ impl LocalPolicy {
     /// What a careful person should know of a dry run.
     pub(crate) fn warning(&self, effect: Effect) -> Option<String> {
         (effect == Effect::Stop && !self.protected.is_empty()).then(|| {
-            format!("the policy of the host protects {}: what of it runs is left, and the stop fails for that", self.listed())
+            format!(
+                "the policy of the host protects {}: what of it runs is left, and the stop fails for that",
+                self.listed()
+            )
         })
     }
 

@@ -187,7 +187,8 @@ impl Reports {
 }
 
 /// What is shown of an agent that floods.
-const SAYS_TOO_MUCH: &str = "it sends more reports than an agent has reason to; it is read slowly, and cut off where it goes on";
+const SAYS_TOO_MUCH: &str =
+    "it sends more reports than an agent has reason to; it is read slowly, and cut off where it goes on";
 const OPENS_TOO_OFTEN: &str = "it connects again and again; most of its streams are refused";
 
 fn too_many(what: &str) -> Error {
@@ -247,9 +248,7 @@ impl FleetService for Reports {
 
         let this = self.clone();
         let follow = async move {
-            let end = this
-                .follow(host, &identity, &incarnation, &stream, reports, acknowledge.clone())
-                .await;
+            let end = this.follow(host, &identity, &incarnation, &stream, reports, acknowledge.clone()).await;
             this.app.fleet.disconnect(host, &incarnation, &stream);
             stream.cancel();
             match end {

@@ -16,8 +16,9 @@ use belay_proto::{
     agent::v1::{ExitReport, ObservedProcess, Operation, OperationState},
     fleet::v1::{Heartbeat, Hello, LocalPolicy, OrderRefusal, ProcessesChanged, report_request::Report},
     v1::{
-        BatchOrder, BatchVerb, DiagnoseRequest, FindingLevel, GetHostRequest, Host, ListHostsRequest, OrderTerms, PlanBatchRequest,
-        RestartHostAgentRequest, StartAgentProcessRequest, StopAgentProcessRequest, StopHostAgentRequest,
+        BatchOrder, BatchVerb, DiagnoseRequest, FindingLevel, GetHostRequest, Host, ListHostsRequest,
+        OrderTerms, PlanBatchRequest, RestartHostAgentRequest, StartAgentProcessRequest,
+        StopAgentProcessRequest, StopHostAgentRequest,
         agent_process_service_client::AgentProcessServiceClient, batch_service_client::BatchServiceClient,
         diagnosis_service_client::DiagnosisServiceClient, host_agent_service_client::HostAgentServiceClient,
         host_service_client::HostServiceClient,
@@ -199,7 +200,11 @@ async fn an_agent_is_not_at_the_servers_own_address() {
     let own = fleet.address.to_string();
     for address in [&own[..], "169.254.169.254:80", "0.0.0.0:9441", "[fe80::1]:9441", "user@host:9441"] {
         let refused = fleet.hello(Hello { address: address.into(), ..other(1000, Vec::new()) }).await;
-        assert_eq!(refused.map(drop).map_err(|status| reason(&status)), Err(Some(Reason::InvalidArgument)), "{address}");
+        assert_eq!(
+            refused.map(drop).map_err(|status| reason(&status)),
+            Err(Some(Reason::InvalidArgument)),
+            "{address}"
+        );
     }
 }
 
@@ -208,7 +213,8 @@ async fn an_agent_is_not_at_the_servers_own_address() {
 async fn a_clock_that_is_far_off_orders_nothing() {
     let fleet = Fleet::start().await;
     let far = prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 };
-    let mut stream = fleet.hello(Hello { time: Some(far), ..hello(vec![process("a", 1, true)]) }).await.unwrap();
+    let mut stream =
+        fleet.hello(Hello { time: Some(far), ..hello(vec![process("a", 1, true)]) }).await.unwrap();
     for seconds in [4_000_000_000, 1] {
         let told = belay_proto::fleet::v1::LocalOperation {
             accept_time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
@@ -251,7 +257,10 @@ async fn what_a_host_refuses_is_refused_early_and_shown() {
     let open = fleet.hello(other(1002, processes())).await.unwrap();
 
     let shown = host(&fleet, closed.host).await.policy.unwrap();
-    assert_eq!((shown.refuses_orders, &shown.reason[..], &shown.operator[..]), (true, "new disk", "local:root"));
+    assert_eq!(
+        (shown.refuses_orders, &shown.reason[..], &shown.operator[..]),
+        (true, "new disk", "local:root")
+    );
     assert_eq!(host(&fleet, protecting.host).await.policy.unwrap().protected_processes, ["db"]);
     assert_eq!(host(&fleet, open.host).await.policy, None);
 

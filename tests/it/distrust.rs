@@ -1,14 +1,28 @@
 //! What a host refuses of its server's orders, by its own configuration or by the word of a person there; and what
 //! `belay doctor` finds.
 
-use std::{fs, os::unix::fs::PermissionsExt};
-
-use belay_proto::agent::v1::{
-    OperationState, OrderRequest, SetMaintenanceRequest, Verb, control_service_client::ControlServiceClient,
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
 };
-use belay_tests::{Fleet, HostSetup, NOBODY, wait_for};
+
+use belay_proto::{
+    agent::v1::{
+        ExitReport, ObservedProcess, OperationState, OrderRequest, ProcessPhase, SetMaintenanceRequest, Verb,
+        control_service_client::ControlServiceClient,
+    },
+    fleet::v1::{Hello, ProcessesChanged, ReportRequest, report_request::Report},
+};
+use belay_tests::{Fleet, HostSetup, Memory, NOBODY, Wire, wait_for};
 use serde_json::Value;
-use tonic::transport::{Channel, Endpoint};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+use uuid::Uuid;
 
 use crate::{cli::belay, fleet};
 
@@ -40,14 +54,19 @@ async fn a_protected_process_is_left_and_told() {
     let path = fleet.process_path(0, "db").await;
     for verb in ["stop", "restart"] {
         let refused = fleet.admin().post(&format!("{path}/{verb}")).await;
-        assert_eq!((refused.status.as_u16(), refused.reason()), (409, "PROCESS_PROTECTED"), "{}", refused.text);
+        assert_eq!(
+            (refused.status.as_u16(), refused.reason()),
+            (409, "PROCESS_PROTECTED"),
+            "{}",
+            refused.text
+        );
     }
     let agent = fleet.agent_path(0).await;
     let refused = fleet.admin().post(&format!("{agent}/restart")).await;
     assert_eq!((refused.status.as_u16(), refused.reason()), (409, "PROCESS_PROTECTED"), "{}", refused.text);
 
     let (code, out, err) = belay(&fleet, &["agent", "stop"]);
-    assert_eq!(code, 5, "{out}{err}");
+    assert_eq!(code, 1, "{out}{err}");
     assert!(err.contains("PROCESS_PROTECTED") && err.contains("`db` was left as it is"), "{out}{err}");
     assert_eq!(fleet.ledger(0, "obstat2").alive(), NOBODY);
     assert_eq!(fleet.ledger(0, "db").terminations(), NOBODY);
@@ -68,7 +87,8 @@ async fn a_protected_process_is_left_and_told() {
 /// A person on the host has the last word: over a restart of either part no order of the server is taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_in_maintenance_takes_no_order() {
-    let mut fleet = fleet(vec![HostSetup::new().worker("obstat2", "plain"), HostSetup::new().sleeper("x")]).await;
+    let mut fleet =
+        fleet(vec![HostSetup::new().worker("obstat2", "plain"), HostSetup::new().sleeper("x")]).await;
     set_maintenance(&fleet, true, "new disk").await;
     wait_for("the server knows of it", async || match policy(&fleet)["reason"].as_str() {
         Some("new disk") => Ok(()),
@@ -125,7 +145,9 @@ async fn the_doctor_finds_what_is_wrong() {
         let found = findings(out).into_iter().find(|finding| finding["check"] == check);
         found.map(|finding| finding["level"].as_str().unwrap_or_default().to_owned()).unwrap_or_default()
     };
-    for well in ["database.synchronous", "database.journal", "connection.clock", "agents.offline", "agents.versions"] {
+    for well in
+        ["database.synchronous", "database.journal", "connection.clock", "agents.offline", "agents.versions"]
+    {
         assert_eq!(level(&out, well), "OK", "{well}: {out}");
     }
     assert_eq!(level(&out, "users.first_password"), "WARN", "{out}");
@@ -143,4 +165,80 @@ async fn the_doctor_finds_what_is_wrong() {
     assert!(out.contains("others can read it (mode 644)") && out.contains("do   chmod go-rwx"), "{out}");
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("set");
     assert_eq!(belay(&fleet, &arguments).0, 0);
+}
+
+/// An agent that says as much as it can, in reports of 20 MB, of processes that nobody has, until it is cut off.
+async fn flood(wire: Wire) -> Status {
+    let talkative = |number: usize, revision: u64| ObservedProcess {
+        alias: format!("p{number}"),
+        revision,
+        phase: ProcessPhase::Stopped.into(),
+        operable: true,
+        last_exit: Some(ExitReport { last_output: vec!["x".repeat(1024); 50], ..Default::default() }),
+        ..Default::default()
+    };
+    let said = move |revision| (0..400).map(|number| talkative(number, revision)).collect::<Vec<_>>();
+    let hello = Hello {
+        identity: Uuid::from_u128(7).to_string(),
+        incarnation: Uuid::from_u128(8).to_string(),
+        boot_id: Uuid::from_u128(9).to_string(),
+        address: "127.0.0.1:1".to_owned(),
+        name: "flooder".to_owned(),
+        processes: said(1),
+        ..Default::default()
+    };
+    let (reports, queue) = mpsc::channel(1);
+    let first = ReportRequest { sequence: 1, report: Some(Report::Hello(hello)) };
+    reports.send(first).await.expect("sent");
+    tokio::spawn(async move {
+        for sequence in 2.. {
+            let changed = ProcessesChanged { processes: said(sequence) };
+            let report = ReportRequest { sequence, report: Some(Report::ProcessesChanged(changed)) };
+            if reports.send(report).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut client = wire.reports();
+    let mut answers = match client.report(ReceiverStream::new(queue)).await {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Status::ok("it ended by itself"),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// Hazard A13: while an agent floods, orders for other hosts and lists go on, and the server does not grow without bound.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flooding_agent_hurts_its_own_host() {
+    let fleet = fleet(vec![HostSetup::new().sleeper("x")]).await;
+    let before = Memory::of(fleet.server.pid()).resident;
+    let wire = Wire::new(&fleet.server_address(), &format!("Bearer {}", fleet.token()));
+    let flood = tokio::spawn(flood(wire));
+    let path = fleet.process_path(0, "x").await;
+    let (mut slowest, mut most) = (Duration::ZERO, before);
+    while !flood.is_finished() {
+        for verb in ["stop", "start"] {
+            let asked = Instant::now();
+            let answer = fleet.admin().post(&format!("{path}/{verb}")).await;
+            assert!(answer.status.is_success(), "{}", answer.text);
+            slowest = slowest.max(asked.elapsed());
+        }
+        let listed = fleet.admin().get("/api/v2/compute/hosts").await;
+        assert!(listed.status.is_success(), "{}", listed.text);
+        most = most.max(Memory::of(fleet.server.pid()).resident);
+    }
+    let status = flood.await.expect("no panic");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+    assert!(most - before < 300.0, "it grew by {} MiB", most - before);
+    let (_, out, _) = belay(&fleet, &["host", "get", "flooder"]);
+    assert!(out.contains("sends more reports than an agent has reason to"), "{out}");
+    let (code, out, _) = belay(&fleet, &["doctor"]);
+    assert!(code == 1 && out.contains("agents.conduct"), "{out}");
 }

@@ -28,8 +28,7 @@ impl Plan {
         let before = by_alias(&old.processes);
         let after = by_alias(&new.processes);
         let applied = differing([("policy", new.policy != old.policy)]);
-        let mut plan =
-            Self { needs_agent_restart: agent_settings(old, new), applied, ..Self::default() };
+        let mut plan = Self { needs_agent_restart: agent_settings(old, new), applied, ..Self::default() };
         plan.removed =
             before.keys().filter(|alias| !after.contains_key(*alias)).map(|a| (*a).clone()).collect();
         for (alias, new) in after {
@@ -184,8 +183,7 @@ mod tests {
     fn check(edit: impl Fn(&str) -> String, expected: &str) {
         let old = Config::parse(OLD).unwrap();
         let new = Config::parse(&edit(OLD)).unwrap();
-        let Plan { added, removed, restarted, updated, needs_agent_restart, applied } =
-            Plan::new(&old, &new);
+        let Plan { added, removed, restarted, updated, needs_agent_restart, applied } = Plan::new(&old, &new);
         let mut told = Vec::new();
         told.extend(added.iter().map(|alias| format!("+{alias}")));
         told.extend(removed.iter().map(|alias| format!("-{alias}")));

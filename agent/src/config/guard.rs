@@ -39,7 +39,8 @@ pub(super) fn read(
 
 /// Refuses a folder in which others could replace files.
 fn check_folder(folder: &Path) -> Result<(), ConfigError> {
-    let meta = fs::metadata(folder).map_err(|source| ConfigError::Read { path: folder.to_owned(), source })?;
+    let meta =
+        fs::metadata(folder).map_err(|source| ConfigError::Read { path: folder.to_owned(), source })?;
     if meta.mode() & STICKY != 0 {
         return Ok(());
     }
@@ -56,7 +57,8 @@ fn check_folder(folder: &Path) -> Result<(), ConfigError> {
 
 /// Refuses a folder that others can change at all: what is in it is the agent's alone.
 pub(crate) fn refuse_folder(folder: &Path) -> Result<(), ConfigError> {
-    let meta = fs::metadata(folder).map_err(|source| ConfigError::Read { path: folder.to_owned(), source })?;
+    let meta =
+        fs::metadata(folder).map_err(|source| ConfigError::Read { path: folder.to_owned(), source })?;
     check_owner(folder, &meta)?;
     match meta.mode() & 0o022 {
         0 => Ok(()),
@@ -146,7 +148,9 @@ mod tests {
     #[test]
     fn a_folder_of_the_agent_is_its_own() {
         let dir = tempfile::tempdir().unwrap();
-        for (rights, refused) in [(0o700, false), (0o755, false), (0o775, true), (0o777, true), (0o1777, true)] {
+        for (rights, refused) in
+            [(0o700, false), (0o755, false), (0o775, true), (0o777, true), (0o1777, true)]
+        {
             mode(dir.path(), rights);
             assert_eq!(refuse_folder(dir.path()).is_err(), refused, "{rights:o}");
         }

@@ -471,7 +471,9 @@ fn overdue_at(operation: &Running) -> Time {
 }
 
 fn improbable_epoch(epoch: u64, highest: u64) -> Problem {
-    let message = format!("the order carries epoch {epoch}, and the highest that was seen is {highest}: no server is so far ahead");
+    let message = format!(
+        "the order carries epoch {epoch}, and the highest that was seen is {highest}: no server is so far ahead"
+    );
     Problem::new(Reason::InvalidArgument, message.clone())
         .field("order.epoch", message)
         .hint("find out who sends it: the epoch of a server rises by one with each start of it")

@@ -120,8 +120,9 @@ fn refuses(refusal: &Refusal) -> Problem {
             format!("this host is in maintenance since {since} by {principal}: {reason}")
         }
     };
-    Problem::new(Reason::AgentRefuses, format!("{told}; it takes no order of the server"))
-        .hint("order on the host with `belay-agent ctl`, or end it there with `belay-agent ctl maintenance off`")
+    Problem::new(Reason::AgentRefuses, format!("{told}; it takes no order of the server")).hint(
+        "order on the host with `belay-agent ctl`, or end it there with `belay-agent ctl maintenance off`",
+    )
 }
 
 fn protected(alias: &Alias) -> Problem {

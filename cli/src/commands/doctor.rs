@@ -26,12 +26,10 @@ const FAR_OFF: SignedDuration = SignedDuration::from_secs(5);
 
 /// What to look at.
 #[derive(Debug, ClapArgs)]
-#[command(
-    after_help = "It ends with 0 where nothing fails, also with warnings, and with 1 otherwise.\n\n\
+#[command(after_help = "It ends with 0 where nothing fails, also with warnings, and with 1 otherwise.\n\n\
                   Examples:\n  belay doctor\n  \
                   belay doctor --server-config /etc/belay/server.toml --agent-config /etc/belay/agent.toml\n  \
-                  belay doctor --only-local --agent-config /etc/belay/agent.toml -o json"
-)]
+                  belay doctor --only-local --agent-config /etc/belay/agent.toml -o json")]
 pub(crate) struct Args {
     /// Look also at this configuration of a server on this machine, and at its data.
     #[arg(long, value_name = "FILE")]
@@ -53,7 +51,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
         told = ask(&target, context).await;
     }
     let data = context.connection.data(&folders::environment).ok().filter(|data| data.is_dir());
-    let local = local::look(&context.connection, data.as_deref(), server_config.as_deref(), agent_config.as_deref());
+    let local =
+        local::look(&context.connection, data.as_deref(), server_config.as_deref(), agent_config.as_deref());
     told.findings.extend(local.into_iter().map(to_wire));
     // Stable: what belongs together stays together.
     told.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
@@ -70,7 +69,10 @@ async fn ask(target: &Target, context: &Context) -> DiagnoseResponse {
     let mut told = match asked.await {
         Ok(told) => told,
         Err(failure) => {
-            return DiagnoseResponse { findings: vec![to_wire(no_answer(target, failure))], ..Default::default() };
+            return DiagnoseResponse {
+                findings: vec![to_wire(no_answer(target, failure))],
+                ..Default::default()
+            };
         }
     };
     told.findings.push(to_wire(on_connection(&target.address)));
@@ -119,7 +121,11 @@ fn on_clock(server: Timestamp, before: Timestamp, after: Timestamp) -> belay_ser
         SignedDuration::ZERO
     };
     if off.abs() <= FAR_OFF {
-        return belay_server::Finding::ok(CHECK, "", "the clock of this machine agrees with that of the server");
+        return belay_server::Finding::ok(
+            CHECK,
+            "",
+            "the clock of this machine agrees with that of the server",
+        );
     }
     let direction = if off.is_negative() { "behind" } else { "ahead of" };
     belay_server::Finding::warn(
@@ -147,7 +153,8 @@ fn text(findings: &[Finding]) -> String {
     for finding in findings {
         let (level, indent) = (level(finding), " ".repeat(6));
         let Finding { check, subject, what, why, remedy, .. } = finding;
-        let about = if subject.is_empty() { plain(what) } else { format!("{}: {}", plain(subject), plain(what)) };
+        let about =
+            if subject.is_empty() { plain(what) } else { format!("{}: {}", plain(subject), plain(what)) };
         // Writing to a String can not fail.
         let _ = writeln!(text, "{level:4}  {check:width$}  {about}");
         for (word, told) in [("why", why), ("do", remedy)] {
@@ -199,7 +206,13 @@ mod tests {
     #[test]
     fn each_finding_says_what_is_wrong_and_what_to_do() {
         let findings = [
-            belay_server::Finding::fail("files.secret", "/x", "others can read it", "who reads it acts", "chmod"),
+            belay_server::Finding::fail(
+                "files.secret",
+                "/x",
+                "others can read it",
+                "who reads it acts",
+                "chmod",
+            ),
             belay_server::Finding::ok("server.user", "", "not root"),
         ];
         let told = text(&findings.map(to_wire));

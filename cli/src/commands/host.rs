@@ -338,7 +338,8 @@ mod tests {
 
     #[test]
     fn what_a_host_refuses_is_shown() {
-        let protects = HostPolicy { protected_processes: vec!["db".into(), "web".into()], ..Default::default() };
+        let protects =
+            HostPolicy { protected_processes: vec!["db".into(), "web".into()], ..Default::default() };
         assert_eq!(policy(&protects), "protects db, web");
         let both = HostPolicy { refuses_orders: true, reason: "new disk".into(), ..protects };
         assert_eq!(policy(&both), "takes no orders: new disk; protects db, web");

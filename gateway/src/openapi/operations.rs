@@ -10,8 +10,8 @@ use super::{
     parameters::Asks,
 };
 use crate::json::{
-    AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, BasicTaskInstance, Batch, BatchPlan, Diagnosis, Host,
-    HostAgent, HostDetail, HostType, Idc, NewAccessKey, Region, SubtaskLog, TaskInstance, Token, User,
+    AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, BasicTaskInstance, Batch, BatchPlan, Diagnosis,
+    Host, HostAgent, HostDetail, HostType, Idc, NewAccessKey, Region, SubtaskLog, TaskInstance, Token, User,
     WrappedSubtask, WrappedTaskInstance,
 };
 

@@ -8,9 +8,9 @@ use std::{
 
 use belay_proto::v1::{
     self, access_key_service_server as access_keys, agent_process_service_server as processes,
-    audit_service_server as audit, batch_service_server as batches, diagnosis_service_server as diagnosis, enrolment_service_server as enrolment,
-    host_agent_service_server as agents, host_service_server as hosts, reference_service_server as reference,
-    task_service_server as tasks, user_service_server as users,
+    audit_service_server as audit, batch_service_server as batches, diagnosis_service_server as diagnosis,
+    enrolment_service_server as enrolment, host_agent_service_server as agents, host_service_server as hosts,
+    reference_service_server as reference, task_service_server as tasks, user_service_server as users,
 };
 use tokio::{net::TcpListener, sync::Notify};
 use tonic::{

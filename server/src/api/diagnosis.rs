@@ -12,7 +12,10 @@ use crate::{
 
 #[tonic::async_trait]
 impl DiagnosisService for Api {
-    async fn diagnose(&self, request: Request<DiagnoseRequest>) -> Result<Response<DiagnoseResponse>, Status> {
+    async fn diagnose(
+        &self,
+        request: Request<DiagnoseRequest>,
+    ) -> Result<Response<DiagnoseResponse>, Status> {
         let DiagnoseRequest {} = request.into_inner();
         let findings = diagnose(&self.app).await?;
         Ok(Response::new(DiagnoseResponse {

@@ -9,7 +9,9 @@ pub(super) fn is_nobodys(ip: IpAddr) -> bool {
         IpAddr::V4(ip) => {
             ip.is_unspecified() || ip.is_multicast() || ip.is_link_local() || ip == Ipv4Addr::BROADCAST
         }
-        IpAddr::V6(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || is_metadata(ip),
+        IpAddr::V6(ip) => {
+            ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local() || is_metadata(ip)
+        }
     }
 }
 
@@ -25,7 +27,8 @@ pub(super) fn check_agent_address(text: &str) -> Result<(), String> {
     let wrong = || format!("`{shown}` is not HOST:PORT");
     let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;
     // A user before the host would go to nobody, and hides from a reader which host it is.
-    if authority.port_u16().is_none_or(|port| port == 0) || text.contains('@') || authority.host().is_empty() {
+    if authority.port_u16().is_none_or(|port| port == 0) || text.contains('@') || authority.host().is_empty()
+    {
         return Err(wrong());
     }
     match authority.host().trim_matches(['[', ']']).parse() {

@@ -267,9 +267,7 @@ pub(crate) struct Hello {
 pub(crate) fn report(report: fleet::ReportRequest) -> Result<(u64, Report), Error> {
     let fleet::ReportRequest { sequence, report } = report;
     let report = match report {
-        Some(fleet::report_request::Report::Hello(hello)) => {
-            Report::Hello(Box::new(read_hello(hello)?))
-        }
+        Some(fleet::report_request::Report::Hello(hello)) => Report::Hello(Box::new(read_hello(hello)?)),
         Some(fleet::report_request::Report::ProcessesChanged(fleet::ProcessesChanged { processes })) => {
             check_count(processes.len())?;
             let read = |process| observed(process).map_err(|what| Error::invalid("processes", what));
@@ -465,11 +463,7 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         next_start_time: next_start_time.map(read_time).transpose()?,
         endings,
         grouped,
-        not_applied: not_applied
-            .into_iter()
-            .take(MOST_SHOWN)
-            .map(|why| shorten(why, LONGEST_NAME))
-            .collect(),
+        not_applied: not_applied.into_iter().take(MOST_SHOWN).map(|why| shorten(why, LONGEST_NAME)).collect(),
     };
     Ok((alias, observed))
 }

@@ -11,8 +11,7 @@ const FOLDER: &str = "files.folder";
 const SECRET: &str = "files.secret";
 
 const WHY_FOLDER: &str = "whoever can change the folder can replace what is in it: the database, the secret of the fleet, passwords";
-const WHY_SECRET: &str =
-    "whoever reads it can act in its name, and whoever changes it decides who may act";
+const WHY_SECRET: &str = "whoever reads it can act in its name, and whoever changes it decides who may act";
 
 /// Looks at the folder of the data and at what lies in it.
 pub(super) fn look(config: &Config) -> Vec<Finding> {

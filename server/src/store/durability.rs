@@ -7,7 +7,8 @@ use super::{Result, Store, StoreError};
 impl Store {
     /// `PRAGMA synchronous` as SQLite numbers it, and the journal mode, of the connection that writes.
     pub(crate) async fn durability(&self) -> Result<(i64, String)> {
-        let ask = |name: &str| Statement::from_string(self.write.get_database_backend(), format!("PRAGMA {name}"));
+        let ask =
+            |name: &str| Statement::from_string(self.write.get_database_backend(), format!("PRAGMA {name}"));
         let missing = |name: &str| StoreError::Damaged(format!("no pragma {name}"));
         let synchronous = self.write.query_one_raw(ask("synchronous")).await?;
         let journal = self.write.query_one_raw(ask("journal_mode")).await?;

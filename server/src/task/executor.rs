@@ -57,7 +57,8 @@ pub(crate) async fn submit(
     }
     let wait = order.terms.wait;
     let (this, caller) = (app.clone(), caller.clone());
-    let task = app.to_the_end(async move { accept(&this, &caller, order, effect, action, dag).await }).await?;
+    let task =
+        app.to_the_end(async move { accept(&this, &caller, order, effect, action, dag).await }).await?;
     until_ended(app, task, wait).await.map(Given::Taken)
 }
 

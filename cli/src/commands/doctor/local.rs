@@ -4,12 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use belay_server::{Finding, check_private_file, check_private_folder};
 
-use crate::{
-    failure::Failure,
-    folders,
-    target::Connection,
-    up_file::UpFile,
-};
+use crate::{failure::Failure, folders, target::Connection, up_file::UpFile};
 
 const SERVER_CONFIG: &str = "server.config";
 const AGENT_CONFIG: &str = "agent.config";
@@ -43,7 +38,8 @@ pub(super) fn look(
 /// The data of a server.
 fn of_server(data: &Path) -> Vec<Finding> {
     let config = belay_server::Config { data: data.to_owned(), ..belay_server::Config::default() };
-    let secrets = [config.fleet_token(), config.access_key_seal(), config.admin_password(), config.database()];
+    let secrets =
+        [config.fleet_token(), config.access_key_seal(), config.admin_password(), config.database()];
     let mut findings: Vec<_> = check_private_folder(data).into_iter().collect();
     findings.extend(secrets.iter().filter_map(|path| check_private_file(path)));
     findings
@@ -133,7 +129,8 @@ mod tests {
 
     fn worst(findings: &[Finding]) -> Vec<(&'static str, &str)> {
         let bad = findings.iter().filter(|finding| finding.level == Level::Fail);
-        bad.map(|finding| (finding.check, Path::new(&finding.subject).file_name().unwrap().to_str().unwrap())).collect()
+        bad.map(|finding| (finding.check, Path::new(&finding.subject).file_name().unwrap().to_str().unwrap()))
+            .collect()
     }
 
     fn private(path: &Path) {
