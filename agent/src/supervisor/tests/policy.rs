@@ -68,7 +68,7 @@ async fn a_stop_of_everything_leaves_the_protected_alone_and_says_so() {
     let agent = Agent::start(&[worker("a"), worker("db")], &[("a", Manners::Ignores)]).await;
     agent.configure(protecting(&["db"])).await;
     let stop = order(Verb::Stop, "*");
-    let _ = agent.accept(stop.clone()).await;
+    drop(agent.accept(stop.clone()).await);
     let agent = agent.crash().await;
     let failure = outcome(agent.order(stop).await).failure.unwrap();
     assert_eq!(failure.reason, "PROCESS_PROTECTED");
