@@ -225,8 +225,12 @@ async fn a_flooding_agent_hurts_its_own_host() {
     while !flood.is_finished() {
         for verb in ["stop", "start"] {
             let asked = Instant::now();
-            let answer = fleet.admin().post(&format!("{path}/{verb}")).await;
-            assert!(answer.status.is_success(), "{}", answer.text);
+            // A test's heartbeat is so short that a busy machine may miss three of them.
+            wait_for("the other host is ordered", async || {
+                let answer = fleet.admin().post(&format!("{path}/{verb}")).await;
+                if answer.status.is_success() { Ok(()) } else { Err(answer.text) }
+            })
+            .await;
             slowest = slowest.max(asked.elapsed());
         }
         let listed = fleet.admin().get("/api/v2/compute/hosts").await;
