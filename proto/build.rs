@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "belay/v1/place.proto",
     "belay/v1/reference.proto",
     "belay/v1/host.proto",
@@ -16,6 +16,7 @@ const FILES: [&str; 16] = [
     "belay/v1/user.proto",
     "belay/v1/access_key.proto",
     "belay/v1/audit.proto",
+    "belay/v1/diagnosis.proto",
     "belay/agent/v1/agent.proto",
     "belay/agent/v1/control.proto",
     "belay/agent/v1/introduction.proto",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Starts, watches and stops the processes of one host.
 #[derive(Debug, Parser)]
@@ -103,6 +103,12 @@ pub(crate) enum Action {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Refuses the server's orders for a while, or takes them again. What is ordered here works as ever, and what is under
+    /// way goes on. It outlasts the agent.
+    Maintenance(Maintain),
+    /// Forgets the highest epoch of a server that was seen: for a server whose database is an older one, say from a backup,
+    /// and that is refused for that (`STALE_EPOCH`).
+    ForgetEpoch,
     /// Lets the program that now lies in the agent's place take over, in the same process: install it, then call this.
     /// No process notices, and a program that would not run is refused.
     Upgrade,
@@ -117,6 +123,25 @@ pub(crate) enum Action {
         /// The process.
         alias: String,
     },
+}
+
+/// Whether the host is to be in maintenance.
+#[derive(Debug, Args)]
+pub(crate) struct Maintain {
+    /// Whether it begins or ends.
+    pub turn: OnOff,
+    /// Why, for whoever is refused.
+    #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+    pub reason: String,
+}
+
+/// Whether something begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// It begins, or goes on.
+    On,
+    /// It ends.
+    Off,
 }
 
 /// Which processes.
@@ -196,6 +221,12 @@ mod tests {
     fn an_order_names_whom_it_is_for() {
         for wrong in ["ctl stop", "ctl force", "ctl stop x --all", "ctl stop x y", "ctl"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["ctl maintenance", "ctl maintenance maybe", "ctl maintenance --reason disk"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        for right in ["ctl maintenance on --reason disk", "ctl maintenance off", "ctl forget-epoch"] {
+            assert!(parse(right).is_ok(), "{right}");
         }
         for right in ["ctl stop x", "ctl stop --all", "ctl --state /s force x", "ctl log -f -n 5 x"] {
             assert!(parse(right).is_ok(), "{right}");

@@ -2,8 +2,10 @@
 
 mod backoff;
 mod diff;
+mod guard;
 mod limits;
 mod order;
+mod policy;
 mod probe;
 mod process;
 mod read;
@@ -11,9 +13,8 @@ mod stop;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -22,9 +23,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 
-pub(crate) use self::diff::Plan;
+pub(crate) use self::{diff::Plan, guard::refuse_folder};
 pub use self::{
     limits::{CgroupLimits, Rlimit, RlimitName, Umask},
+    policy::PolicyConfig,
     probe::{LiveCheck, LiveConfig, ProbeCommand, ReadyConfig, ReadyWhen},
     process::{Nice, OomScore, OutputConfig, ProcessConfig},
     stop::{HookConfig, Kill, SignalConfig, StopConfig},
@@ -67,6 +69,9 @@ pub struct Config {
     /// How many connections there may be, and how long each lasts.
     #[serde(default)]
     pub connections: ConnectionSettings,
+    /// What of the server's orders is refused here.
+    #[serde(default)]
+    pub policy: PolicyConfig,
     /// The processes of this host.
     #[serde(default, rename = "process")]
     pub processes: Vec<ProcessConfig>,
@@ -130,9 +135,12 @@ pub enum ConfigError {
 impl Config {
     /// Reads a file. Folders in it that are not absolute are meant from the file's own folder.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        refuse(path, 0o022, "can be written by others, who could run anything through it", "chmod go-w")?;
-        let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = guard::read(
+            path,
+            0o022,
+            "can be written by others, who could run anything through it",
+            "chmod go-w",
+        )?;
         let mut config =
             Self::parse(&text).map_err(|text| ConfigError::Syntax { path: path.to_owned(), text })?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -168,6 +176,7 @@ impl Config {
             cgroup: CgroupUse::default(),
             labels: BTreeMap::new(),
             connections: ConnectionSettings::default(),
+            policy: PolicyConfig::default(),
             processes: Vec::new(),
             file: None,
         }
@@ -183,6 +192,7 @@ impl Config {
         order::check(&self.processes)
             .map_err(|fault| wrong(format!("process {}", fault.alias), fault.what))?;
         self.connections.check().map_err(|(name, must)| wrong(name, must))?;
+        self.policy.check(&self.processes).map_err(|what| wrong("policy.protect", what))?;
         self.check_server()?;
         self.check_listener(self.listen)
     }
@@ -219,9 +229,7 @@ impl Config {
         let (token, origin) = match (&self.fleet_token, &self.fleet_token_file) {
             (Some(token), _) => (token.expose_secret().to_owned(), "the token".to_owned()),
             (None, Some(path)) => {
-                refuse(path, 0o027, "can be read or written by others", "chmod 600")?;
-                let text = fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+                let text = guard::read(path, 0o027, "can be read or written by others", "chmod 600")?;
                 (text, format!("`{}`", path.display()))
             }
             (None, None) => {
@@ -266,23 +274,6 @@ const ADDRESS: &str = "it is not an address; write it as in `host-1.example:9441
 
 fn wrong(setting: impl Into<String>, what: impl Into<String>) -> ConfigError {
     ConfigError::Setting { setting: setting.into(), what: what.into() }
-}
-
-/// Refuses a file that has any of these rights, or belongs to somebody else.
-fn refuse(path: &Path, rights: u32, what: &'static str, remedy: &'static str) -> Result<(), ConfigError> {
-    let meta = fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let own = rustix::process::geteuid().as_raw();
-    if meta.uid() != own && meta.uid() != 0 {
-        return Err(ConfigError::Unsafe {
-            path: path.to_owned(),
-            what: "belongs to another user",
-            remedy: "chown root",
-        });
-    }
-    if meta.mode() & rights != 0 {
-        return Err(ConfigError::Unsafe { path: path.to_owned(), what, remedy });
-    }
-    Ok(())
 }
 
 fn host_name() -> String {

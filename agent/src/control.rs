@@ -8,6 +8,7 @@ use belay_proto::{
     Problem, Reason,
     agent::v1::{self as pb, control_service_server::ControlService},
 };
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -65,7 +66,7 @@ impl ControlService for Control {
         request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
         let pb::GetStatusRequest {} = request.into_inner();
-        let Health { journal_fault, last_orders } = self.supervisor.health().await?;
+        let Health { journal_fault, last_orders, policy, epoch } = self.supervisor.health().await?;
         let processes = self.supervisor.inventory().await?;
         let About { identity, incarnation, name, server, tracker, began } = &self.about;
         let link = self.link.borrow().clone();
@@ -93,6 +94,8 @@ impl ControlService for Control {
                 .as_ref()
                 .map(|upgrader| upgrader.failed().to_owned())
                 .unwrap_or_default(),
+            policy: convert::policy(policy),
+            epoch,
         }))
     }
 
@@ -112,6 +115,26 @@ impl ControlService for Control {
         let pb::ReloadRequest { dry_run } = request.into_inner();
         let plan = self.reloader.reload(principal, dry_run).await?;
         Ok(Response::new(convert::plan(plan)))
+    }
+
+    async fn set_maintenance(
+        &self,
+        request: Request<pb::SetMaintenanceRequest>,
+    ) -> Result<Response<pb::SetMaintenanceResponse>, Status> {
+        let Caller { principal } = caller(&request)?;
+        let maintenance = convert::maintenance(request.into_inner(), principal, Timestamp::now())?;
+        let policy = self.supervisor.set_maintenance(maintenance).await?;
+        Ok(Response::new(pb::SetMaintenanceResponse { policy: convert::policy(policy) }))
+    }
+
+    async fn forget_epoch(
+        &self,
+        request: Request<pb::ForgetEpochRequest>,
+    ) -> Result<Response<pb::ForgetEpochResponse>, Status> {
+        let Caller { principal } = caller(&request)?;
+        let pb::ForgetEpochRequest {} = request.into_inner();
+        let epoch = self.supervisor.forget_epoch(principal).await?;
+        Ok(Response::new(pb::ForgetEpochResponse { epoch }))
     }
 
     async fn upgrade(

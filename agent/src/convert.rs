@@ -15,6 +15,7 @@ use crate::{
     journal::OperationState,
     operation::{Order, Outcome, Standing, Target, Verb},
     output::{Begin, Piece, Wanted},
+    policy::{LocalPolicy, Maintenance, Refusal},
     process::{Alias, Exit, ExitReport, Leftover, Observed, Phase, RungReport, Sight},
     supervisor::{LastOrder, Planned, named_by},
 };
@@ -93,7 +94,7 @@ pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trac
     Ok(Order {
         id,
         epoch: Some(epoch),
-        principal,
+        principal: one_line(&principal),
         budget: budget.map(|budget| budget.min(LONGEST_BUDGET)),
         verb,
         force,
@@ -103,6 +104,14 @@ pub(crate) fn order(wire: Option<pb::Order>, what: What, whom: Whom, trace: Trac
         trace: trace.to_string(),
     })
 }
+
+/// A name as it is kept in the journal and the log: on one line, and not longer than one.
+fn one_line(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(LONGEST_NAME).collect()
+}
+
+/// The longest name of whoever orders: that of a user of the server has half of it.
+const LONGEST_NAME: usize = 128;
 
 /// Reads the order that is only planned.
 pub(crate) fn planned_order(wire: pb::PlanOrderRequest) -> Result<Order, Problem> {
@@ -261,7 +270,7 @@ pub(crate) fn last_order(order: LastOrder) -> pb::LastOrder {
 
 /// What a reload does, as the wire carries it.
 pub(crate) fn plan(plan: Plan) -> pb::ReloadResponse {
-    let Plan { added, removed, restarted, updated, needs_agent_restart } = plan;
+    let Plan { added, removed, restarted, updated, needs_agent_restart, applied } = plan;
     let names = |aliases: BTreeSet<Alias>| aliases.into_iter().map(String::from).collect();
     let with_settings = |differing: BTreeMap<Alias, Vec<&str>>| {
         differing.into_iter().map(|(alias, settings)| format!("{alias} ({})", settings.join(", "))).collect()
@@ -272,8 +281,49 @@ pub(crate) fn plan(plan: Plan) -> pb::ReloadResponse {
         restarted: with_settings(restarted),
         updated: with_settings(updated),
         needs_agent_restart: needs_agent_restart.into_iter().map(str::to_owned).collect(),
+        applied: applied.into_iter().map(str::to_owned).collect(),
     }
 }
+
+/// What of the server's orders is refused, as the wire carries it. `None` where nothing is.
+pub(crate) fn policy(policy: LocalPolicy) -> Option<fleet::LocalPolicy> {
+    let is_open = policy.is_open();
+    let LocalPolicy { protected, refusal } = policy;
+    let refusal = refusal.map(|refusal| match refusal {
+        Refusal::Configured => fleet::OrderRefusal {
+            reason: "its configuration says `accept_orders = false`".to_owned(),
+            ..fleet::OrderRefusal::default()
+        },
+        Refusal::Maintenance(Maintenance { principal, reason, since }) => {
+            fleet::OrderRefusal { reason, principal, begin_time: Some(timestamp(since)) }
+        }
+    });
+    (!is_open)
+        .then(|| fleet::LocalPolicy { protected: protected.into_iter().map(String::from).collect(), refusal })
+}
+
+/// Reads what a person says of the maintenance of this host; `None` where it ends.
+pub(crate) fn maintenance(
+    wire: pb::SetMaintenanceRequest,
+    principal: String,
+    now: Timestamp,
+) -> Result<Option<Maintenance>, Problem> {
+    let pb::SetMaintenanceRequest { on, reason } = wire;
+    if reason.chars().count() > LONGEST_REASON {
+        return Err(invalid("reason", format!("it is longer than {LONGEST_REASON} characters")));
+    }
+    if reason.chars().any(char::is_control) {
+        return Err(invalid("reason", "it has control characters; write it on one line"));
+    }
+    match (on, reason.is_empty()) {
+        (true, _) => Ok(Some(Maintenance { principal, reason, since: now })),
+        (false, true) => Ok(None),
+        (false, false) => Err(invalid("reason", "maintenance that ends has none")),
+    }
+}
+
+/// A reason is a sentence, not a document.
+const LONGEST_REASON: usize = 500;
 
 /// The word for what is ordered.
 pub(crate) fn verb(verb: Verb, force: bool) -> &'static str {
@@ -430,7 +480,7 @@ fn leftover(leftover: Leftover) -> pb::Leftover {
     pb::Leftover { pid, command }
 }
 
-fn timestamp(at: Timestamp) -> PbTimestamp {
+pub(crate) fn timestamp(at: Timestamp) -> PbTimestamp {
     PbTimestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
 }
 

@@ -21,7 +21,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::command_line::{Action, Ctl, DEFAULT_STATE, Which};
+use crate::command_line::{Action, Ctl, DEFAULT_STATE, Maintain, OnOff, Which};
 
 /// How long an agent may take that is only asked. An order takes as long as the agent grants it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,6 +80,15 @@ async fn act(ctl: Ctl) -> Result<(), Failure> {
         Action::Reload { dry_run } => {
             let plan = agent.client.reload(pb::ReloadRequest { dry_run }).await?.into_inner();
             print(&show::plan(&plan, dry_run))
+        }
+        Action::Maintenance(Maintain { turn, reason }) => {
+            let request = pb::SetMaintenanceRequest { on: turn == OnOff::On, reason };
+            let policy = agent.client.set_maintenance(request).await?.into_inner().policy;
+            print(&show::policy(policy.as_ref()))
+        }
+        Action::ForgetEpoch => {
+            let epoch = agent.client.forget_epoch(pb::ForgetEpochRequest {}).await?.into_inner().epoch;
+            print(&format!("epoch {epoch} is forgotten: the next server that orders is obeyed\n"))
         }
         Action::Upgrade => {
             let before = agent.status().await?;

@@ -12,7 +12,7 @@ use std::{
 use belay_proto::fail_io;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::{config::refuse_folder, error::Error};
 
 /// The state folder, held until this is dropped.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ impl StateFolder {
             move |source| Error::State { path, source }
         };
         make_folder(path).map_err(told(path))?;
+        refuse_folder(path)?;
         let lock_path = path.join("lock");
         let lock = private_file().append(true).open(&lock_path).map_err(told(&lock_path))?;
         take_lock(&lock).map_err(|error| match error {
@@ -142,6 +143,16 @@ mod tests {
         });
         StateFolder::open(dir.path()).unwrap();
         ends.join().unwrap();
+    }
+
+    /// Hazards I10 and X04: who writes there decides what this agent is and remembers.
+    #[test]
+    fn a_folder_that_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(StateFolder::open(dir.path()), Err(Error::Config(_))));
+        assert!(!dir.path().join("identity").exists());
     }
 
     #[test]

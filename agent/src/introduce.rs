@@ -4,6 +4,7 @@ use belay_proto::{
     agent::v1::{IntroduceRequest, IntroduceResponse, introduction_service_server::IntroductionService},
     fleet::v1::Hello,
 };
+use jiff::Timestamp;
 use tonic::{Request, Response, Status};
 
 use crate::{convert, report::Reporting, supervisor::Supervisor};
@@ -31,7 +32,9 @@ impl IntroductionService for Introduction {
         let IntroduceRequest {} = request.into_inner();
         let processes = self.supervisor.inventory().await?;
         let processes = processes.into_iter().map(convert::observed).collect();
-        let hello = Hello { processes, ..self.hello.clone() };
+        let policy = convert::policy(self.supervisor.policy().await?);
+        let time = Some(convert::timestamp(Timestamp::now()));
+        let hello = Hello { processes, policy, time, ..self.hello.clone() };
         Ok(Response::new(IntroduceResponse { hello: Some(hello), server: self.server.clone() }))
     }
 }

@@ -23,6 +23,7 @@ mod notify; // systemd is told how the agent is
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
 mod output; // the output of processes: kept within its bound, read, followed
+mod policy; // what of the server's orders is refused
 mod process; // what is said of a process
 mod ready; // whether a process is ready, and whether it works
 mod reload; // reads the configuration again
@@ -76,8 +77,8 @@ pub use crate::{
     check::{Findings, check},
     config::{
         CgroupLimits, CgroupUse, Config, ConfigError, HookConfig, Kill, LiveCheck, LiveConfig, Nice,
-        OomScore, OutputConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
-        SignalConfig, StopConfig, Umask,
+        OomScore, OutputConfig, PolicyConfig, ProbeCommand, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit,
+        RlimitName, SignalConfig, StopConfig, Umask,
     },
     error::{Chain, Error},
     import::{ImportError, Imported, import},
@@ -206,6 +207,7 @@ async fn run_within(
     let outputs = Outputs::spawn(config.log_folder());
     let declared = Declared {
         processes: config.processes.clone(),
+        policy: config.policy.clone(),
         log: config.log_folder(),
         outputs: outputs.clone(),
         notify: notifications.as_ref().map(Notifications::address),

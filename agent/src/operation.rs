@@ -119,6 +119,9 @@ pub(crate) struct Accepted {
     /// Those that are left alone because it was cancelled before their turn; `None` where it was not cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<BTreeSet<Alias>>,
+    /// Those that it is for and leaves alone, because this host protects them from it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub spared: BTreeSet<Alias>,
 }
 
 impl Accepted {
@@ -199,6 +202,11 @@ impl Running {
         for alias in operation.accepted.cancelled.clone().into_iter().flatten() {
             operation.leave_alone(alias);
         }
+        let spared = operation.accepted.spared.iter();
+        operation.failures.extend(spared.map(|alias| {
+            let message = format!("`{alias}` was left as it is: the policy of this host protects it");
+            (alias.clone(), Reason::ProcessProtected, message)
+        }));
         operation
     }
 
@@ -259,9 +267,13 @@ impl Running {
 
     /// Its end, as it is written down and told.
     pub(crate) fn outcome(&self, processes: Vec<Observed>, at: Timestamp) -> Outcome {
-        // What is alive against the wish weighs more than what was overtaken or cancelled.
-        let mild = |reason: &Reason| matches!(reason, Reason::Superseded | Reason::Cancelled);
-        let worst = self.failures.iter().min_by_key(|(_, reason, _)| mild(reason));
+        // What is alive against the wish weighs more than what was spared, overtaken or cancelled.
+        let mildness = |reason: &Reason| match reason {
+            Reason::Superseded | Reason::Cancelled => 2,
+            Reason::ProcessProtected => 1,
+            _ => 0,
+        };
+        let worst = self.failures.iter().min_by_key(|(_, reason, _)| mildness(reason));
         let failure = worst.map(|(_, reason, _)| Failure {
             reason: reason.as_str().to_owned(),
             message: self
@@ -437,6 +449,7 @@ mod tests {
             changes: [alias("a"), alias("b")].into(),
             wanted: BTreeSet::new(),
             cancelled: None,
+            spared: BTreeSet::new(),
         };
         Running::new(accepted, 1, tracing::Span::none())
     }

@@ -84,11 +84,13 @@ impl Inner {
             true => Found::new(),
             false => self.survey().await,
         };
-        let processes = new.processes.clone();
-        let plan = self.supervisor.reload(Reload { processes, plan, found, principal, dry_run }).await?;
+        let (processes, policy) = (new.processes.clone(), new.policy.clone());
+        let reload = Reload { processes, policy, plan, found, principal, dry_run };
+        let plan = self.supervisor.reload(reload).await?;
         if !dry_run {
             // The settings of the agent itself stay in force until its next start.
             current.processes = new.processes;
+            current.policy = new.policy;
         }
         Ok(plan)
     }

@@ -14,6 +14,7 @@ use blake2::{
     Blake2sMac256,
     digest::{KeyInit, Mac},
 };
+use jiff::Timestamp;
 use secrecy::SecretString;
 use thiserror::Error;
 use tokio::{
@@ -217,8 +218,11 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
     let news = supervisor.news();
     let redeclared = news.borrow().redeclared;
     let processes = supervisor.inventory().await.map_err(|_| Ended::ShuttingDown)?;
+    let policy = supervisor.policy().await.map_err(|_| Ended::ShuttingDown)?;
     let hello = pb::Hello {
         processes: processes.into_iter().map(convert::observed).collect(),
+        policy: convert::policy(policy),
+        time: Some(convert::timestamp(Timestamp::now())),
         ..reporting.hello.clone()
     };
     let (reports, queue) = mpsc::channel(REPORT_QUEUE);

@@ -9,6 +9,7 @@ mod local;
 mod looker;
 mod orders;
 mod owner;
+mod policy;
 mod probes;
 mod recover;
 mod reload;
@@ -35,7 +36,7 @@ pub(crate) use self::{
     terms::Planned,
 };
 use crate::{
-    config::ProcessConfig,
+    config::{PolicyConfig, ProcessConfig},
     journal::{Journal, Memory},
     operation::{Order, Outcome, Standing},
     os::{BoxFuture, Os, Tree},
@@ -61,6 +62,8 @@ pub(crate) struct Supervisor {
 pub(crate) struct Declared {
     /// The processes.
     pub processes: Vec<ProcessConfig>,
+    /// What of the server's orders is refused.
+    pub policy: PolicyConfig,
     /// The folder for their output.
     pub log: PathBuf,
     /// What keeps their output.

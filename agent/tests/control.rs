@@ -14,9 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use belay_proto::agent::v1::{ObservedProcess, ProcessPhase};
+use belay_proto::{
+    Problem, Reason,
+    agent::v1::{ObservedProcess, Operation, OperationState, ProcessPhase},
+};
 use host::{Ctl, Host, alive, eventually};
 use rustix::process::Signal;
+use tonic::{Code, Status};
 
 const SLEEPER: &str = "command = \"/bin/sleep\"\nargs = [\"1000\"]";
 
@@ -252,4 +256,51 @@ async fn a_stranger_is_refused() {
     open(&host.state().join("control.sock"), 0o666);
     as_nobody().await.check(4, &["65534 may not tell this agent anything", "hint: run it as root"]);
     assert_eq!(host.process("worker").await.phase(), ProcessPhase::Running);
+}
+
+/// A person takes the host out of the server's hands, over another life of the agent, and gives it back.
+#[tokio::test]
+async fn the_host_has_the_last_word() {
+    let mut host = Host::start(&[("worker", SLEEPER), ("db", SLEEPER)]).await;
+    let refused = |answer: Result<Operation, Status>| {
+        answer.map(drop).map_err(|status| Problem::from_status(&status).unwrap().reason)
+    };
+    host.edit(|text| format!("{text}\n[policy]\nprotect = [\"nobody\"]\n"));
+    host.ctl(&["reload"]).await.check(2, &["there is no process `nobody`"]);
+    host.edit(|text| text.replace("nobody", "db"));
+    host.ctl(&["reload"]).await.check(0, &["applies  policy"]);
+    assert_eq!(refused(host.stop("db").await), Err(Reason::ProcessProtected));
+    let stopped = host.stop_all().await.unwrap();
+    assert_eq!((stopped.state(), &stopped.reason[..]), (OperationState::Failed, "PROCESS_PROTECTED"));
+    assert!(alive(host.process("db").await.pid));
+    host.ctl(&["start", "worker"]).await.check(0, &[]);
+
+    let on = host.ctl(&["maintenance", "on", "--reason", "new disk"]).await;
+    on.check(0, &["refused by local:", ": new disk", "may not stop or restart: db"]);
+    host.crash().await;
+    host.begin().await;
+    host.ctl(&["status"]).await.check(0, &["orders", "refused by local:", "new disk"]);
+    assert_eq!(refused(host.stop("worker").await), Err(Reason::AgentRefuses));
+    assert_eq!(refused(host.start_process("worker").await), Err(Reason::AgentRefuses));
+    host.ctl(&["restart", "worker"]).await.check(0, &["worker  running"]);
+    host.ctl(&["maintenance", "on", "--reason", "two\nlines"]).await.check(2, &["on one line"]);
+    host.ctl(&["maintenance", "off"]).await.check(0, &["the server's orders are taken"]);
+    assert_eq!(refused(host.stop("worker").await), Ok(()));
+
+    assert_eq!(refused(host.stop_in_epoch("worker", 9).await), Ok(()));
+    assert_eq!(refused(host.stop_in_epoch("worker", 3).await), Err(Reason::StaleEpoch));
+    host.ctl(&["forget-epoch"]).await.check(0, &["epoch 9 is forgotten"]);
+    assert_eq!(refused(host.stop_in_epoch("worker", 3).await), Ok(()));
+}
+
+/// What is larger than any order is not read, and what is kept of an order is bounded.
+#[tokio::test]
+async fn an_order_of_any_size_hurts_nobody() {
+    let host = Host::start(&[("worker", SLEEPER)]).await;
+    let large = host.stop(&"x".repeat(2 << 20)).await.unwrap_err();
+    assert_eq!(large.code(), Code::OutOfRange, "{large:?}");
+    host.stop_by("worker", &"admin\n".repeat(100_000)).await.unwrap();
+    let journal = fs::read_to_string(host.state().join("journal")).unwrap();
+    assert!(journal.len() < 100_000, "{}", journal.len());
+    host.ctl(&["why", "worker"]).await.check(0, &["worker is stopped, because admin admin"]);
 }

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use crate::{
     commands::{
-        agent, audit, batch, demo_worker, host, key, log, process, reference, service, task, up, user,
+        agent, audit, batch, demo_worker, doctor, host, key, log, process, reference, service, task, up, user,
     },
     output::Format,
     target::Connection,
@@ -78,6 +78,8 @@ pub(crate) enum Command {
     /// See who did what.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Look at an installation: what is unsafe or about to fail, why that matters, and what to do.
+    Doctor(doctor::Args),
     /// Print the description of the REST API, as OpenAPI 3.1.
     #[command(after_help = "Example:\n  belay openapi > belay.json")]
     Openapi,
@@ -103,6 +105,7 @@ impl Command {
             | Self::User(_)
             | Self::Key(_)
             | Self::Audit(_)
+            | Self::Doctor(_)
             | Self::Openapi
             | Self::DemoWorker(_) => false,
         }
@@ -229,6 +232,8 @@ mod tests {
         check("belay log obstat2", true);
         check("belay log -f -n 10 web-1 obstat2", true);
         check("belay log web-1 obstat2 --offset 7 --file /x", true);
+        check("belay doctor", true);
+        check("belay doctor --server-config s.toml --agent-config a.toml --only-local -o json", true);
     }
 
     /// Empty never means all.
@@ -282,6 +287,7 @@ mod tests {
         check("belay --timeout 0s host list", false);
         check("belay agent --config a.toml stop", false);
         check("belay -o yaml host list", false);
+        check("belay doctor web-1", false);
     }
 
     #[test]

@@ -7,10 +7,10 @@ use belay_proto::{
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
-        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
-        reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
-        user_service_client::UserServiceClient, *,
+        batch_service_client::BatchServiceClient, diagnosis_service_client::DiagnosisServiceClient,
+        enrolment_service_client::EnrolmentServiceClient, host_agent_service_client::HostAgentServiceClient,
+        host_service_client::HostServiceClient, reference_service_client::ReferenceServiceClient,
+        task_service_client::TaskServiceClient, user_service_client::UserServiceClient, *,
     },
 };
 use secrecy::ExposeSecret;
@@ -288,6 +288,7 @@ calls! {
     QUICK AccessKeyServiceClient::enable_access_key(EnableAccessKeyRequest) -> EnableAccessKeyResponse;
     QUICK AccessKeyServiceClient::disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
     QUICK AccessKeyServiceClient::delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
+    QUICK DiagnosisServiceClient::diagnose(DiagnoseRequest) -> DiagnoseResponse;
     QUICK AuditServiceClient::list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
     MANY AuditServiceClient::verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
 }

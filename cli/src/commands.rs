@@ -19,6 +19,7 @@ pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod demo;
 pub(crate) mod demo_worker;
+pub(crate) mod doctor;
 pub(crate) mod host;
 pub(crate) mod key;
 pub(crate) mod log;
@@ -53,6 +54,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::User(command) => user::run(command, &context).await,
         Command::Key(command) => key::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,
+        Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Openapi => openapi::run(),
         Command::DemoWorker(args) => demo_worker::run(args).await,
     }

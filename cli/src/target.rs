@@ -206,7 +206,7 @@ impl Place {
 }
 
 /// Whether the address surely is this machine. A name other than `localhost` may be anyone.
-fn is_loopback(address: &str) -> Result<bool, &'static str> {
+pub(crate) fn is_loopback(address: &str) -> Result<bool, &'static str> {
     let (host, port) = address.rsplit_once(':').ok_or("it must be HOST:PORT")?;
     port.parse::<u16>().map_err(|_| "its port is not a number from 0 to 65535")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');

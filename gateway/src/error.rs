@@ -63,6 +63,7 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::HostDeleted => (Http::CONFLICT, 7005, "CMP07005"),
         Reason::AgentBusy => (Http::CONFLICT, 7019, "CMP07019"),
         Reason::AgentCloned | Reason::ProcessNotOperable => (Http::CONFLICT, 1005, "COM10005"),
+        Reason::ProcessProtected | Reason::AgentRefuses => (Http::CONFLICT, 1005, "COM10005"),
         Reason::ProcessUndeclared => (Http::CONFLICT, 0, "CMP07054"),
         Reason::AgentUnreachable | Reason::WrongAgent => (Http::SERVICE_UNAVAILABLE, 0, "CMP10001"),
         // Not known is not failed, so no code that says "failed".
@@ -269,6 +270,8 @@ mod tests {
         AGENT_CLONED           409 COM10005 1005
         PROCESS_NOT_OPERABLE   409 COM10005 1005
         PROCESS_UNDECLARED     409 CMP07054 0
+        PROCESS_PROTECTED      409 COM10005 1005
+        AGENT_REFUSES          409 COM10005 1005
         AGENT_UNREACHABLE      503 CMP10001 0
         NOT_PROVEN             504 COM10999 0
         LEFTOVERS              500 CMP10002 0

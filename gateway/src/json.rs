@@ -3,13 +3,14 @@
 //! Keys are in alphabetical order. Process, agent and host objects print `null` for what is not there; task and subtask
 //! objects leave it out. Times carry the offset of the zone that is passed in. Nothing of ours is added to a documented
 //! object: what OCP has no field for is in [`HostDetail`], [`AgentProcessDetail`], [`Batch`], [`BatchPlan`], [`OrderPreview`],
-//! [`User`], [`AccessKey`] and [`AuditRecord`], which are our own.
+//! [`User`], [`AccessKey`], [`AuditRecord`] and [`Diagnosis`], which are our own.
 
 mod access_key;
 mod agent;
 mod audit;
 mod batch;
 mod detail;
+mod diagnosis;
 mod host;
 mod host_detail;
 mod page;
@@ -27,8 +28,9 @@ pub use agent::HostAgent;
 pub use audit::{AuditFault, AuditRecord, AuditVerification};
 pub use batch::{Batch, BatchCounts, BatchHost, BatchHostError, BatchPlan, LeftOutHost, PlannedHost};
 pub use detail::{AgentProcessDetail, ExitReport, Leftover, Rung};
+pub use diagnosis::{Diagnosis, Finding};
 pub use host::{Host, HostService};
-pub use host_detail::{HostDetail, HostMaintenance};
+pub use host_detail::{HostDetail, HostMaintenance, HostPolicy};
 pub use page::{Listed, Page, Paged};
 pub use preview::{OrderPreview, PlannedProcess};
 pub use process::AgentProcess;

@@ -5,6 +5,7 @@ mod access_keys;
 mod agent;
 mod audit;
 mod batches;
+mod diagnosis;
 mod enrolment;
 mod hosts;
 mod processes;
@@ -158,6 +159,7 @@ fn table() -> Vec<Route> {
         delete("/iam/accessKeys/{accessKeyId}", access_keys::delete),
         get("/audit/records", audit::list),
         get("/audit/verification", audit::verify),
+        get("/diagnosis", diagnosis::diagnose),
     ]
 }
 

@@ -10,10 +10,10 @@ use belay_proto::{
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
-        batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
-        host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
-        reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
-        user_service_client::UserServiceClient,
+        batch_service_client::BatchServiceClient, diagnosis_service_client::DiagnosisServiceClient,
+        enrolment_service_client::EnrolmentServiceClient, host_agent_service_client::HostAgentServiceClient,
+        host_service_client::HostServiceClient, reference_service_client::ReferenceServiceClient,
+        task_service_client::TaskServiceClient, user_service_client::UserServiceClient,
     },
 };
 use http::{Uri, header, request::Parts};
@@ -129,6 +129,8 @@ clients! {
     access_keys: AccessKeyServiceClient;
     /// Calls on the audit trail.
     audit: AuditServiceClient;
+    /// Questions about the installation.
+    diagnosis: DiagnosisServiceClient;
 }
 
 impl Call {

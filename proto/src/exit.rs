@@ -60,6 +60,8 @@ impl Exit {
             | Reason::AgentCloned
             | Reason::ProcessNotOperable
             | Reason::ProcessUndeclared
+            | Reason::ProcessProtected
+            | Reason::AgentRefuses
             | Reason::Superseded
             | Reason::Cancelled
             | Reason::TaskWrongState
@@ -146,6 +148,8 @@ mod tests {
         check(Reason::LogNotOffered, 4);
         check(Reason::Superseded, 5);
         check(Reason::ProcessUndeclared, 5);
+        check(Reason::ProcessProtected, 5);
+        check(Reason::AgentRefuses, 5);
         check(Reason::TaskWrongState, 5);
         check(Reason::TimedOut, 6);
         check(Reason::ShuttingDown, 6);

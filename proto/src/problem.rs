@@ -114,6 +114,10 @@ reasons! {
     ProcessNotOperable = "PROCESS_NOT_OPERABLE", FailedPrecondition;
     /// The agent of the host does not declare the process any more.
     ProcessUndeclared = "PROCESS_UNDECLARED", FailedPrecondition;
+    /// The host's own agent protects the process: only a person on the host may stop or restart it.
+    ProcessProtected = "PROCESS_PROTECTED", FailedPrecondition;
+    /// The host's own agent takes no orders of the server, by its configuration or by the word of a person on the host.
+    AgentRefuses = "AGENT_REFUSES", FailedPrecondition;
     /// The agent of the host can not be reached.
     AgentUnreachable = "AGENT_UNREACHABLE", Unavailable;
     /// The effect was not proven in time. The order goes on.

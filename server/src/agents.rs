@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     api::LARGEST_OF_AGENT,
-    convert::{Introduced, Operation, OperationState, introduced, observed, planned, time},
+    convert::{Introduced, Operation, OperationState, introduced, inventory, planned, time},
     error::Error,
     fleet::{Fleet, Reachable},
     process::Observed,
@@ -304,7 +304,7 @@ impl Agents {
         let mut client = self.client(&agent.address)?;
         let request = self.request(&agent, pb::GetInventoryRequest {}, Some(trace));
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_inventory(request)).await?;
-        answer.processes.into_iter().map(|process| observed(process).map_err(NoAnswer::Wrong)).collect()
+        inventory(answer.processes).map_err(NoAnswer::Wrong)
     }
 
     /// What an order to the process of this alias would do, or with an empty one an order to all of them, by what the agent

@@ -3,6 +3,7 @@
 mod access_keys;
 mod audit;
 mod batches;
+mod diagnosis;
 mod enrolment;
 mod hosts;
 mod processes;
@@ -15,10 +16,10 @@ use std::sync::Arc;
 use belay_proto::v1::{
     self, access_key_service_server::AccessKeyServiceServer,
     agent_process_service_server::AgentProcessServiceServer, audit_service_server::AuditServiceServer,
-    batch_service_server::BatchServiceServer, enrolment_service_server::EnrolmentServiceServer,
-    host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
-    reference_service_server::ReferenceServiceServer, task_service_server::TaskServiceServer,
-    user_service_server::UserServiceServer,
+    batch_service_server::BatchServiceServer, diagnosis_service_server::DiagnosisServiceServer,
+    enrolment_service_server::EnrolmentServiceServer, host_agent_service_server::HostAgentServiceServer,
+    host_service_server::HostServiceServer, reference_service_server::ReferenceServiceServer,
+    task_service_server::TaskServiceServer, user_service_server::UserServiceServer,
 };
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -96,6 +97,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(ReferenceServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AccessKeyServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(DiagnosisServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
 }
 

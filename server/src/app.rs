@@ -1,6 +1,6 @@
 //! What every part of a running server shares.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use belay_proto::{TaskId, planted};
 use tokio::sync::broadcast;
@@ -11,8 +11,10 @@ use crate::{
     access::Verifier,
     agents::Agents,
     batch::Plans,
+    config::Config,
     error::{Chain, Error},
     fleet::Fleet,
+    flood::Floods,
     registrar::Registrar,
     store::{AuditEntry, Store, carried},
     task::{batch::Amount, executor::Runners},
@@ -29,7 +31,13 @@ pub(crate) struct App {
     pub(crate) fleet: Fleet,
     pub(crate) registrar: Registrar,
     pub(crate) agents: Agents,
+    /// How much each agent may say.
+    pub(crate) floods: Floods,
     pub(crate) verifier: Arc<Verifier>,
+    /// Where this server listens.
+    pub(crate) address: SocketAddr,
+    /// The settings with which it was started.
+    pub(crate) config: Config,
     /// The address of this server, as tasks show it.
     pub(crate) executor: String,
     pub(crate) heartbeat: Duration,

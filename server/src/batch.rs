@@ -230,7 +230,7 @@ async fn lay_out(
         }
         let reason = if order.reason.is_empty() { kept.order.reason.clone() } else { order.reason };
         let again = BatchOrder { reason, confirmed: order.confirmed, ..kept.order.clone() };
-        let found = find(app, reach, &again.which).await?;
+        let found = find(app, reach, verb, &again.which).await?;
         let now = plan::lay_out(app, reach, verb, &again.policy, found)?;
         return match kept.plan.difference(&now) {
             None => Ok((now, again)),
@@ -246,7 +246,7 @@ async fn lay_out(
             )),
         };
     }
-    let found = find(app, reach, &order.which).await?;
+    let found = find(app, reach, verb, &order.which).await?;
     let mut plan = plan::lay_out(app, reach, verb, &order.policy, found)?;
     if let Some(after) = order.terms.expected.not_started_after {
         plan.warnings.push(format!("what runs and was started after {after} is left as it is"));
@@ -260,7 +260,7 @@ struct Found {
     left_out: Vec<LeftOut>,
 }
 
-async fn find(app: &App, reach: &Reach, which: &Which) -> Result<Found, Error> {
+async fn find(app: &App, reach: &Reach, verb: BatchVerb, which: &Which) -> Result<Found, Error> {
     let meant = match which {
         Which::These(hosts) => hosts.iter().map(|&host| app.fleet.host(host)).collect::<Result<_, _>>()?,
         Which::Selected(selector) => app.fleet.select(selector, reach),
@@ -269,10 +269,12 @@ async fn find(app: &App, reach: &Reach, which: &Which) -> Result<Found, Error> {
         Which::Planned(_) => Vec::new(),
     };
     let is_left_out = |host: &HostView| {
-        host.status == HostStatus::New || host.maintenance().is_some() && !planted("maintenance-ignored")
+        host.status == HostStatus::New
+            || host.maintenance().is_some() && !planted("maintenance-ignored")
+            || host.policy.left_out(verb.effect()).is_some() && !planted("refusal-not-left-out")
     };
     let (left_out, hosts): (Vec<_>, Vec<_>) = meant.into_iter().partition(is_left_out);
-    let left_out: Vec<_> = left_out.iter().map(LeftOut::of).collect();
+    let left_out: Vec<_> = left_out.iter().map(|view| LeftOut::of(view, verb.effect())).collect();
     if hosts.is_empty() {
         let what = match left_out.first() {
             None => "no host is meant".to_owned(),

@@ -60,6 +60,8 @@ pub struct Config {
     pub rate_limit: RateLimit,
     /// How many connections there may be, and how long each lasts.
     pub connections: ConnectionSettings,
+    /// Whether a user may read the whole contract from the server itself, as `grpcurl` does. Default: false.
+    pub reflection: bool,
 }
 
 /// How long things are remembered that are over. What goes first is what ended first.
@@ -129,6 +131,7 @@ impl Default for Config {
             max_requests: 2000,
             rate_limit: RateLimit::default(),
             connections: ConnectionSettings::default(),
+            reflection: false,
         }
     }
 }

@@ -3,8 +3,10 @@
 //! What comes in is taken apart field by field, so that a new field does not compile until someone decides about it.
 
 mod access_key;
+mod address;
 mod audit;
 mod batch;
+mod diagnosis;
 mod enrolment;
 mod grants;
 mod host_list;
@@ -20,17 +22,18 @@ pub(crate) use {
     access_key::access_key_to_wire,
     audit::{audit_page_to_wire, audit_place, audit_stretch_to_wire},
     batch::{batch_order, batch_verb, plan_to_wire},
+    diagnosis::finding_to_wire,
     enrolment::{Introduced, create_order, delete_order, introduced, profile_order},
     grants::{grant, grants, token_to_wire, user_to_wire},
     host_list::{host_filter, host_sort},
     inward::{
-        Operation, OperationState, Page, Report, approved_wave, host_id, host_order, label_order,
-        log_to_read, maintenance_order, observed, page, planned, process_id, process_order, reason, report,
-        stop_mode, subtask_order, task_id, task_order,
+        Hello, Operation, OperationState, Page, Report, approved_wave, host_id, host_order, inventory,
+        label_order, log_to_read, maintenance_order, page, planned, process_id, process_order, reason,
+        report, stop_mode, subtask_order, task_id, task_order,
     },
     outward::{
-        agent_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire,
-        process_in_list, process_to_watch, process_to_wire, task_to_wire, time,
+        agent_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire, process_in_list,
+        process_to_watch, process_to_wire, task_to_wire, time,
     },
     reference::{
         host_type_id, host_type_to_wire, idc_id, idc_to_wire, new_reference, region_id, region_to_wire,

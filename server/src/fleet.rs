@@ -2,6 +2,7 @@
 //!
 //! Reads are answered from here. The database has what must survive; it is always written first.
 
+mod conduct;
 mod enrolment;
 mod list;
 
@@ -12,7 +13,7 @@ use std::{
 };
 
 use belay_proto::{HostId, ProcessId, TaskId, planted};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,6 +24,7 @@ use crate::{
     error::Error,
     host::{AgentState, Facts, Host, HostStatus, Profile, expected_identity},
     labels::{Labels, effective},
+    local_policy::LocalPolicy,
     maintenance::Maintenance,
     process::{Observed, Process},
     reference::Place,
@@ -84,6 +86,14 @@ struct Entry {
     /// Whether it is being deleted: no stream begins then.
     leaving: bool,
     unsaved: BTreeSet<ProcessId>,
+    /// How many bytes the texts of all its observations have.
+    text: usize,
+    /// What its agent refuses, as it said in the hello of the stream that is believed.
+    policy: Arc<LocalPolicy>,
+    /// How far the clock of its agent was from ours then, ahead where it is above zero.
+    clock: Option<SignedDuration>,
+    /// What was wrong with how its agent behaves, and when that was seen last.
+    trouble: Option<(String, Instant)>,
 }
 
 /// The open stream of an agent.
@@ -111,6 +121,12 @@ pub(crate) struct HostView {
     pub(crate) report_age: Option<Duration>,
     /// The agents that live at the same time with the identity of this one, itself included. Empty where there is one.
     pub(crate) clones: Vec<Twin>,
+    /// What its agent refuses of this server's orders.
+    pub(crate) policy: Arc<LocalPolicy>,
+    /// How far the clock of its agent was from ours when it connected, ahead where it is above zero.
+    pub(crate) clock: Option<SignedDuration>,
+    /// What is wrong with how its agent behaves. Empty where nothing is.
+    pub(crate) trouble: String,
     /// Whether another agent with its identity may live, which is not known yet.
     doubted: bool,
 }
@@ -383,6 +399,7 @@ impl Fleet {
             link.stream.cancel();
         }
         entry.end_beside(|_| true);
+        entry.keep_only(&processes);
         for (mut process, observed) in processes {
             if let Some(known) = entry.processes.get(&process.id) {
                 process.observed = known.observed.clone();
@@ -392,7 +409,7 @@ impl Fleet {
             }
             if let Some(observed) = observed {
                 let is_news = process.observed.as_ref().is_none_or(|before| !before.tells_as(&observed));
-                process.observe(observed, now);
+                entry.keep(&mut process, observed, now);
                 if is_news {
                     entry.unsaved.insert(process.id);
                 }
@@ -575,6 +592,10 @@ impl Entry {
             told_of_clones: false,
             leaving: false,
             unsaved: BTreeSet::new(),
+            text: 0,
+            policy: Arc::default(),
+            clock: None,
+            trouble: None,
         }
     }
 
@@ -634,19 +655,22 @@ impl Entry {
             status: self.status(patience),
             report_age,
             clones: self.clones.twins(Instant::now()),
+            policy: self.policy.clone(),
+            clock: self.clock,
+            trouble: self.trouble(),
             doubted: !self.beside.is_empty() || self.supplanted,
         }
     }
 
     fn observe(&mut self, observed: Vec<(String, Observed)>, now: Timestamp) {
         for (alias, observed) in observed {
-            let known =
-                self.processes.values_mut().find(|process| process.alias == alias && process.declared);
-            if let Some(process) = known
-                && process.observe(observed, now)
-            {
+            let known = self.processes.values().find(|process| process.alias == alias && process.declared);
+            let known = known.map(|process| process.id).and_then(|id| self.processes.remove(&id));
+            let Some(mut process) = known else { continue };
+            if self.keep(&mut process, observed, now) {
                 self.unsaved.insert(process.id);
             }
+            self.processes.insert(process.id, process);
         }
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{Paths, Shown, Statement},
-    convert::{Introduced, Operation, Report, introduced, observed, planned, report},
+    convert::{Hello, Introduced, Operation, Report, introduced, inventory, planned, report},
     host::Facts,
     process::Observed,
     store::{Declared, OperationOutcome},
@@ -41,8 +41,8 @@ pub fn inventory(data: &[u8]) {
         }
         b'o' => {
             let Some(wire) = decoded::<agent::ObservedProcess>(wire) else { return };
-            if let Ok((alias, seen)) = observed(wire) {
-                check_observed(&alias, &seen);
+            if let Ok(read) = inventory(vec![wire]) {
+                read.iter().for_each(|(alias, seen)| check_observed(alias, seen));
             }
         }
         b'p' => {
@@ -70,10 +70,16 @@ fn decoded<M: Message + Default>(wire: &[u8]) -> Option<M> {
 
 fn check_report(report: &Report) {
     match report {
-        Report::Hello(facts, machine, declared) => {
+        Report::Hello(hello) => {
+            let Hello { facts, machine, declared, policy, time: _ } = &**hello;
             check_facts(facts);
             check(machine, NAME);
             check_declared(declared);
+            assert!(policy.protected.len() <= PROCESSES);
+            policy.protected.iter().for_each(|alias| check(alias, NAME));
+            for text in policy.refusal.iter().flat_map(|refusal| [&refusal.reason, &refusal.principal]) {
+                check(text, NAME);
+            }
         }
         Report::Changed(changed) => {
             assert!(changed.len() <= PROCESSES);

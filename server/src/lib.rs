@@ -15,8 +15,10 @@ mod convert; // wire types to domain types and back
 mod core_dumps; // none of this program
 mod create; // the whole workflow of hosts that are added
 mod delete; // hosts that leave the fleet
+mod diagnose; // whether this installation is as safe as it could be
 mod error; // the domain error, and the one table from it to what a caller is told
 mod fleet; // what is known of the fleet, in memory
+mod flood; // how much one agent may say
 #[cfg(fuzzing)]
 pub mod fuzzing; // what fuzz targets call
 mod grants; // changes of what users may
@@ -24,6 +26,7 @@ mod host; // a host: record and states
 mod labels; // what hosts are selected by, and how operators say it
 mod load; // how many requests are answered at a time
 mod local; // what people ordered on the hosts themselves
+mod local_policy; // what agents refuse by their own word
 mod maintenance; // hosts that are left out of orders to many
 mod open_files; // how many connections there may be
 mod order; // an order to one process, whatever its verb
@@ -55,6 +58,7 @@ pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn
 pub use access::policy::UncoveredRpc;
 pub use audit_report::{AuditReport, verify_audit};
 pub use config::{Config, ConfigError, RateLimit};
+pub use diagnose::{Finding, Level, check_private_file, check_private_folder};
 pub use error::Error;
 pub use server::{Server, run, start};
 pub use store::{StoreError, VerifyError};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use belay_proto::{HostId, Trace};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
@@ -15,6 +15,8 @@ use crate::{
     store::{AuditEntry, LocalRecord, OperationOutcome, Recorded},
 };
 
+/// An operation that an agent says is older is taken for one of now.
+const OLDEST: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// How much of a list of aliases is kept in the audit trail, in bytes.
 const LONGEST_LIST: usize = 400;
 
@@ -69,7 +71,12 @@ pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperat
     let processes = app.fleet.processes(host)?;
     let view = app.fleet.host(host)?;
     let state = agent_state(view.host.agent_state, &operation, &processes);
-    let LocalOperation { id, user, verb, aliases, time, outcome } = operation;
+    let LocalOperation { id, user, verb, aliases, time: told, outcome } = operation;
+    let time = told.filter(|told| is_likely(*told, now));
+    let at = match (told, time) {
+        (Some(told), None) => format!(" at {told} by its clock"),
+        _ => String::new(),
+    };
     let process = match &aliases[..] {
         [alias] => processes.iter().find(|known| known.alias == *alias).map(|known| known.id),
         _ => None,
@@ -81,7 +88,7 @@ pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperat
         principal: format!("local:{user}@{}", view.host.facts.name),
         action: verb.action(),
         target: process.map_or_else(|| agent_target(host), |process| target(host, process)),
-        reason: format!("ordered on the host itself: {}", list(&aliases)),
+        reason: format!("ordered on the host itself{at}: {}", list(&aliases)),
         allowed: true,
         // It is that of the operation.
         outcome: String::new(),
@@ -107,6 +114,13 @@ pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperat
         }
     }
     Ok(())
+}
+
+/// Whether an agent may be believed when something was: not in the future, and not so long ago that it would be forgotten
+/// before anybody has read of it. Otherwise what it says is shown, and the time is when it was heard.
+fn is_likely(told: Timestamp, now: Timestamp) -> bool {
+    let age = now.duration_since(told);
+    age >= SignedDuration::ZERO && age <= OLDEST
 }
 
 /// What the agent as a whole is meant to be doing after an operation of the host itself, where that changes: what the
@@ -147,8 +161,6 @@ fn list(aliases: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
     use crate::process::Observed;
 
@@ -218,6 +230,17 @@ mod tests {
         check(Stopped, Start, &["a"], [false, false], None);
         check(Available, Start, &["a"], [true, true], None);
         check(Stopping, Start, &["a"], [true, true], None);
+    }
+
+    /// A clock that is far off decides neither what is forgotten first nor what is never.
+    #[test]
+    fn an_improbable_time_is_not_believed() {
+        let now = Timestamp::from_second(1_700_000_000).expect("a time");
+        let at = |seconds: i64| Timestamp::from_second(1_700_000_000 + seconds).expect("a time");
+        assert!(is_likely(at(0), now) && is_likely(at(-6 * 86_400), now));
+        for unlikely in [at(1), at(40 * 86_400), at(-8 * 86_400), Timestamp::MIN, Timestamp::MAX] {
+            assert!(!is_likely(unlikely, now), "{unlikely}");
+        }
     }
 
     #[test]

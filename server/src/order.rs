@@ -75,6 +75,8 @@ async fn plan(
     let (host, process) = (*host, *process);
     let known = check(app, host, process, &terms.expected)?;
     let verb = verb(known.alias.clone());
+    let policy = app.fleet.host(host)?.policy;
+    policy.check_process(host, process, &known.alias, verb.effect())?;
     let alias = known.alias.clone();
     if let Some(task) = app.fleet.host(host)?.task {
         let forced = matches!(verb, Verb::ForceStop(_)).then_some(known.alias);
@@ -96,7 +98,12 @@ async fn accept(
 ) -> Result<Process, Error> {
     let ProcessOrder { host, process, reason, terms } = order;
     let audit = AuditEntry::of(caller, action, target(host, process), reason);
-    let known = match check(app, host, process, &terms.expected) {
+    let policy = app.fleet.host(host).map(|view| view.policy);
+    let known = check(app, host, process, &terms.expected).and_then(|known| {
+        policy?.check_process(host, process, &known.alias, verb(known.alias.clone()).effect())?;
+        Ok(known)
+    });
+    let known = match known {
         Ok(known) => known,
         Err(error) => return Err(app.refused(audit, error).await),
     };

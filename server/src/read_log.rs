@@ -1,11 +1,12 @@
 //! Reading the log of a process, from its agent through to whoever asks. It is a read and no order: nothing is changed,
 //! and as with every read nothing is written into the audit trail.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use belay_proto::{HostId, ProcessId};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tracing::Instrument;
 
 use crate::{
@@ -15,6 +16,9 @@ use crate::{
     error::Error,
     process::{Process, target},
 };
+
+/// How long an agent may say nothing while it is read what is there already.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +75,10 @@ pub(crate) async fn read_log(
             let Ok(place) = place else {
                 return;
             };
+            // An agent that says nothing holds nobody up for ever, unless there may be nothing to say.
+            let patience = if read.follow { Duration::MAX } else { SILENCE };
             let next = tokio::select! {
-                next = log.next() => next,
+                next = timeout(patience, log.next()) => next.unwrap_or_else(|_| Err(silent())),
                 () = send.closed() => return,
                 () = shutdown.cancelled() => return place.send(Err(Error::ShuttingDown)),
             };
@@ -85,6 +91,10 @@ pub(crate) async fn read_log(
     };
     app.background.spawn(pass_on.in_current_span());
     Ok(ReceiverStream::new(pieces))
+}
+
+fn silent() -> NoAnswer {
+    NoAnswer::Lost(Status::deadline_exceeded(format!("nothing more of the log came within {SILENCE:?}")))
 }
 
 fn explain(app: &App, host: HostId, process: ProcessId, error: NoAnswer) -> Error {

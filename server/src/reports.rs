@@ -1,6 +1,12 @@
 //! The streams on which agents report: who they are, what they run, and that they are alive.
 
-use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use belay_proto::{
     HostId, Problem, Reason,
@@ -8,7 +14,11 @@ use belay_proto::{
     listen,
 };
 use jiff::Timestamp;
-use tokio::{sync::mpsc, time::timeout};
+use prost::Message;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -17,13 +27,13 @@ use tracing::{Instrument, info, warn};
 use crate::{
     app::App,
     clones::Agent,
-    convert::{Report, report},
+    convert::{Hello, Report, report},
     error::Error,
     fleet::OFFLINE_AFTER,
+    flood::Verdict,
     host::{Facts, target},
     local::{self, LocalOperation},
     order,
-    store::Declared,
 };
 
 /// How long an agent has to say who it is.
@@ -53,14 +63,11 @@ impl Reports {
     }
 
     /// Takes in who reports. Gives the token that ends the stream when a newer one takes its place.
-    async fn welcome(
-        &self,
-        facts: Facts,
-        machine: String,
-        declared: Vec<Declared>,
-    ) -> Result<(HostId, CancellationToken), Error> {
+    async fn welcome(&self, hello: Hello) -> Result<(HostId, CancellationToken), Error> {
+        let Hello { facts, machine, declared, policy, time } = hello;
         let app = &self.app;
         let now = Timestamp::now();
+        refuse_own_address(app, &facts)?;
         let agent = Agent::of(&facts, machine);
         let stream = app.shutdown.child_token();
         app.fleet.refuse_deleted(&facts)?;
@@ -69,6 +76,9 @@ impl Reports {
         }
         let (host, processes) = match app.fleet.recognize(&facts, &declared, now) {
             Some(recorded) => recorded,
+            None if app.fleet.with_agent(&facts).is_none() && !app.floods.newcomer(Instant::now()) => {
+                return Err(too_many("agents that were never heard before"));
+            }
             None => app.registrar.register(facts.clone(), declared.clone()).await?,
         };
         let id = host.id;
@@ -93,6 +103,7 @@ impl Reports {
                     .hint("come again in a moment"),
             ));
         }
+        app.fleet.set_conduct(id, policy, time.map(|time| time.duration_since(now)));
         info!(host = %id, name = facts.name, address = facts.address, incarnation = facts.incarnation, "Agent connected.");
         let (unsettled, connected) = (app.clone(), stream.clone());
         app.background
@@ -100,10 +111,35 @@ impl Reports {
         Ok((id, stream))
     }
 
+    /// Waits where an agent says more than it may: what it says next waits at its own end then. Who does not let up is cut
+    /// off (hazard A13).
+    async fn slow_down(
+        &self,
+        host: HostId,
+        identity: &str,
+        bytes: usize,
+        stream: &CancellationToken,
+    ) -> Result<(), Status> {
+        match self.app.floods.report(identity, bytes, Instant::now()) {
+            Verdict::Take => Ok(()),
+            Verdict::Slow(wait) => {
+                self.app.fleet.note_trouble(host, SAYS_TOO_MUCH, Instant::now());
+                // A stream that ends meanwhile ends where it is read.
+                let _ = stream.run_until_cancelled(sleep(wait)).await;
+                Ok(())
+            }
+            Verdict::Cut => {
+                self.app.fleet.note_trouble(host, SAYS_TOO_MUCH, Instant::now());
+                Err(too_many("reports of this agent").into())
+            }
+        }
+    }
+
     /// Reads a stream until it ends, falls silent, or is replaced.
     async fn follow(
         &self,
         host: HostId,
+        identity: &str,
         incarnation: &str,
         stream: &CancellationToken,
         connection: Option<&listen::Caller>,
@@ -125,6 +161,7 @@ impl Reports {
                 return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
             };
             let Some(message) = next? else { return Ok(Over::Ended) };
+            self.slow_down(host, identity, message.encoded_len(), stream).await?;
             let mut taken = Vec::with_capacity(2);
             let observed = match report(message)? {
                 (sequence, Report::Changed(observed)) => {
@@ -144,6 +181,7 @@ impl Reports {
             // Of which host it is, is not known while another agent has the same identity.
             if untaken.is_some()
                 && self.app.fleet.reachable(host).is_ok()
+                && self.app.floods.local(identity, Instant::now())
                 && let Some((sequence, operation)) = untaken.take()
             {
                 // What is not written down is not acknowledged: the agent tells it again.
@@ -168,6 +206,31 @@ async fn is_old(connection: Option<&listen::Caller>) {
     }
 }
 
+/// What is shown of an agent that floods.
+const SAYS_TOO_MUCH: &str =
+    "it sends more reports than an agent has reason to; it is read slowly, and cut off where it goes on";
+const OPENS_TOO_OFTEN: &str = "it connects again and again; most of its streams are refused";
+
+fn too_many(what: &str) -> Error {
+    Error::Refused(
+        Problem::new(Reason::Overloaded, format!("too many {what}"))
+            .hint("see what the agent logs, and whether two agents have one identity")
+            .retry_after(Duration::from_secs(10)),
+    )
+}
+
+/// Refuses an agent that says it is reached at this server's own address: every order for it would come back here, with the
+/// fleet's token (hazard S27).
+fn refuse_own_address(app: &App, facts: &Facts) -> Result<(), Error> {
+    let Ok(told) = facts.address.parse::<SocketAddr>() else { return Ok(()) };
+    let (ours, theirs) = (app.address.ip().to_canonical(), told.ip().to_canonical());
+    let same_machine = theirs == ours || ours.is_unspecified() && theirs.is_loopback();
+    match same_machine && told.port() == app.address.port() {
+        false => Ok(()),
+        true => Err(Error::invalid("address", format!("{told} is the address of the server itself"))),
+    }
+}
+
 #[tonic::async_trait]
 impl FleetService for Reports {
     type ReportStream = Pin<Box<dyn Stream<Item = Result<ReportResponse, Status>> + Send>>;
@@ -182,11 +245,22 @@ impl FleetService for Reports {
         let first = timeout(HELLO_TIMEOUT, reports.message())
             .await
             .map_err(|_| Error::invalid("report", format!("no hello within {HELLO_TIMEOUT:?}")))??;
-        let Some((sequence, Report::Hello(facts, machine, declared))) = first.map(report).transpose()? else {
+        let bytes = first.as_ref().map_or(0, Message::encoded_len);
+        let Some((sequence, Report::Hello(hello))) = first.map(report).transpose()? else {
             return Err(Error::invalid("report", "the first message must be a hello").into());
         };
-        let incarnation = facts.incarnation.clone();
-        let (host, stream) = self.welcome(*facts, machine, declared).await?;
+        let (identity, incarnation) = (hello.facts.identity.clone(), hello.facts.incarnation.clone());
+        match self.app.floods.hello(&identity, bytes, Instant::now()) {
+            Verdict::Take => {}
+            Verdict::Slow(wait) => sleep(wait).await,
+            Verdict::Cut => {
+                if let Some(host) = self.app.fleet.with_agent(&hello.facts) {
+                    self.app.fleet.note_trouble(host, OPENS_TOO_OFTEN, Instant::now());
+                }
+                return Err(too_many("streams of this agent").into());
+            }
+        }
+        let (host, stream) = self.welcome(*hello).await?;
 
         let (acknowledge, acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
         let heartbeat_interval = self.app.heartbeat.try_into().ok();
@@ -197,7 +271,15 @@ impl FleetService for Reports {
         let this = self.clone();
         let follow = async move {
             let end = this
-                .follow(host, &incarnation, &stream, connection.as_ref(), reports, acknowledge.clone())
+                .follow(
+                    host,
+                    &identity,
+                    &incarnation,
+                    &stream,
+                    connection.as_ref(),
+                    reports,
+                    acknowledge.clone(),
+                )
                 .await;
             let acknowledge = match end {
                 // The end of the answers is what the agent hears. It is taken to be there until it has had its time to come

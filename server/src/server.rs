@@ -35,6 +35,7 @@ use crate::{
     core_dumps,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
+    flood::Floods,
     load::Load,
     open_files::allow_open_files,
     registrar::Registrar,
@@ -53,7 +54,7 @@ const WRITE_BACK: Duration = Duration::from_secs(5);
 const STREAMS: u32 = 1024;
 
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 11] = [
+const SERVED: [&str; 12] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
@@ -64,6 +65,7 @@ const SERVED: [&str; 11] = [
     "belay.v1.UserService",
     "belay.v1.AccessKeyService",
     "belay.v1.AuditService",
+    "belay.v1.DiagnosisService",
     "belay.fleet.v1.FleetService",
 ];
 
@@ -137,6 +139,9 @@ pub async fn run(
         agents: Agents::new(&fleet_token, store.epoch())?,
         verifier: Arc::new(Verifier::new(store.clone(), hasher, vault, &config)?),
         store: store.clone(),
+        floods: Floods::new(std::time::Instant::now()),
+        address,
+        config: config.clone(),
         executor: address.ip().to_string(),
         heartbeat: config.heartbeat,
         confirm_above: config.confirm_above()?,
@@ -164,7 +169,7 @@ pub async fn run(
     let reports =
         FleetServiceServer::new(Reports::new(app.clone())).max_decoding_message_size(api::LARGEST_OF_AGENT);
     let routes = api::routes(&app).add_service(reports).add_service(health_service);
-    let routes = reflection(routes)?;
+    let routes = if config.reflection { reflection(routes)? } else { routes };
     let begin_drain = {
         let app = app.clone();
         let health = health.clone();

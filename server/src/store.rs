@@ -9,6 +9,7 @@ mod audit_list;
 mod chain;
 mod change;
 mod connect;
+mod durability;
 mod enrolment;
 mod entity;
 mod grants;

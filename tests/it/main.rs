@@ -10,6 +10,7 @@ mod clones;
 mod compatibility;
 mod confirm;
 mod deaths;
+mod distrust;
 mod documented;
 mod events;
 mod force;

@@ -3,6 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use belay_proto::{
     agent::v1::agent_service_client::AgentServiceClient,
+    fleet::v1::fleet_service_client::FleetServiceClient,
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
@@ -226,6 +227,8 @@ impl Wire {
         access_keys: AccessKeyServiceClient,
         /// The audit trail.
         audit: AuditServiceClient,
+        /// Reports of agents, by the fleet's token.
+        reports: FleetServiceClient,
     }
 }
 

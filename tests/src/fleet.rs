@@ -31,6 +31,7 @@ pub struct HostSetup {
     installed: Option<PathBuf>,
     labels: &'static str,
     settings: &'static str,
+    protected: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +77,7 @@ impl HostSetup {
             installed: None,
             labels: "",
             settings: "",
+            protected: Vec::new(),
         }
     }
 
@@ -153,6 +155,13 @@ impl HostSetup {
     #[must_use]
     pub fn settings(mut self, settings: &'static str) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// Its agent protects this process from the server.
+    #[must_use]
+    pub fn protecting(mut self, alias: &str) -> Self {
+        self.protected.push(alias.into());
         self
     }
 
@@ -283,7 +292,7 @@ impl Fleet {
             at("server.toml"),
             format!(
                 "listen = \"{address}:{SERVER_PORT}\"\ndata = {data:?}\nheartbeat = \"{heartbeat}\"\n\
-                 clone_silence = \"1s\"\ndrain = \"3s\"\n"
+                 clone_silence = \"1s\"\ndrain = \"3s\"\nreflection = true\n"
             ),
         )
         .expect("written");
@@ -353,13 +362,14 @@ impl Fleet {
         let mut config = format!(
             "name = {name:?}\nlisten = \"{listen}\"\nadvertise = \"{advertise}\"\n\
              server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n\
-             labels = {{ {} }}\n{}\n",
+             labels = {{ {} }}\n{}\n[policy]\nprotect = {:?}\n",
             self.address,
             at("-state"),
             self.data.join("fleet.token"),
             setup.cgroup,
             setup.labels,
             setup.settings,
+            setup.protected,
         );
         let mut ledgers = BTreeMap::new();
         for Declared { alias, program, operable, grace, kill } in &setup.processes {

@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub updated: BTreeMap<Alias, Vec<&'static str>>,
     /// Settings of the agent itself, which reads them only at its start.
     pub needs_agent_restart: Vec<&'static str>,
+    /// Settings of the agent itself that take effect at once.
+    pub applied: Vec<&'static str>,
 }
 
 impl Plan {
@@ -25,7 +27,8 @@ impl Plan {
     pub(crate) fn new(old: &Config, new: &Config) -> Self {
         let before = by_alias(&old.processes);
         let after = by_alias(&new.processes);
-        let mut plan = Self { needs_agent_restart: agent_settings(old, new), ..Self::default() };
+        let applied = differing([("policy", new.policy != old.policy)]);
+        let mut plan = Self { needs_agent_restart: agent_settings(old, new), applied, ..Self::default() };
         plan.removed =
             before.keys().filter(|alias| !after.contains_key(*alias)).map(|a| (*a).clone()).collect();
         for (alias, new) in after {
@@ -45,10 +48,11 @@ impl Plan {
         plan
     }
 
-    /// Whether anything differs in what processes are declared, and how.
-    pub(crate) fn concerns_processes(&self) -> bool {
-        let Self { added, removed, restarted, updated, needs_agent_restart: _ } = self;
-        !(added.is_empty() && removed.is_empty() && restarted.is_empty() && updated.is_empty())
+    /// Whether anything differs in what the server was told: what processes are declared and how, and what is refused.
+    pub(crate) fn is_news(&self) -> bool {
+        let Self { added, removed, restarted, updated, needs_agent_restart: _, applied } = self;
+        let processes = added.is_empty() && removed.is_empty() && restarted.is_empty() && updated.is_empty();
+        !(processes && applied.is_empty())
     }
 }
 
@@ -135,6 +139,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         cgroup,
         labels,
         connections,
+        policy: _, // it takes effect at once
         processes: _,
         file: _,
     } = new;
@@ -180,13 +185,14 @@ mod tests {
     fn check(edit: impl Fn(&str) -> String, expected: &str) {
         let old = Config::parse(OLD).unwrap();
         let new = Config::parse(&edit(OLD)).unwrap();
-        let Plan { added, removed, restarted, updated, needs_agent_restart } = Plan::new(&old, &new);
+        let Plan { added, removed, restarted, updated, needs_agent_restart, applied } = Plan::new(&old, &new);
         let mut told = Vec::new();
         told.extend(added.iter().map(|alias| format!("+{alias}")));
         told.extend(removed.iter().map(|alias| format!("-{alias}")));
         told.extend(restarted.iter().map(|(alias, why)| format!("restart {alias}: {}", why.join(" "))));
         told.extend(updated.iter().map(|(alias, why)| format!("update {alias}: {}", why.join(" "))));
         told.extend(needs_agent_restart.iter().map(|setting| format!("agent: {setting}")));
+        told.extend(applied.iter().map(|setting| format!("now: {setting}")));
         assert_eq!(told.join("; "), expected);
     }
 
@@ -207,6 +213,7 @@ mod tests {
         );
         check(|old| old.replace("host-1", "host-2"), "agent: name");
         check(with("[labels]\nzone = \"z1\""), "agent: labels");
+        check(with("[policy]\nprotect = [\"a\"]"), "now: policy");
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use belay_proto::agent::v1 as pb;
+use belay_proto::{
+    agent::v1 as pb,
+    fleet::v1::{LocalPolicy, OrderRefusal},
+};
 use jiff::Timestamp;
 
 /// Every process on a line.
@@ -46,6 +49,8 @@ pub(super) fn status(status: &pb::GetStatusResponse, now: Timestamp) -> String {
         last_orders: _,
         incarnation: _,
         upgrade_error: _,
+        policy: refused,
+        epoch,
     } = status;
     let up = uptime.and_then(|uptime| Duration::try_from(uptime).ok()).map(short).unwrap_or_default();
     let or = |bad: bool, good: &str, what: String| if bad { what } else { good.to_owned() };
@@ -72,8 +77,29 @@ pub(super) fn status(status: &pb::GetStatusResponse, now: Timestamp) -> String {
             "journal".to_owned(),
             or(!journal_error.is_empty(), "good", format!("bad: {}", plain(journal_error))),
         ],
+        ["epoch".to_owned(), epoch.to_string()],
+        ["orders".to_owned(), policy(refused.as_ref()).trim_end().to_owned()],
     ];
     format!("{}\n{}", columns(rows), processes(all, now))
+}
+
+/// What of the server's orders is refused, in a line.
+pub(super) fn policy(policy: Option<&LocalPolicy>) -> String {
+    let Some(LocalPolicy { protected, refusal }) = policy else {
+        return "the server's orders are taken\n".to_owned();
+    };
+    let taken = match refusal {
+        None => "the server's orders are taken".to_owned(),
+        Some(OrderRefusal { reason, principal, begin_time: _ }) => {
+            let by = if principal.is_empty() { String::new() } else { format!(" by {}", plain(principal)) };
+            let why = if reason.is_empty() { String::new() } else { format!(": {}", plain(reason)) };
+            format!("the server's orders are refused{by}{why}")
+        }
+    };
+    match protected.is_empty() {
+        true => format!("{taken}\n"),
+        false => format!("{taken}; it may not stop or restart: {}\n", plain(&protected.join(", "))),
+    }
 }
 
 /// What became of an upgrade. An error says why the same program as before goes on.
@@ -91,7 +117,7 @@ pub(super) fn upgrade(before: &pb::GetStatusResponse, now: &pb::GetStatusRespons
 
 /// What a reload does, or would do.
 pub(super) fn plan(plan: &pb::ReloadResponse, dry_run: bool) -> String {
-    let pb::ReloadResponse { added, removed, restarted, updated, needs_agent_restart } = plan;
+    let pb::ReloadResponse { added, removed, restarted, updated, needs_agent_restart, applied } = plan;
     let words = match dry_run {
         true => ["would start", "would stop", "would restart", "would change"],
         false => ["starts", "stops", "restarts", "changes"],
@@ -99,6 +125,7 @@ pub(super) fn plan(plan: &pb::ReloadResponse, dry_run: bool) -> String {
     let lists = words.into_iter().zip([added, removed, restarted, updated]);
     let mut rows: Vec<_> =
         lists.flat_map(|(word, list)| list.iter().map(move |one| [word.to_owned(), plain(one)])).collect();
+    rows.extend(applied.iter().map(|one| ["applies".to_owned(), plain(one)]));
     let settings = needs_agent_restart.iter();
     rows.extend(
         settings.map(|one| ["waits".to_owned(), format!("{one}: until the agent program is started again")]),

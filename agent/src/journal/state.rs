@@ -10,6 +10,7 @@ use crate::{
     life::Rest,
     operation::{Accepted, Outcome},
     os::Instance,
+    policy::Maintenance,
     process::{Alias, ExitReport},
     stop::Ladder,
 };
@@ -61,6 +62,10 @@ pub(crate) enum Record {
     Removed { alias: Alias },
     /// It is proven gone, and nothing of it is remembered.
     Forgotten { alias: Alias },
+    /// A person on the host began its maintenance, or ended it.
+    Maintenance { maintenance: Option<Maintenance> },
+    /// A person on the host wants the highest epoch forgotten.
+    EpochForgotten,
 }
 
 impl Record {
@@ -80,6 +85,8 @@ impl Record {
             Self::Reported { .. } => "reported",
             Self::Removed { .. } => "removed",
             Self::Forgotten { .. } => "forgotten",
+            Self::Maintenance { .. } => "maintenance",
+            Self::EpochForgotten => "epoch_forgotten",
         }
     }
 }
@@ -128,6 +135,8 @@ pub(crate) struct State {
     pub boot_id: String,
     /// The highest epoch seen.
     pub epoch: u64,
+    /// The maintenance of this host; `None` where it is in none.
+    pub maintenance: Option<Maintenance>,
     /// Each process.
     pub processes: BTreeMap<Alias, ProcessState>,
     operations: HashMap<Uuid, OperationState>,
@@ -200,6 +209,8 @@ impl State {
             Record::Forgotten { alias } => {
                 self.processes.remove(&alias);
             }
+            Record::Maintenance { maintenance } => self.maintenance = maintenance,
+            Record::EpochForgotten => self.epoch = 0,
         }
     }
 
@@ -224,6 +235,8 @@ impl State {
     pub(crate) fn records(&self) -> Vec<Record> {
         let mut records =
             vec![Record::Boot { boot_id: self.boot_id.clone() }, Record::Epoch { epoch: self.epoch }];
+        let maintenance = self.maintenance.clone();
+        records.extend(maintenance.map(|it| Record::Maintenance { maintenance: Some(it) }));
         for (alias, process) in &self.processes {
             let ProcessState { desired, generation, instance, stop, last_exit, rest, removed } = process;
             let alias = || alias.clone();

@@ -13,6 +13,7 @@ use crate::{
     life::Rest,
     operation::{Accepted, Outcome, Queue, Verb},
     os::Instance,
+    policy::Maintenance,
     process::{Alias, Exit, ExitReport, Observed, Phase},
     signal::Signal,
     stop::{Ladder, Plan, Time},
@@ -38,6 +39,7 @@ fn accepted(id: u128) -> Accepted {
         changes: [alias("obstat2")].into(),
         wanted: BTreeSet::new(),
         cancelled: None,
+        spared: BTreeSet::new(),
     }
 }
 
@@ -67,6 +69,13 @@ fn story() -> Vec<Record> {
         },
         Record::Accepted { order: accepted(7) },
         Record::Desired { alias: alias.clone(), running: false },
+        Record::Maintenance {
+            maintenance: Some(Maintenance {
+                principal: "local:root".to_owned(),
+                reason: "new disk".to_owned(),
+                since: Timestamp::UNIX_EPOCH,
+            }),
+        },
         Record::Stopping {
             alias: alias.clone(),
             ladder: Ladder::begin(Plan::from(&StopConfig::default()), Time::from_secs(60), None).0,

@@ -7,11 +7,13 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use super::{Command, Supervisor, owner::Owner, reload::Reload};
+use super::{Command, Supervisor, owner::Owner, policy::Noted, reload::Reload};
 use crate::{
     config::Plan,
     journal::{OperationState, Record},
     operation::{Accepted, Verb},
+    os::BoxFuture,
+    policy::{LocalPolicy, Maintenance},
     process::Alias,
 };
 
@@ -21,6 +23,9 @@ pub(super) enum Local {
     Reload { reload: Reload, answer: oneshot::Sender<Result<Plan, Problem>> },
     Unreported { answer: oneshot::Sender<Option<OperationState>> },
     Reported { id: Uuid, answer: oneshot::Sender<()> },
+    Policy { answer: oneshot::Sender<LocalPolicy> },
+    Maintenance { maintenance: Option<Maintenance>, answer: oneshot::Sender<Noted> },
+    ForgetEpoch { principal: String, answer: oneshot::Sender<(u64, BoxFuture<'static, ()>)> },
 }
 
 /// What the server is to be told, beyond the processes themselves. Each number rises with its news.
@@ -28,7 +33,7 @@ pub(super) enum Local {
 pub(crate) struct News {
     /// Operations that were ordered on the host have ended.
     pub ended_here: u64,
-    /// Other processes are declared than before, or otherwise.
+    /// Other processes are declared than before, or otherwise; or something else is refused.
     pub redeclared: u64,
 }
 
@@ -39,6 +44,10 @@ pub(crate) struct Health {
     pub journal_fault: Option<String>,
     /// The last order that named each process, where there was one.
     pub last_orders: Vec<LastOrder>,
+    /// What of the server's orders is refused.
+    pub policy: LocalPolicy,
+    /// The highest epoch that was seen.
+    pub epoch: u64,
 }
 
 /// The last order that named a process.
@@ -102,6 +111,17 @@ impl Owner {
                 self.journal.append(Record::Reported { id });
                 let _ = answer.send(());
             }
+            Local::Policy { answer } => {
+                let _ = answer.send(self.local_policy());
+            }
+            Local::Maintenance { maintenance, answer } => {
+                let policy = self.set_maintenance(maintenance);
+                let _ = answer.send((policy, Box::pin(self.journal.synced())));
+            }
+            Local::ForgetEpoch { principal, answer } => {
+                let epoch = self.forget_epoch(&principal);
+                let _ = answer.send((epoch, Box::pin(self.journal.synced())));
+            }
         }
     }
 
@@ -120,6 +140,8 @@ impl Owner {
         Health {
             journal_fault: self.journal.fault().map(str::to_owned),
             last_orders: last_orders.into_values().collect(),
+            policy: self.local_policy(),
+            epoch: self.journal.state().epoch,
         }
     }
 

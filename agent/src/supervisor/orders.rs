@@ -29,6 +29,10 @@ pub(super) const AT_A_TIME: usize = 256;
 /// What a start may take, where the order does not say.
 const START_BUDGET: Duration = Duration::from_secs(30);
 
+/// How far the epoch of one order may lie above the highest that was seen. A server's rises by one with each start, so this
+/// is decades of them; beyond it somebody means to lock the real server out.
+const LARGEST_STEP: u64 = 1 << 24;
+
 impl Owner {
     /// Accepts an order: checks it, writes it down, and lets it begin. The id of a known operation joins it.
     pub(super) fn accept(&mut self, order: Order) -> Result<Uuid, Problem> {
@@ -38,9 +42,11 @@ impl Owner {
             fail_point(|| "order.joined");
             return Ok(order.id);
         }
+        self.check_policy(&order)?;
         let queue = self.queue(&order)?;
         self.refuse_late(&order, &queue)?;
         self.check_generation(&order)?;
+        let spared = self.spared(&order);
         let order = self.spare_what_is_new(order);
         if self.running.len() >= AT_A_TIME {
             return Err(Problem::new(
@@ -50,7 +56,7 @@ impl Owner {
             .hint("try again when some of them have ended")
             .retry_after(Duration::from_secs(1)));
         }
-        let accepted = self.write_up(order, queue);
+        let accepted = Accepted { spared, ..self.write_up(order, queue) };
         let id = accepted.id;
         let running = accepted.verb != Verb::Stop;
         self.journal.append(Record::Accepted { order: accepted.clone() });
@@ -113,6 +119,9 @@ impl Owner {
     fn take_epoch(&mut self, order: &Order) -> Result<(), Problem> {
         let highest = self.journal.state().epoch;
         let epoch = order.epoch.unwrap_or(highest);
+        if epoch > highest.saturating_add(LARGEST_STEP) && !planted("any-epoch-accepted") {
+            return Err(improbable_epoch(epoch, highest));
+        }
         if epoch < highest && !planted("lower-epoch-accepted") {
             return Err(stale_epoch(epoch, highest));
         }
@@ -356,6 +365,7 @@ impl Owner {
             }
             Target::All | Target::These(_) => {
                 let start = self.start_queue(|slot| match &order.target {
+                    _ if self.protects(order, &slot.config.alias) => false,
                     Target::These(aliases) => aliases.contains(&slot.config.alias),
                     _ => self.refuse_removed(order.verb, &slot.config.alias).is_ok(),
                 });
@@ -412,6 +422,7 @@ impl Owner {
             generations: generations.collect::<BTreeMap<_, _>>(),
             wanted,
             cancelled: None,
+            spared: BTreeSet::new(),
             force,
             queue,
         }
@@ -457,6 +468,15 @@ pub(super) fn order_span(accepted: &Accepted) -> Span {
 /// When an operation should have ended, whatever happened.
 fn overdue_at(operation: &Running) -> Time {
     operation.accepted.deadline + stop::MARGIN
+}
+
+fn improbable_epoch(epoch: u64, highest: u64) -> Problem {
+    let message = format!(
+        "the order carries epoch {epoch}, and the highest that was seen is {highest}: no server is so far ahead"
+    );
+    Problem::new(Reason::InvalidArgument, message.clone())
+        .field("order.epoch", message)
+        .hint("find out who sends it: the epoch of a server rises by one with each start of it")
 }
 
 fn process_unknown(alias: &Alias) -> Problem {

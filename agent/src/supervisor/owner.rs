@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{Command, Living, News, Seen, slot::Slot, unknown, vigil::Remains};
 use crate::{
+    config::PolicyConfig,
     journal::Journal,
     lane::Lane,
     life::{self, Moment},
@@ -37,6 +38,8 @@ pub(super) struct Owner {
     pub(super) os: Arc<dyn Os>,
     pub(super) journal: Journal,
     pub(super) slots: BTreeMap<Alias, Slot>,
+    /// What of the server's orders the configuration refuses.
+    pub(super) policy: PolicyConfig,
     /// The folder for the output of processes.
     pub(super) log: PathBuf,
     /// What keeps their output.
@@ -113,6 +116,7 @@ impl Owner {
             os,
             journal,
             slots: BTreeMap::new(),
+            policy: PolicyConfig::default(),
             log: PathBuf::new(),
             outputs,
             notify: None,

@@ -51,7 +51,8 @@ struct TakenBack {
 impl Owner {
     /// Takes back, starts and goes on. Blocks.
     pub(super) fn recover(&mut self, declared: Declared, memory: Memory) {
-        let Declared { processes, log, outputs: _, notify } = declared;
+        let Declared { processes, policy, log, outputs: _, notify } = declared;
+        self.policy = policy;
         self.log = log;
         self.notify = notify;
         fail_point(|| "recover.begins");

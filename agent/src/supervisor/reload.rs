@@ -15,7 +15,7 @@ use super::{
 };
 pub(crate) use crate::supervisor::recover::Found;
 use crate::{
-    config::{Plan, ProcessConfig},
+    config::{Plan, PolicyConfig, ProcessConfig},
     journal::{Memory, ProcessState, Record, State},
     life,
     operation::{Order, Target, Verb},
@@ -29,6 +29,8 @@ const ORDERS: usize = 3;
 pub(crate) struct Reload {
     /// All processes of it.
     pub processes: Vec<ProcessConfig>,
+    /// What it refuses of the server's orders.
+    pub policy: PolicyConfig,
     /// How it differs from the one that is in force.
     pub plan: Plan,
     /// What lives of processes that are new, from the time when they were declared before.
@@ -42,7 +44,7 @@ pub(crate) struct Reload {
 impl Owner {
     /// Makes the processes what another configuration says, and tells what is done for it.
     pub(super) fn reload(&mut self, reload: Reload) -> Result<Plan, Problem> {
-        let Reload { processes, plan, mut found, principal, dry_run } = reload;
+        let Reload { processes, policy, plan, mut found, principal, dry_run } = reload;
         let plan = self.without_needless_restarts(plan);
         if dry_run {
             return Ok(plan);
@@ -51,17 +53,19 @@ impl Owner {
             return Err(Problem::new(Reason::Overloaded, "too many operations go on at this host")
                 .hint("reload again when some of them have ended"));
         }
-        let Plan { added, removed, restarted, updated, needs_agent_restart } = &plan;
+        let Plan { added, removed, restarted, updated, needs_agent_restart, applied } = &plan;
         info!(
             ?added,
             ?removed,
             ?restarted,
             ?updated,
             ?needs_agent_restart,
+            ?applied,
             principal,
             "The configuration was read again; this is what differs, and what is done."
         );
         fail_point(|| "reload.planned");
+        self.policy = policy;
         let mut back = BTreeSet::new();
         let mut new = Vec::new();
         let watched_otherwise = |alias: &Alias| {
@@ -125,7 +129,7 @@ impl Owner {
         fail_point(|| "reload.done");
         let all: Vec<_> = self.slots.keys().cloned().collect();
         all.iter().for_each(|alias| self.show(alias));
-        if plan.concerns_processes() {
+        if plan.is_news() {
             self.news.send_modify(|news| news.redeclared += 1);
         }
         Ok(plan)

@@ -64,6 +64,7 @@ impl Owner {
 
     /// What an order would do, by alias. Nothing is done.
     pub(super) fn plan(&self, order: &Order) -> Result<Vec<Planned>, Problem> {
+        self.check_policy(order)?;
         let all = self.queue(order)?;
         self.check_generation(order)?;
         let none = || Ok(Queue::default());

@@ -3,6 +3,7 @@
 mod ladder;
 mod lives;
 mod local;
+mod policy;
 mod terms;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -46,7 +47,13 @@ fn spawn(os: Arc<FakeOs>, dir: &Path, processes: &[ProcessConfig]) -> (Superviso
     let (journal, memory) = Journal::open(dir);
     let log = dir.join("log");
     let outputs = Outputs::spawn(log.clone());
-    let declared = Declared { processes: processes.to_vec(), log, outputs, notify: None };
+    let declared = Declared {
+        processes: processes.to_vec(),
+        policy: PolicyConfig::default(),
+        log,
+        outputs,
+        notify: None,
+    };
     Supervisor::spawn(os, declared, journal, memory)
 }
 

@@ -81,6 +81,11 @@ impl Host {
         stop(self.client.clone(), alias.to_owned(), order, TOKEN).await
     }
 
+    pub(crate) async fn stop_by(&self, alias: &str, principal: &str) -> Result<Operation, Status> {
+        let order = order(&operation_id()).map(|order| Order { principal: principal.to_owned(), ..order });
+        stop(self.client.clone(), alias.to_owned(), order, TOKEN).await
+    }
+
     pub(crate) async fn stop_within(&self, alias: &str, budget: Duration) -> Result<Operation, Status> {
         let order = order(&operation_id()).map(|order| Order { budget: budget.try_into().ok(), ..order });
         stop(self.client.clone(), alias.to_owned(), order, TOKEN).await

@@ -8,7 +8,8 @@ use belay_gateway::json;
 use belay_proto::{
     check_label_key, check_label_value,
     v1::{
-        AgentClone, GetHostRequest, Host, HostMaintenance, SetHostMaintenanceRequest, UpdateHostLabelsRequest,
+        AgentClone, GetHostRequest, Host, HostMaintenance, HostPolicy, SetHostMaintenanceRequest,
+        UpdateHostLabelsRequest,
     },
 };
 use clap::{Args as ClapArgs, Subcommand};
@@ -235,6 +236,8 @@ fn detail(host: &Host) -> String {
         ("report age", words::duration(host.report_age.as_ref())),
         ("task", task(host)),
         ("maintenance", host.maintenance.as_ref().map(maintenance).unwrap_or_default()),
+        ("its own policy", host.policy.as_ref().map(policy).unwrap_or_default()),
+        ("trouble", host.agent_trouble.clone()),
         ("labels", labels(&own(&host.labels))),
         ("of them set here", labels(&host.operator_labels)),
         ("first seen", words::time(host.create_time.as_ref())),
@@ -253,6 +256,24 @@ fn maintenance(maintenance: &HostMaintenance) -> String {
         end => format!("ends {}", words::until(end.as_ref(), Timestamp::now())),
     };
     format!("{reason}; by {operator} since {}, {end}", words::time(begin_time.as_ref()))
+}
+
+/// What the agent of a host refuses.
+fn policy(policy: &HostPolicy) -> String {
+    let HostPolicy { protected_processes, refuses_orders, reason, operator, begin_time } = policy;
+    let mut told = Vec::new();
+    if *refuses_orders {
+        let since = match begin_time {
+            Some(_) => format!(" since {} by {operator}", words::time(begin_time.as_ref())),
+            None => String::new(),
+        };
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        told.push(format!("takes no orders{since}{why}"));
+    }
+    if !protected_processes.is_empty() {
+        told.push(format!("protects {}", protected_processes.join(", ")));
+    }
+    told.join("; ")
 }
 
 /// Labels without those that tell where the host stands, which is told beside them.
@@ -313,6 +334,15 @@ mod tests {
         check(&["-"], "the key `` is not 1 to 63 of a-z A-Z 0-9 - _ . with a letter or digit at both ends");
         check(&["zone=z1", "zone-"], "the label `zone` is named twice");
         check(&["zone=z1", "zone=z2"], "the label `zone` is named twice");
+    }
+
+    #[test]
+    fn what_a_host_refuses_is_shown() {
+        let protects =
+            HostPolicy { protected_processes: vec!["db".into(), "web".into()], ..Default::default() };
+        assert_eq!(policy(&protects), "protects db, web");
+        let both = HostPolicy { refuses_orders: true, reason: "new disk".into(), ..protects };
+        assert_eq!(policy(&both), "takes no orders: new disk; protects db, web");
     }
 
     /// Hazard A10.

@@ -53,6 +53,8 @@ impl Parts {
 
         let mut config = server_config(data);
         config.listen = grpc;
+        // A first look is made with what is at hand, say `grpcurl`.
+        config.reflection = true;
         let token = config.fleet_token();
         let server = belay_server::Server::open(config)
             .await

@@ -10,19 +10,21 @@ use super::{
     parameters::Asks,
 };
 use crate::json::{
-    AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, AuditVerification, BasicTaskInstance, Batch, BatchPlan, Host,
-    HostAgent, HostDetail, HostType, Idc, NewAccessKey, NewToken, Region, SubtaskLog, TaskInstance, Token,
-    User, WrappedSubtask, WrappedTaskInstance,
+    AccessKey, AgentProcess, AgentProcessDetail, AuditRecord, AuditVerification, BasicTaskInstance, Batch,
+    BatchPlan, Diagnosis, Host, HostAgent, HostDetail, HostType, Idc, NewAccessKey, NewToken, Region,
+    SubtaskLog, TaskInstance, Token, User, WrappedSubtask, WrappedTaskInstance,
 };
 
 /// An order that reaches an agent while its caller waits.
 const AT_THE_AGENT: &[Reason] = &[
     Reason::AgentBusy,
     Reason::AgentCloned,
+    Reason::AgentRefuses,
     Reason::AgentUnreachable,
     Reason::Cancelled,
     Reason::Leftovers,
     Reason::ProcessNotOperable,
+    Reason::ProcessProtected,
     Reason::ProcessUndeclared,
     Reason::SignalRefused,
     Reason::StaleEpoch,
@@ -32,7 +34,13 @@ const AT_THE_AGENT: &[Reason] = &[
 ];
 
 /// An order that makes a task of one host.
-const MAKES_TASK: &[Reason] = &[Reason::AgentBusy, Reason::AgentCloned, Reason::AgentUnreachable];
+const MAKES_TASK: &[Reason] = &[
+    Reason::AgentBusy,
+    Reason::AgentCloned,
+    Reason::AgentRefuses,
+    Reason::AgentUnreachable,
+    Reason::ProcessProtected,
+];
 
 /// An order to many hosts, or the question what it would do.
 const FOR_MANY: &[Reason] = &[
@@ -63,6 +71,7 @@ pub(super) fn operations() -> Vec<(&'static str, Vec<Operation>)> {
         ("Users", users()),
         ("Access keys", access_keys()),
         ("Audit", audit()),
+        ("Diagnosis", diagnosis()),
     ]
 }
 
@@ -433,6 +442,14 @@ fn access_keys() -> Vec<Operation> {
         )
         .answers::<AccessKey>(),
         key(delete("/iam/accessKeys/{accessKeyId}", "deleteAccessKey", "Delete an access key")).unkeyed(),
+    ]
+}
+
+fn diagnosis() -> Vec<Operation> {
+    vec![
+        get("/diagnosis", "diagnose", "Tell whether the installation is as safe as it could be")
+            .ours()
+            .answers::<Diagnosis>(),
     ]
 }
 

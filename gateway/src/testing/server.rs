@@ -8,9 +8,9 @@ use std::{
 
 use belay_proto::v1::{
     self, access_key_service_server as access_keys, agent_process_service_server as processes,
-    audit_service_server as audit, batch_service_server as batches, enrolment_service_server as enrolment,
-    host_agent_service_server as agents, host_service_server as hosts, reference_service_server as reference,
-    task_service_server as tasks, user_service_server as users,
+    audit_service_server as audit, batch_service_server as batches, diagnosis_service_server as diagnosis,
+    enrolment_service_server as enrolment, host_agent_service_server as agents, host_service_server as hosts,
+    reference_service_server as reference, task_service_server as tasks, user_service_server as users,
 };
 use tokio::{net::TcpListener, sync::Notify};
 use tonic::{
@@ -198,6 +198,10 @@ service! { access_keys::AccessKeyService {
     disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
     delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
 } }
+service! { diagnosis::DiagnosisService {
+    diagnose(DiagnoseRequest) -> DiagnoseResponse;
+} }
+
 service! { audit::AuditService {
     list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
     verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
@@ -247,6 +251,7 @@ pub(super) async fn spawn(fake: Arc<Fake>) -> SocketAddr {
         .add_service(users::UserServiceServer::new(shared.clone()))
         .add_service(access_keys::AccessKeyServiceServer::new(shared.clone()))
         .add_service(audit::AuditServiceServer::new(shared.clone()))
+        .add_service(diagnosis::DiagnosisServiceServer::new(shared.clone()))
         .add_service(tasks::TaskServiceServer::new(shared))
         .serve_with_incoming(TcpIncoming::from(listener));
     tokio::spawn(async move { drop(served.await) });

@@ -185,6 +185,16 @@ impl Reason {
                 "该进程是基础进程，不能单独操作",
                 "请改为操作主机的整个 Agent",
             ),
+            Self::ProcessProtected => said(
+                "order it on the host itself with `belay-agent ctl`, or take it out of `[policy] protect` there",
+                "主机上的 Agent 保护该进程，服务端不能停止或重启它",
+                "请在主机上用 `belay-agent ctl` 操作，或在其配置中将该进程移出 `[policy] protect`",
+            ),
+            Self::AgentRefuses => said(
+                "wait until it is over, or end it on the host with `belay-agent ctl maintenance off`",
+                "主机上的 Agent 目前不接受服务端的操作",
+                "请等待维护结束，或在主机上用 `belay-agent ctl maintenance off` 结束维护",
+            ),
             Self::ProcessUndeclared => said(
                 "declare it in the agent's configuration and restart the agent",
                 "主机的 Agent 配置中已没有该进程",

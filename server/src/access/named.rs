@@ -139,5 +139,5 @@ of_none! {
     ListUsersRequest CreateUserRequest DeleteUserRequest GrantRoleRequest RevokeRoleRequest SetPasswordRequest
     CreateTokenRequest ListTokensRequest RevokeTokenRequest
     ListAccessKeysRequest CreateAccessKeyRequest EnableAccessKeyRequest DisableAccessKeyRequest
-    DeleteAccessKeyRequest ListAuditRecordsRequest VerifyAuditRequest
+    DeleteAccessKeyRequest ListAuditRecordsRequest VerifyAuditRequest DiagnoseRequest
 }

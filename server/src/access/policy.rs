@@ -158,6 +158,7 @@ pub(crate) const RULES: &[Rule] = &[
     unkeyed_order("/belay.v1.AccessKeyService/DeleteAccessKey", Policy::Own, Object::Nothing),
     read("/belay.v1.AuditService/ListAuditRecords", ADMIN, Object::Whole),
     read("/belay.v1.AuditService/VerifyAudit", ADMIN, Object::Whole),
+    read("/belay.v1.DiagnosisService/Diagnose", ADMIN, Object::Whole),
     read("/belay.fleet.v1.FleetService/Report", Policy::Fleet, Object::Nothing),
     read("/grpc.health.v1.Health/Check", Policy::Open, Object::Nothing),
     read("/grpc.health.v1.Health/Watch", Policy::Open, Object::Nothing),

@@ -16,6 +16,7 @@ use crate::{
         Batch,
         batch::{Absent, Amount, BatchVerb, Budget},
     },
+    terms::Effect,
 };
 
 /// What a batch would do.
@@ -58,12 +59,14 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    pub(super) fn of(view: &HostView) -> Self {
+    pub(super) fn of(view: &HostView, effect: Effect) -> Self {
+        let maintenance = view.maintenance();
+        let maintenance = maintenance.map(|it| format!("in maintenance by {}: {}", it.operator, it.reason));
         let told = match view.status {
             HostStatus::New => Some("NEW: its agent was never heard".to_owned()),
-            HostStatus::Available | HostStatus::Offline => view.maintenance().map(|maintenance| {
-                format!("in maintenance by {}: {}", maintenance.operator, maintenance.reason)
-            }),
+            HostStatus::Available | HostStatus::Offline => {
+                maintenance.or_else(|| view.policy.left_out(effect))
+            }
         };
         Self { host: view.host.id, name: view.host.facts.name.clone(), why: told.unwrap_or_default() }
     }

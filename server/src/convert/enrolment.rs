@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use belay_proto::{HostId, HostTypeId, IdcId, Problem, Reason, agent::v1 as agent, v1};
 
 use super::{
-    inward::{host_id, read_hello, reason},
+    address::is_nobodys,
+    inward::{Hello, host_id, read_hello, reason},
     reference::{check_alias, check_description, check_line},
 };
 use crate::{
@@ -43,7 +44,7 @@ pub(crate) struct Introduced {
 pub(crate) fn introduced(answer: agent::IntroduceResponse) -> Result<Introduced, Error> {
     let agent::IntroduceResponse { hello, server } = answer;
     let hello = hello.ok_or_else(|| Error::invalid("hello", "it is missing"))?;
-    let (facts, _, declared) = read_hello(hello)?;
+    let Hello { facts, declared, .. } = read_hello(hello)?;
     let server = server.chars().filter(|letter| !letter.is_control()).take(LONGEST_PORTS).collect();
     Ok(Introduced { facts, declared, server })
 }
@@ -203,9 +204,7 @@ fn check_count(count: usize, most: usize) -> Result<(), String> {
 fn address(text: &str) -> Result<IpAddr, String> {
     let shown: String = text.chars().filter(|letter| !letter.is_control()).take(64).collect();
     match text.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
-            Err(format!("`{shown}` is the address of no host"))
-        }
+        Ok(ip) if is_nobodys(ip) => Err(format!("`{shown}` is the address of no host")),
         Ok(ip) => Ok(ip),
         Err(_) => Err(format!("`{shown}` is not an IP address")),
     }
@@ -287,7 +286,7 @@ mod tests {
         );
         // Two ways to write one address.
         check(request(&["10.0.0.1", "::ffff:10.0.0.1"]), &["hosts[1].inner_ip_address"]);
-        for nobody in ["0.0.0.0", "::", "224.0.0.1", "::ffff:224.0.0.1"] {
+        for nobody in ["0.0.0.0", "::", "224.0.0.1", "::ffff:224.0.0.1", "169.254.169.254"] {
             check(request(&[nobody]), &["hosts[0].inner_ip_address"]);
         }
         let bad = v1::BatchCreateHostsRequest {

@@ -9,13 +9,17 @@ use belay_proto::{
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::terms::{Term, terms};
+use super::{
+    address::check_agent_address,
+    terms::{Term, terms},
+};
 use crate::{
     agents::Asked,
     error::Error,
     host::Facts,
     labels::{LabelOrder, Labels},
     local::{LocalOperation, LocalVerb},
+    local_policy::{LocalPolicy, Refusal},
     maintenance::MaintenanceOrder,
     order::ProcessOrder,
     process::{Alive, ExitReport, Leftover, Observed, Phase, Rung},
@@ -224,22 +228,33 @@ pub(crate) fn page(number: i32, size: i32) -> Result<Page, Error> {
 /// One message of an agent's stream.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// Who reports, a digest of the machine's id, and the full inventory.
-    Hello(Box<Facts>, String, Vec<Declared>),
+    /// Who reports, and the full inventory.
+    Hello(Box<Hello>),
     /// Processes that changed; none for a heartbeat.
     Changed(Vec<(String, Observed)>),
     /// What somebody ordered on the host itself.
     Local(LocalOperation),
 }
 
+/// What an agent says of itself and its host.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    pub(crate) facts: Facts,
+    /// A digest of the machine's id.
+    pub(crate) machine: String,
+    /// The full inventory.
+    pub(crate) declared: Vec<Declared>,
+    /// What it refuses of this server's orders.
+    pub(crate) policy: LocalPolicy,
+    /// What its clock says, where it does.
+    pub(crate) time: Option<Timestamp>,
+}
+
 /// Reads one message of an agent's stream.
 pub(crate) fn report(report: fleet::ReportRequest) -> Result<(u64, Report), Error> {
     let fleet::ReportRequest { sequence, report } = report;
     let report = match report {
-        Some(fleet::report_request::Report::Hello(hello)) => {
-            let (facts, machine, declared) = read_hello(hello)?;
-            Report::Hello(Box::new(facts), machine, declared)
-        }
+        Some(fleet::report_request::Report::Hello(hello)) => Report::Hello(Box::new(read_hello(hello)?)),
         Some(fleet::report_request::Report::ProcessesChanged(fleet::ProcessesChanged { processes })) => {
             check_count(processes.len())?;
             let read = |process| observed(process).map_err(|what| Error::invalid("processes", what));
@@ -296,7 +311,7 @@ fn one_line(text: &str) -> String {
     plain.take(LONGEST_NAME / 8).collect()
 }
 
-pub(super) fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Declared>), Error> {
+pub(super) fn read_hello(hello: fleet::Hello) -> Result<Hello, Error> {
     let fleet::Hello {
         identity,
         incarnation,
@@ -314,14 +329,14 @@ pub(super) fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Decl
         tracker_reason,
         machine,
         labels,
+        policy,
+        time,
     } = hello;
     check_count(processes.len())?;
     for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {
         text.parse::<Uuid>().map_err(|_| Error::invalid(field, "it is not a UUID"))?;
     }
-    if address.parse::<http::uri::Authority>().map_or(true, |address| address.port_u16().is_none()) {
-        return Err(Error::invalid("address", format!("`{address}` is not HOST:PORT")));
-    }
+    check_agent_address(&address).map_err(|what| Error::invalid("address", what))?;
     let facts = Facts {
         identity,
         incarnation,
@@ -355,7 +370,25 @@ pub(super) fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Decl
         }
         declared.push(Declared { alias, operable, log_file_pattern, observed });
     }
-    Ok((facts, one_line(&machine), declared))
+    let policy = policy.map(local_policy).transpose()?.unwrap_or_default();
+    // A clock that says what is no time is far off, and that is all.
+    let time = time.and_then(|time| read_time(time).ok());
+    Ok(Hello { facts, machine: one_line(&machine), declared, policy, time })
+}
+
+/// Reads what an agent refuses. It refuses it whatever is read here.
+fn local_policy(policy: fleet::LocalPolicy) -> Result<LocalPolicy, Error> {
+    let fleet::LocalPolicy { protected, refusal } = policy;
+    check_count(protected.len())?;
+    for alias in &protected {
+        check_text(alias, LONGEST_NAME).map_err(|what| Error::invalid("policy", what))?;
+    }
+    let refusal = refusal.map(|fleet::OrderRefusal { reason, principal, begin_time }| Refusal {
+        reason: one_line(&reason),
+        principal: one_line(&principal),
+        since: begin_time.and_then(|time| read_time(time).ok()),
+    });
+    Ok(LocalPolicy { protected: protected.into_iter().collect(), refusal })
 }
 
 /// Reads what an agent saw of one process. An agent may lie; it may not break anything (hazard A13).
@@ -408,8 +441,8 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         last_exit: last_exit.map(read_exit).transpose()?,
         leftovers: leftovers
             .into_iter()
-            .take(MOST_PROCESSES)
-            .map(|agent::Leftover { pid, command }| Leftover { pid, command: shown(command) })
+            .take(MOST_SHOWN)
+            .map(|agent::Leftover { pid, command }| Leftover { pid, command: shorten(command, LONGEST_NAME) })
             .collect(),
         stop_budget: stop_budget.map(read_duration).transpose()?.unwrap_or_default(),
         start_budget: start_budget.map(read_duration).transpose()?.unwrap_or_default(),
@@ -417,9 +450,17 @@ pub(crate) fn observed(process: agent::ObservedProcess) -> Result<(String, Obser
         next_start_time: next_start_time.map(read_time).transpose()?,
         endings,
         grouped,
-        not_applied: not_applied.into_iter().take(MOST_SHOWN).map(shown).collect(),
+        not_applied: not_applied.into_iter().take(MOST_SHOWN).map(|why| shorten(why, LONGEST_NAME)).collect(),
     };
     Ok((alias, observed))
+}
+
+/// Reads all that an agent saw at once.
+pub(crate) fn inventory(processes: Vec<agent::ObservedProcess>) -> Result<Vec<(String, Observed)>, String> {
+    if processes.len() > MOST_PROCESSES {
+        return Err(format!("{} processes are more than {MOST_PROCESSES}", processes.len()));
+    }
+    processes.into_iter().map(observed).collect()
 }
 
 /// What an order would do with a process, as its agent tells it.
@@ -536,6 +577,14 @@ fn shorten(mut text: String, longest: usize) -> String {
     if text.contains('\0') { text.replace('\0', " ") } else { text }
 }
 
+/// A text on one line.
+fn plain(text: String) -> String {
+    match text.contains(char::is_control) {
+        true => text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect(),
+        false => text,
+    }
+}
+
 fn check_text(text: &str, longest: usize) -> Result<(), String> {
     if text.len() > longest {
         return Err(format!("a text of {} bytes is longer than {longest}", text.len()));
@@ -575,13 +624,15 @@ impl Operation {
             Ok(agent::OperationState::Failed) => OperationState::Failed,
             Ok(agent::OperationState::Unspecified) | Err(_) => return Err(format!("{state} is no state")),
         };
+        // What it says goes into logs and the database.
+        let id = id.parse().map_err(|_| format!("`{}` is no operation id", one_line(&id)))?;
         Ok(Self {
-            id: id.parse().map_err(|_| format!("`{id}` is no operation id"))?,
+            id,
             state,
-            reason,
-            message,
-            processes: processes.into_iter().map(observed).collect::<Result<_, _>>()?,
-            changed,
+            reason: one_line(&reason),
+            message: plain(shown(message)),
+            processes: inventory(processes)?,
+            changed: changed.iter().take(MOST_PROCESSES).map(|alias| one_line(alias)).collect(),
         })
     }
 
@@ -627,6 +678,9 @@ impl Operation {
                 "the agent has not the right to signal it: run the agent as root or as the process's user"
             }
             Reason::StartFailed => "see why with `belay process get`, and in the process's log",
+            Reason::ProcessProtected => {
+                "order what is protected on the host with `belay-agent ctl`, or take it out of `[policy] protect` there"
+            }
             Reason::Superseded => "read the process again: a newer order decides what it does now",
             _ => "the agent's log has the cause; search it for the trace id of this request",
         };
@@ -725,10 +779,61 @@ mod tests {
             architecture: long(),
             ..Default::default()
         };
-        let (facts, _, _) = read_hello(hello).expect("it is cut, not refused");
+        let facts = read_hello(hello).expect("it is cut, not refused").facts;
         for text in [facts.operating_system, facts.operating_system_release, facts.architecture] {
             assert!(text.starts_with("Linux ") && text.len() <= LONGEST_NAME && !text.contains('\0'));
         }
+    }
+
+    /// Hazards A13 and I12: what an agent answers goes into logs and the database.
+    #[test]
+    fn what_an_agent_answers_of_an_operation_is_bounded() {
+        let wire = || agent::Operation {
+            id: Uuid::nil().to_string(),
+            state: agent::OperationState::Failed.into(),
+            reason: "LEFTOVERS\n".repeat(100_000),
+            message: "two\nlines".repeat(100_000),
+            changed: vec!["a\nb".repeat(1000); 5000],
+            ..Default::default()
+        };
+        let read = Operation::read(wire()).expect("it is cut, not refused");
+        assert!(read.message.len() <= LONGEST_SHOWN && read.reason.len() <= LONGEST_NAME);
+        assert!(read.changed.len() <= MOST_PROCESSES && read.changed.iter().all(|alias| alias.len() <= 64));
+        for text in read.changed.iter().chain([&read.reason, &read.message]) {
+            assert!(!text.contains(char::is_control));
+        }
+        let many = agent::Operation { processes: vec![process(); 1001], ..wire() };
+        assert!(Operation::read(many).is_err_and(|why| why.contains("more than 1000")));
+        let id = agent::Operation { id: "x\n".repeat(100_000), ..wire() };
+        assert!(Operation::read(id).is_err_and(|why| why.len() < 200 && !why.contains('\n')));
+        let (_, seen) = observed(agent::ObservedProcess {
+            leftovers: vec![agent::Leftover { pid: 7, command: "x".repeat(10_000) }; 5000],
+            not_applied: vec!["x".repeat(10_000); 5000],
+            ..process()
+        })
+        .expect("it is cut, not refused");
+        assert!(seen.leftovers.len() <= MOST_SHOWN && seen.not_applied.len() <= MOST_SHOWN);
+        let texts = seen.leftovers.iter().map(|left| &left.command).chain(&seen.not_applied);
+        assert!(texts.clone().count() > 0 && texts.into_iter().all(|text| text.len() <= LONGEST_NAME));
+    }
+
+    /// What an agent refuses is for reading here: it refuses it whatever is read.
+    #[test]
+    fn what_an_agent_refuses_is_read_within_bounds() {
+        let refusal = fleet::OrderRefusal {
+            reason: "new\ndisk".repeat(1000),
+            principal: "local:root\n".into(),
+            begin_time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }),
+        };
+        let wire = fleet::LocalPolicy { protected: vec!["db".into()], refusal: Some(refusal) };
+        let read = local_policy(wire.clone()).expect("acceptable");
+        let refusal = read.refusal.expect("a refusal");
+        assert!(refusal.reason.len() <= LONGEST_NAME && !refusal.reason.contains('\n'));
+        assert_eq!((&refusal.principal[..], refusal.since), ("local:root ", None));
+        let many = fleet::LocalPolicy { protected: vec!["x".into(); 1001], ..wire.clone() };
+        assert!(local_policy(many).is_err());
+        let long = fleet::LocalPolicy { protected: vec!["x".repeat(600)], ..wire };
+        assert!(local_policy(long).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
     clones::{Agent, Twin},
     fleet::HostView,
     host::{AgentState, HostKind, HostStatus},
+    local_policy::LocalPolicy,
     maintenance::Maintenance,
     process::{ExitReport, Leftover, Phase, Process, Rung},
     read_log::Piece,
@@ -53,7 +54,20 @@ pub(crate) fn host_to_wire(view: &HostView) -> v1::Host {
         idc: place.idc.as_ref().map(idc_to_wire),
         region: place.idc.as_ref().map(|idc| region_to_wire(&idc.region)),
         r#type: place.host_type.as_ref().map(host_type_to_wire),
+        policy: policy_to_wire(&view.policy),
+        agent_trouble: view.trouble.clone(),
     }
+}
+
+fn policy_to_wire(policy: &LocalPolicy) -> Option<v1::HostPolicy> {
+    let LocalPolicy { protected, refusal } = policy;
+    (!policy.is_open()).then(|| v1::HostPolicy {
+        protected_processes: protected.iter().cloned().collect(),
+        refuses_orders: refusal.is_some(),
+        reason: refusal.as_ref().map(|refusal| refusal.reason.clone()).unwrap_or_default(),
+        operator: refusal.as_ref().map(|refusal| refusal.principal.clone()).unwrap_or_default(),
+        begin_time: refusal.as_ref().and_then(|refusal| refusal.since).map(time),
+    })
 }
 
 fn host_status(status: HostStatus) -> v1::HostStatus {
@@ -401,7 +415,7 @@ mod tests {
     use belay_proto::agent::v1 as agent;
 
     use super::*;
-    use crate::convert::observed;
+    use crate::convert::inward::observed;
 
     /// The process that a caller is shown where an agent says this.
     fn told(seen: agent::ObservedProcess) -> v1::AgentProcess {

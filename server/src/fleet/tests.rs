@@ -30,7 +30,7 @@ fn read(labels: &str) -> Labels {
     pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn host(number: i64, labels: &str) -> Host {
+pub(super) fn host(number: i64, labels: &str) -> Host {
     Host {
         id: HostId::try_from(number).expect("an id"),
         facts: facts(labels),

@@ -27,6 +27,8 @@ use crate::{
 
 /// How many rows are written by one transaction, or named by one statement, where there may be thousands.
 const AT_A_TIME: usize = 250;
+/// Of so many processes of a host it is remembered that its agent once declared them.
+const MOST_UNDECLARED: usize = 1000;
 
 /// A process as its agent declares it.
 #[derive(Debug, Clone, PartialEq)]
@@ -284,8 +286,28 @@ pub(super) async fn with_processes(
             processes.push(read_process(insert_process(change, row.id, process, now).await?)?);
         }
     }
+    forget_surplus(change, &mut processes).await?;
     let place = place_of(change, &row).await?;
     Ok((read_host(&row, place)?, processes))
+}
+
+/// Forgets those that were declared the longest ago, where there are too many of them: an agent that declares others with
+/// each hello must not fill the database (hazard A13). Their ids are never given again.
+async fn forget_surplus(change: &DatabaseTransaction, processes: &mut Vec<Process>) -> Result<()> {
+    let mut undeclared: Vec<_> =
+        processes.iter().filter(|process| !process.declared).map(|it| (it.update_time, it.id)).collect();
+    if undeclared.len() <= MOST_UNDECLARED {
+        return Ok(());
+    }
+    undeclared.sort_unstable();
+    let surplus: Vec<_> =
+        undeclared[..undeclared.len() - MOST_UNDECLARED].iter().map(|(_, id)| *id).collect();
+    for some in surplus.chunks(AT_A_TIME) {
+        let ids = some.iter().map(|id| id.get());
+        process::Entity::delete_many().filter(process::Column::Id.is_in(ids)).exec(change).await?;
+    }
+    processes.retain(|process| !surplus.contains(&process.id));
+    Ok(())
 }
 
 async fn insert_host(change: &DatabaseTransaction, facts: &Facts, now: Timestamp) -> Result<host::Model> {

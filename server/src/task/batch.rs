@@ -6,6 +6,8 @@ use belay_proto::HostId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::terms::Effect;
+
 /// How a batch goes. All amounts are counts of hosts by now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Batch {
@@ -33,6 +35,17 @@ pub(crate) enum BatchVerb {
     Stop,
     Restart,
     Start,
+}
+
+impl BatchVerb {
+    /// What it does to each process.
+    pub(crate) fn effect(self) -> Effect {
+        match self {
+            Self::Stop => Effect::Stop,
+            Self::Restart => Effect::Restart,
+            Self::Start => Effect::Start,
+        }
+    }
 }
 
 /// What becomes of a host whose agent does not report when it is its turn.

@@ -58,7 +58,8 @@ pub(crate) async fn submit(
     }
     let wait = order.terms.wait;
     let (this, caller) = (app.clone(), caller.clone());
-    let task = app.to_the_end(async move { accept(&this, &caller, order, action, dag).await }).await?;
+    let task =
+        app.to_the_end(async move { accept(&this, &caller, order, effect, action, dag).await }).await?;
     until_ended(app, task, wait).await.map(Given::Taken)
 }
 
@@ -73,6 +74,8 @@ async fn plan(
 ) -> Result<Preview, Error> {
     let HostOrder { host, reason: _, terms } = order;
     app.fleet.reachable(*host)?;
+    let policy = app.fleet.host(*host)?.policy;
+    policy.check_host(*host, effect)?;
     if let Some(task) = app.fleet.host(*host)?.task {
         return Err(Error::HostHeld { host: *host, task, forced: None });
     }
@@ -80,19 +83,23 @@ async fn plan(
     let planned = app.agents.plan(&app.fleet, *host, effect, "", &terms.expected, caller.trace).await;
     let planned = planned.map_err(|error| error.into_error(&app.fleet, *host))?;
     let steps = dag.nodes.iter().map(|step| step.name.to_owned()).collect();
-    Ok(Preview::of_processes(action, agent_target(*host), steps, planned))
+    let mut preview = Preview::of_processes(action, agent_target(*host), steps, planned);
+    preview.warnings.extend(policy.warning(effect));
+    Ok(preview)
 }
 
 async fn accept(
     app: &Arc<App>,
     caller: &Caller,
     order: HostOrder,
+    effect: Effect,
     action: &'static str,
     dag: Dag,
 ) -> Result<Task, Error> {
     let HostOrder { host, reason, terms } = order;
     let audit = AuditEntry::of(caller, action, agent_target(host), reason.clone());
-    if let Err(error) = app.fleet.reachable(host) {
+    let taken = app.fleet.reachable(host).and_then(|_| app.fleet.host(host)?.policy.check_host(host, effect));
+    if let Err(error) = taken {
         return Err(app.refused(audit, error).await);
     }
     let hosts = Hosts { all: vec![host], batch: None, not_started_after: terms.expected.not_started_after };

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use belay_proto::{
@@ -29,6 +29,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Fleet {
     pub(crate) channel: Channel,
+    /// Where the server listens.
+    pub(crate) address: SocketAddr,
     token: String,
     admin: String,
     _end: DropGuard,
@@ -62,6 +64,7 @@ impl Fleet {
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         Self {
             channel,
+            address,
             token: format!("Bearer {token}"),
             admin: format!("Basic {}", STANDARD.encode(format!("admin:{password}"))),
             _end: end.drop_guard(),
@@ -118,6 +121,26 @@ impl Stream {
         let answer = self.answers.message().await?.ok_or_else(|| Status::unavailable("it ended"))?;
         assert_eq!(answer.sequence, self.sequence);
         Ok(())
+    }
+
+    /// Reports, and waits for nothing.
+    pub(crate) async fn send(&mut self, report: Report) {
+        self.sequence += 1;
+        self.reports.send(ReportRequest { sequence: self.sequence, report: Some(report) }).await.unwrap();
+    }
+
+    /// Says that the agent lives. Gives whether only that was acknowledged, and nothing that was sent before it.
+    pub(crate) async fn acknowledged_beat(&mut self) -> bool {
+        self.send(Report::Heartbeat(Heartbeat {})).await;
+        tokio::time::sleep(HEARTBEAT / 10).await;
+        let mut earlier = false;
+        loop {
+            let sequence = self.answers.message().await.unwrap().unwrap().sequence;
+            earlier |= sequence < self.sequence;
+            if sequence == self.sequence {
+                break !earlier;
+            }
+        }
     }
 
     /// Says that the agent lives, until the stream ends.

@@ -79,6 +79,7 @@ pub(super) fn meant(path: &str) -> Option<(Who, About)> {
         }
         ("belay.v1.AccessKeyService", _) => (Who::Whole, Nothing),
         ("belay.v1.AuditService", "ListAuditRecords" | "VerifyAudit") => (Who::With(ADMIN), Fleet),
+        ("belay.v1.DiagnosisService", "Diagnose") => (Who::With(ADMIN), Fleet),
         ("belay.fleet.v1.FleetService", "Report") => (Who::Agents, Nothing),
         (service, _) if service.starts_with("belay.agent.v1.") => return None,
         _ => panic!("say here who may call `{path}`"),

@@ -46,6 +46,7 @@ impl Fleet {
             name: name.to_owned(),
             password: password.to_owned(),
             roles: vec![Role::HostViewer.into()],
+            ..CreateUserRequest::default()
         };
         self.wire().users().create_user(request).await.expect("added");
         let server: SocketAddr = self.server_address().parse().expect("an address");

@@ -30,6 +30,7 @@ impl Agent {
     async fn reload_as(&self, plan: Plan, dry_run: bool) -> Plan {
         let reload = Reload {
             processes: self.processes.clone(),
+            policy: PolicyConfig::default(),
             plan,
             found: Found::new(),
             principal: "local:root".to_owned(),

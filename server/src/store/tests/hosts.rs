@@ -56,3 +56,31 @@ async fn a_host_that_is_not_there_is_not_changed() {
     assert!(matches!(changed, Err(StoreError::Missing)), "{changed:?}");
     assert_eq!(store.audit_records(None, 10).await.expect("read").len(), 0);
 }
+
+/// Hazard A13: an agent that declares others with each hello does not fill the database.
+#[tokio::test]
+async fn processes_that_were_declared_long_ago_are_forgotten() {
+    let scratch = scratch();
+    let store = scratch.open().await;
+    let mut now = Timestamp::from_microsecond(1_700_000_000_000_000).expect("a time");
+    let mut kept = Vec::new();
+    for round in 0..4 {
+        now += SignedDuration::from_secs(1);
+        let names: Vec<_> = (0..400).map(|number| declared(&format!("p{round}-{number}"))).collect();
+        kept = store.register(&facts("a"), &names, now).await.expect("registered").1;
+    }
+    assert_eq!(kept.len(), 400 + 1000);
+    let is_declared = |round: &str| {
+        let of_round = kept.iter().filter(|process| process.alias.starts_with(round));
+        of_round.filter(|process| process.declared).count()
+    };
+    assert_eq!((is_declared("p3-"), is_declared("p2-")), (400, 0));
+    assert_eq!(kept.iter().filter(|process| process.alias.starts_with("p0-")).count(), 200);
+    let (_, read) = store.fleet().await.expect("read").remove(0);
+    assert_eq!(read.len(), kept.len());
+    // Whoever is declared again gets an id that nobody had.
+    let highest = kept.iter().map(|process| process.id).max().expect("some");
+    let again = store.register(&facts("a"), &[declared("p0-0")], now).await.expect("registered").1;
+    let again = again.into_iter().find(|process| process.declared).expect("declared");
+    assert!(again.id > highest || kept.iter().any(|process| process.id == again.id));
+}
