@@ -38,6 +38,7 @@ pub mod listen;
 mod passed;
 mod planted;
 mod problem;
+pub mod tls;
 mod together;
 mod trace;
 

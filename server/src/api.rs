@@ -8,6 +8,7 @@ mod hosts;
 mod processes;
 mod reference;
 mod tasks;
+mod trust;
 mod users;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use belay_proto::v1::{
     batch_service_server::BatchServiceServer, enrolment_service_server::EnrolmentServiceServer,
     host_agent_service_server::HostAgentServiceServer, host_service_server::HostServiceServer,
     reference_service_server::ReferenceServiceServer, task_service_server::TaskServiceServer,
-    user_service_server::UserServiceServer,
+    trust_service_server::TrustServiceServer, user_service_server::UserServiceServer,
 };
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -63,6 +64,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(ReferenceServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AccessKeyServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(TrustServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
 }
 

@@ -16,6 +16,7 @@ use crate::{
     registrar::Registrar,
     store::{AuditEntry, Store, carried},
     task::{batch::Amount, executor::Runners},
+    trust::Trust,
     watch::Watches,
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct App {
     pub(crate) registrar: Registrar,
     pub(crate) agents: Agents,
     pub(crate) verifier: Arc<Verifier>,
+    /// Who vouches for the parts of the fleet. `None` where plain text is spoken.
+    pub(crate) trust: Option<Arc<Trust>>,
     /// The address of this server, as tasks show it.
     pub(crate) executor: String,
     pub(crate) heartbeat: Duration,

@@ -18,6 +18,7 @@ mod fleet; // what is known of the fleet, in memory
 #[cfg(fuzzing)]
 pub mod fuzzing; // what fuzz targets call
 mod host; // a host: record and states
+mod joins; // the service with which parts come to their certificates
 mod labels; // what hosts are selected by, and how operators say it
 mod load; // how many requests are answered at a time
 mod local; // what people ordered on the hosts themselves
@@ -42,6 +43,7 @@ mod task; // what a durable task is, and its runner
 mod task_log; // reading and following the log of a step
 mod terms; // on which terms an order is given
 mod throttle; // how many requests each user may send
+mod trust; // whom parts of the fleet believe, and who is one
 mod users; // changes of users // opens and runs all of it
 mod watch; // hosts and processes as they change
 
@@ -49,7 +51,7 @@ mod watch; // hosts and processes as they change
 pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn";
 
 pub use access::policy::UncoveredRpc;
-pub use config::{Config, ConfigError, RateLimit};
+pub use config::{Config, ConfigError, RateLimit, TlsMode, TlsSettings};
 pub use error::Error;
 pub use server::{Server, run, start};
 pub use store::StoreError;

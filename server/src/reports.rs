@@ -23,6 +23,7 @@ use crate::{
     local::{self, LocalOperation},
     order,
     store::Declared,
+    trust::{self, Part},
 };
 
 /// How long an agent has to say who it is.
@@ -91,6 +92,36 @@ impl Reports {
         Ok((id, stream))
     }
 
+    /// An agent is the one that its certificate names, and no other (hazard S16).
+    fn check_part(&self, part: &Part, facts: &Facts) -> Result<(), Error> {
+        let Part::Agent(host) = part else {
+            return Err(Error::Internal("who is no agent was let through to report".into()));
+        };
+        match self.app.fleet.host_of(&facts.identity) {
+            Some(own) if own == *host => Ok(()),
+            _ => {
+                warn!(%host, identity = facts.identity, name = facts.name, "An agent shows the certificate of another host.");
+                Err(Error::Refused(
+                    Problem::new(
+                        Reason::CertificateRefused,
+                        format!("the certificate is that of host {host}, and this agent is another one"),
+                    )
+                    .target(target(*host))
+                    .hint("join with a token of its own: `belay host token create`")
+                    .chinese(
+                        format!("该证书属于主机 {host}，而这是另一个 Agent"),
+                        "请用它自己的令牌加入：`belay host token create`",
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// How the authorities stand; empty where plain text is spoken.
+    fn standing(&self) -> String {
+        self.app.trust.as_ref().map(|trust| trust.standing().borrow().clone()).unwrap_or_default()
+    }
+
     /// Reads a stream until it ends, falls silent, or is replaced.
     async fn follow(
         &self,
@@ -140,7 +171,7 @@ impl Reports {
                 taken.push(sequence);
             }
             for sequence in taken {
-                let acknowledged = ReportResponse { sequence, welcome: None };
+                let acknowledged = ReportResponse { sequence, welcome: None, authorities: self.standing() };
                 if acknowledge.send(Ok(acknowledged)).await.is_err() {
                     return Ok(());
                 }
@@ -157,13 +188,19 @@ impl FleetService for Reports {
         &self,
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
+        let part = request.extensions().get::<Part>().cloned();
         let mut reports = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, reports.message())
             .await
             .map_err(|_| Error::invalid("report", format!("no hello within {HELLO_TIMEOUT:?}")))??;
+        let standing = first.as_ref().map(standing).unwrap_or_default();
         let Some((sequence, Report::Hello(facts, machine, declared))) = first.map(report).transpose()? else {
             return Err(Error::invalid("report", "the first message must be a hello").into());
         };
+        if let Some(part) = &part {
+            self.check_part(part, &facts)?;
+            trust::confirm(&self.app, part, &standing).await?;
+        }
         let incarnation = facts.incarnation.clone();
         let (host, stream) = self.welcome(*facts, machine, declared).await?;
 
@@ -171,7 +208,8 @@ impl FleetService for Reports {
         let heartbeat_interval = self.app.heartbeat.try_into().ok();
         let welcome = Some(Welcome { host_id: host.get(), heartbeat_interval });
         // The channel is new and has room.
-        let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome }));
+        let authorities = self.standing();
+        let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome, authorities }));
 
         let this = self.clone();
         let follow = async move {
@@ -189,5 +227,14 @@ impl FleetService for Reports {
         };
         self.app.background.spawn(follow.in_current_span());
         Ok(Response::new(Box::pin(ReceiverStream::new(acknowledged))))
+    }
+}
+
+/// The standing of the authorities that an agent says it has.
+fn standing(report: &ReportRequest) -> String {
+    use belay_proto::fleet::v1::report_request::Report::Hello;
+    match &report.report {
+        Some(Hello(hello)) => hello.authorities.clone(),
+        _ => String::new(),
     }
 }

@@ -9,6 +9,7 @@ mod connect;
 mod enrolment;
 mod entity;
 mod hosts;
+mod join;
 mod keys;
 mod local;
 mod migrations;
@@ -34,6 +35,7 @@ pub(crate) use {
     audit::{AuditEntry, AuditRow},
     enrolment::{Deleted, NewHosts},
     hosts::{Declared, HostChange, ProfileChange},
+    join::{JoinToken, Joined, Joins, NewJoinToken},
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},

@@ -135,6 +135,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         cgroup,
         labels,
         connections,
+        tls,
         processes: _,
         file: _,
     } = new;
@@ -150,6 +151,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         ("cgroup", *cgroup != old.cgroup),
         ("labels", *labels != old.labels),
         ("connections", *connections != old.connections),
+        ("tls", *tls != old.tls),
     ])
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Policy {
     Roles(&'static [Role]),
     /// An agent of the fleet.
     Fleet,
+    /// An agent or a gateway of the fleet, by its certificate.
+    Member,
 }
 
 /// One line of the table.
@@ -119,7 +121,18 @@ const RULES: &[Rule] = &[
     unkeyed_order("/belay.v1.AccessKeyService/DisableAccessKey", Policy::Authenticated),
     unkeyed_order("/belay.v1.AccessKeyService/DeleteAccessKey", Policy::Authenticated),
     read("/belay.v1.AuditService/ListAuditRecords", ADMIN),
+    // The handler knows that a gateway's token needs ADMIN.
+    unkeyed_order("/belay.v1.TrustService/CreateJoinToken", ORDER_HOSTS),
+    read("/belay.v1.TrustService/ListJoinTokens", ORDER_HOSTS),
+    unkeyed_order("/belay.v1.TrustService/RevokeJoinToken", ORDER_HOSTS),
+    read("/belay.v1.TrustService/GetAuthorities", ADMIN),
+    unkeyed_order("/belay.v1.TrustService/RotateAuthority", ADMIN),
     read("/belay.fleet.v1.FleetService/Report", Policy::Fleet),
+    // Whoever has a token; guesses are counted.
+    read("/belay.fleet.v1.JoinService/Join", Policy::Open),
+    read("/belay.fleet.v1.JoinService/Renew", Policy::Member),
+    read("/belay.fleet.v1.JoinService/Confirm", Policy::Member),
+    read("/belay.fleet.v1.JoinService/WatchAuthorities", Policy::Member),
     read("/grpc.health.v1.Health/Check", Policy::Open),
     read("/grpc.health.v1.Health/Watch", Policy::Open),
     read("/grpc.health.v1.Health/List", Policy::Open),
@@ -145,7 +158,7 @@ impl Policy {
         match self {
             Self::Open | Self::Authenticated => true,
             Self::Roles(any) => roles.iter().any(|role| *role == Role::Admin || any.contains(role)),
-            Self::Fleet => false,
+            Self::Fleet | Self::Member => false,
         }
     }
 
@@ -154,7 +167,8 @@ impl Policy {
         match self {
             Self::Open => "nothing".into(),
             Self::Authenticated => "a user".into(),
-            Self::Fleet => "the fleet's token".into(),
+            Self::Fleet => "an agent of the fleet".into(),
+            Self::Member => "an agent or a gateway of the fleet".into(),
             Self::Roles([]) => "the role ADMIN".into(),
             Self::Roles(any) => {
                 format!(

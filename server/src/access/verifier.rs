@@ -204,6 +204,19 @@ impl Verifier {
         Ok(user)
     }
 
+    /// Whether a secret that is no user's may be tried, counted under this name.
+    ///
+    /// # Errors
+    /// When it may be tried again.
+    pub(crate) fn guess(&self, name: &str, address: &str) -> Result<(), Duration> {
+        self.logins.check(name, address)
+    }
+
+    /// Counts a wrong one.
+    pub(crate) fn guessed_wrong(&self, name: &str, address: &str) {
+        self.logins.wrong(name, address);
+    }
+
     /// Forgets every credential of a user who changed.
     pub(crate) fn forget(&self, name: &str) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);

@@ -327,6 +327,8 @@ pub(super) fn read_hello(hello: fleet::Hello) -> Result<(Facts, String, Vec<Decl
         tracker_reason,
         machine,
         labels,
+        // Of the certificate it is shown with, and read before.
+        authorities: _,
     } = hello;
     check_count(processes.len())?;
     for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {

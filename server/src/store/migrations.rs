@@ -2,6 +2,7 @@
 
 mod access_keys;
 mod hosts;
+mod join;
 mod restart_terms;
 mod task_lists;
 
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(hosts::Hosts),
             Box::new(access_keys::AccessKeys),
             Box::new(restart_terms::RestartTerms),
+            Box::new(join::Join),
         ]
     }
 }

@@ -116,6 +116,7 @@ pub(super) fn hello(agent: &Agent) -> (Hello, u64) {
         tracker_reason: String::new(),
         machine: String::new(),
         labels: (agent.shared.simulation.labels)(agent.number).into_iter().collect(),
+        authorities: String::new(),
     };
     (hello, memory.revision())
 }
