@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 17] = [
+const FILES: [&str; 19] = [
     "belay/v1/place.proto",
     "belay/v1/reference.proto",
     "belay/v1/host.proto",
@@ -17,10 +17,12 @@ const FILES: [&str; 17] = [
     "belay/v1/access_key.proto",
     "belay/v1/audit.proto",
     "belay/v1/diagnosis.proto",
+    "belay/v1/trust.proto",
     "belay/agent/v1/agent.proto",
     "belay/agent/v1/control.proto",
     "belay/agent/v1/introduction.proto",
     "belay/fleet/v1/fleet.proto",
+    "belay/fleet/v1/join.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,5 @@
-//! The fleet's token: who calls must show it, and so does the agent when it calls.
+//! The fleet's token: where plain text is spoken, who calls must show it, and so does the agent when it calls. And for which
+//! agent a call is meant.
 
 use std::hint::black_box;
 
@@ -18,30 +19,32 @@ const SCHEME: &str = "Bearer ";
 /// Lets only calls through that show the fleet's token, and are not meant for another agent.
 #[derive(Clone)]
 pub(crate) struct RequireToken {
-    token: SecretString,
+    /// `None` where the handshake has let only the server through.
+    token: Option<SecretString>,
     identity: String,
 }
 
 impl RequireToken {
     /// Requires this token, for the agent of this identity.
-    pub(crate) fn new(token: SecretString, identity: String) -> Self {
+    pub(crate) fn new(token: Option<SecretString>, identity: String) -> Self {
         Self { token, identity }
     }
 }
 
 impl Interceptor for RequireToken {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let shown = request.metadata().get(AUTHORIZATION);
-        let shown = shown.and_then(|value| value.as_bytes().strip_prefix(SCHEME.as_bytes()));
-        match shown {
-            Some(shown) if are_equal(shown, self.token.expose_secret().as_bytes()) => {
-                match request.metadata().get(MEANT_FOR) {
-                    Some(other) if other.as_bytes() != self.identity.as_bytes() => Err(wrong_agent()),
-                    _ => Ok(request),
-                }
+        if let Some(token) = &self.token {
+            let shown = request.metadata().get(AUTHORIZATION);
+            let shown = shown.and_then(|value| value.as_bytes().strip_prefix(SCHEME.as_bytes()));
+            match shown {
+                Some(shown) if are_equal(shown, token.expose_secret().as_bytes()) => {}
+                Some(_) => return Err(refused("the fleet's token is wrong")),
+                None => return Err(refused("the fleet's token is missing")),
             }
-            Some(_) => Err(refused("the fleet's token is wrong")),
-            None => Err(refused("the fleet's token is missing")),
+        }
+        match request.metadata().get(MEANT_FOR) {
+            Some(other) if other.as_bytes() != self.identity.as_bytes() => Err(wrong_agent()),
+            _ => Ok(request),
         }
     }
 }
@@ -53,10 +56,10 @@ pub(crate) struct ShowToken {
 }
 
 impl ShowToken {
-    /// Shows this token. One that metadata can not carry is not shown, and the server says so.
-    pub(crate) fn new(token: &SecretString) -> Self {
-        let value = format!("{SCHEME}{}", token.expose_secret()).parse();
-        let value = value.ok().map(|mut value: MetadataValue<Ascii>| {
+    /// Shows this token, where there is one. One that metadata can not carry is not shown, and the server says so.
+    pub(crate) fn new(token: Option<&SecretString>) -> Self {
+        let value = token.and_then(|token| format!("{SCHEME}{}", token.expose_secret()).parse().ok());
+        let value = value.map(|mut value: MetadataValue<Ascii>| {
             value.set_sensitive(true);
             value
         });
@@ -102,7 +105,7 @@ mod tests {
             let value = value.parse().unwrap();
             request.metadata_mut().insert(AUTHORIZATION, value);
         }
-        let result = RequireToken::new("secret".into(), "a".into()).call(request);
+        let result = RequireToken::new(Some("secret".into()), "a".into()).call(request);
         assert_eq!(result.is_ok(), allowed, "{authorization:?}");
         if let Err(status) = result {
             let problem = Problem::from_status(&status).unwrap();
@@ -122,8 +125,8 @@ mod tests {
     #[test]
     fn what_is_shown_opens() {
         let token = SecretString::from("secret");
-        let request = ShowToken::new(&token).call(Request::new(())).unwrap();
-        assert!(RequireToken::new(token, "a".into()).call(request).is_ok());
+        let request = ShowToken::new(Some(&token)).call(Request::new(())).unwrap();
+        assert!(RequireToken::new(Some(token), "a".into()).call(request).is_ok());
     }
 
     /// Hazard A12, and the second thing that must always hold: an order for one host never has an effect on another.
@@ -131,9 +134,9 @@ mod tests {
     fn a_call_for_another_agent_is_refused() {
         let token = SecretString::from("secret");
         for (meant_for, allowed) in [("a", true), ("b", false), ("", false)] {
-            let mut request = ShowToken::new(&token).call(Request::new(())).unwrap();
+            let mut request = ShowToken::new(Some(&token)).call(Request::new(())).unwrap();
             request.metadata_mut().insert(MEANT_FOR, meant_for.parse().unwrap());
-            let result = RequireToken::new(token.clone(), "a".into()).call(request);
+            let result = RequireToken::new(Some(token.clone()), "a".into()).call(request);
             let reason =
                 result.err().and_then(|status| Problem::from_status(&status)).map(|told| told.reason);
             assert_eq!(reason, (!allowed).then_some(Reason::WrongAgent), "{meant_for}");

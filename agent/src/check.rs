@@ -19,6 +19,7 @@ use crate::{
         CgroupUse, Config, LiveCheck, LiveConfig, ProcessConfig, ReadyConfig, ReadyWhen, Rlimit, RlimitName,
     },
     error::Chain,
+    membership::Membership,
     os::{Os, Tracker, linux::Linux},
 };
 
@@ -129,7 +130,7 @@ struct Host {
 }
 
 fn check_agent(config: &Config, tracker: &Result<Tracker, String>, agent: &mut Subject) {
-    if let Err(error) = config.token() {
+    if let Err(error) = Membership::open(config) {
         agent.error(Chain(&error).to_string());
     }
     match TcpListener::bind(config.listen) {

@@ -30,6 +30,9 @@ pub(crate) enum Command {
         /// The configuration.
         file: PathBuf,
     },
+    /// Joins the fleet of a server, once: gets a certificate for a token that `belay host token create` printed. Run it while
+    /// no agent runs on the state folder.
+    Join(Join),
     /// Turns files of supervisord and units of systemd into a configuration, which it prints.
     Import {
         /// The files.
@@ -52,6 +55,20 @@ pub(crate) struct Run {
     /// Only tells whether it would run, as a new program is asked before it takes over.
     #[arg(long, hide = true, conflicts_with = "check")]
     pub would_run: bool,
+}
+
+/// With what the agent joins.
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", env = "BELAY_AGENT_CONFIG")]
+    pub config: PathBuf,
+    /// The file with the token; `-` for the standard input.
+    #[arg(long, value_name = "FILE|-")]
+    pub token_file: PathBuf,
+    /// The server, as in `https://belay.example:9440`. Default: the one of the configuration.
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
 }
 
 /// What the agent of this host is asked, and where it is.
@@ -167,6 +184,7 @@ const EXAMPLES: &str = "\
 Examples:
   belay-agent --config /etc/belay/agent.toml
   belay-agent check /etc/belay/agent.toml
+  belay-agent join --config /etc/belay/agent.toml --token-file -
   belay-agent import /etc/supervisor/conf.d/*.conf >> /etc/belay/agent.toml
   belay-agent ctl ps
   belay-agent ctl why obstat2

@@ -18,7 +18,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use belay_proto::{check_labels, listen::ConnectionSettings};
+use belay_proto::{
+    check_labels,
+    listen::ConnectionSettings,
+    tls::{OwnFiles, OwnSettings},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
@@ -44,7 +48,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `HOST:PORT` at which the server reaches this agent. Default: the address that is listened on.
     pub advertise: Option<String>,
-    /// The server to report to. Default: `http://127.0.0.1:9440`.
+    /// The server to report to. With `https://` both sides show certificates, and the agent must have joined; with `http://`
+    /// they show the fleet's token in plain text. Default: `http://127.0.0.1:9440`.
     #[serde(default = "default_server")]
     pub server: String,
     /// The folder of everything that outlives the agent. Default: `/var/lib/belay-agent`.
@@ -52,7 +57,7 @@ pub struct Config {
     pub state: PathBuf,
     /// The folder for the output of processes. Default: `log` in the state folder.
     pub log: Option<PathBuf>,
-    /// The file with the fleet's token.
+    /// The file with the fleet's token, for plain text.
     pub fleet_token_file: Option<PathBuf>,
     /// The fleet's token itself, for a program that has the agent inside. Weighs more than the file.
     #[serde(skip)]
@@ -72,6 +77,9 @@ pub struct Config {
     /// What of the server's orders is refused here.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// An own certificate, instead of the one that the server gives to who joins.
+    #[serde(default)]
+    pub tls: OwnSettings,
     /// The processes of this host.
     #[serde(default, rename = "process")]
     pub processes: Vec<ProcessConfig>,
@@ -146,6 +154,7 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new(""));
         config.state = folder.join(&config.state);
         config.file = Some(path.to_owned());
+        config.tls.relative_to(folder);
         for path in [&mut config.log, &mut config.fleet_token_file].into_iter().flatten() {
             *path = folder.join(&*path);
         }
@@ -177,6 +186,7 @@ impl Config {
             labels: BTreeMap::new(),
             connections: ConnectionSettings::default(),
             policy: PolicyConfig::default(),
+            tls: OwnSettings::default(),
             processes: Vec::new(),
             file: None,
         }
@@ -193,15 +203,16 @@ impl Config {
             .map_err(|fault| wrong(format!("process {}", fault.alias), fault.what))?;
         self.connections.check().map_err(|(name, must)| wrong(name, must))?;
         self.policy.check(&self.processes).map_err(|what| wrong("policy.protect", what))?;
+        self.own_files()?;
         self.check_server()?;
         self.check_listener(self.listen)
     }
 
     /// Checks the address that is really listened on.
     pub fn check_listener(&self, address: SocketAddr) -> Result<(), ConfigError> {
-        if !address.ip().is_loopback() && !self.allow_plaintext {
+        if !self.speaks_tls() && !address.ip().is_loopback() && !self.allow_plaintext {
             let what = format!(
-                "orders would be taken in plain text on {address}; listen on a loopback address, or set `allow_plaintext = true` where the network is trusted"
+                "orders would be taken in plain text on {address}; call the server with `https://`, listen on a loopback address, or set `allow_plaintext = true` where the network is trusted"
             );
             return Err(wrong("listen", what));
         }
@@ -247,22 +258,37 @@ impl Config {
         Ok(token.into())
     }
 
+    /// Whether both sides show certificates.
+    pub fn speaks_tls(&self) -> bool {
+        self.server.starts_with("https://")
+    }
+
+    /// The files of an own certificate.
+    pub(crate) fn own_files(&self) -> Result<Option<OwnFiles>, ConfigError> {
+        self.tls.files().map_err(|what| wrong("tls", what))
+    }
+
     fn check_server(&self) -> Result<(), ConfigError> {
         let uri: http::Uri = self
             .server
             .parse()
-            .map_err(|_| wrong("server", "it is not a URL; write it as in `http://127.0.0.1:9440`"))?;
+            .map_err(|_| wrong("server", "it is not a URL; write it as in `https://belay.example:9440`"))?;
         let host = uri.host().unwrap_or_default();
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => return Err(wrong("server", "TLS is not built in yet; use `http://`")),
-            _ => return Err(wrong("server", "it must begin with `http://`")),
+            Some("https") => return Ok(()),
+            _ => {
+                return Err(wrong(
+                    "server",
+                    "it must begin with `https://`, or with `http://` for plain text",
+                ));
+            }
         }
         let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         let loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
         if !loopback && !self.allow_plaintext {
             let what = format!(
-                "the token would go to `{host}` in plain text; set `allow_plaintext = true` where the network is trusted"
+                "the token would go to `{host}` in plain text; use `https://`, or set `allow_plaintext = true` where the network is trusted"
             );
             return Err(wrong("server", what));
         }

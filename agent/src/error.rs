@@ -58,6 +58,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The agent could not join.
+    #[error("the agent could not join the fleet")]
+    Join(#[source] std::sync::Arc<belay_proto::tls::JoinError>),
     /// The gRPC service ended with a fault.
     #[error("the gRPC service failed")]
     Serve(#[from] tonic::transport::Error),

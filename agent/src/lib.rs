@@ -19,6 +19,7 @@ mod introduce; // who the agent is, for a server that does not know it yet
 mod journal; // what survives the agent
 mod lane; // a few threads for what may block
 mod life; // the life of one process: a pure state machine
+mod membership; // how the agent and its server know each other
 mod notify; // systemd is told how the agent is
 mod operation; // accepted orders, and what becomes of them
 mod os; // the only module that makes system calls
@@ -41,7 +42,8 @@ use belay_proto::{
         agent_service_server::AgentServiceServer, introduction_service_server::IntroductionServiceServer,
     },
     http2,
-    listen::{Bounds, Incoming, Plain, Speaks},
+    listen::{Bounds, Incoming, Speaks},
+    tls::Acceptor,
 };
 use tokio::{
     net::TcpListener,
@@ -61,6 +63,7 @@ use crate::{
     folder::StateFolder,
     introduce::Introduction,
     journal::Journal,
+    membership::Membership,
     notify::ServiceManager,
     os::{
         Os,
@@ -83,6 +86,7 @@ pub use crate::{
     error::{Chain, Error},
     import::{ImportError, Imported, import},
     life::{Backoff, Restart},
+    membership::{join, join_as},
     process::Alias,
     report::pause_before_connecting,
     signal::Signal,
@@ -193,7 +197,7 @@ async fn run_within(
         .local_addr()
         .map_err(|source| Error::System { what: "tell the address that is listened on", source })?;
     config.check_listener(address)?;
-    let token = config.token()?;
+    let membership = Membership::open(&config)?;
     let folder = StateFolder::open(&config.state)?;
     let identity = folder.identity();
     let incarnation = Uuid::new_v4();
@@ -214,15 +218,19 @@ async fn run_within(
     };
     let (boot_id, tracker) = (linux.boot_id().to_owned(), linux.tracker());
     let (supervisor, owner) = Supervisor::spawn(linux.clone(), declared, journal, memory);
-    let reloader = Reloader::new(supervisor.clone(), linux.clone(), token.clone(), config.clone());
+    let reloader =
+        Reloader::new(supervisor.clone(), linux.clone(), membership.token().cloned(), config.clone());
     let ears = notifications.map(|notifications| {
         let supervisor = supervisor.clone();
         AbortOnDropHandle::new(tokio::spawn(async move { supervisor.hear(notifications, linux).await }))
     });
+    let (tell_authorities, authorities) = watch::channel(String::new());
+    let keep_papers = membership.keep(&config, authorities)?;
     let (tracked, untracked_why) = tracker.clone().describe();
     let reporting = Reporting {
         server: config.server.clone(),
-        token: token.clone(),
+        membership: membership.clone(),
+        authorities: tell_authorities,
         hello: belay_proto::fleet::v1::Hello {
             identity: identity.to_string(),
             incarnation: incarnation.to_string(),
@@ -261,7 +269,7 @@ async fn run_within(
     let mut control = serve_control(folder.path(), control, ending.clone());
     info!(%address, %identity, %incarnation, name = config.name, "Agent ready.");
     let api = Api::new(supervisor.clone(), outputs.clone(), identity, incarnation);
-    let gatekeeper = RequireToken::new(token, identity.to_string());
+    let gatekeeper = RequireToken::new(membership.token().cloned(), identity.to_string());
     manager.ready();
     let wanted = async || match &upgrader {
         Some(upgrader) => upgrader.wanted().await,
@@ -288,9 +296,10 @@ async fn run_within(
             outputs.close();
         }
     };
-    let served = serve(listener, api, introduction, gatekeeper, bounds, shutdown).await;
+    let served =
+        serve(listener, membership.acceptor(), api, introduction, gatekeeper, bounds, shutdown).await;
     ending.cancel();
-    drop((reporter, ears));
+    drop((reporter, ears, keep_papers));
     if timeout(DRAIN, &mut control).await.is_err() {
         control.abort();
         // Its socket is removed while the folder is still held.
@@ -308,6 +317,7 @@ async fn run_within(
 
 async fn serve(
     listener: TcpListener,
+    handshake: Acceptor,
     api: Api,
     introduction: Introduction,
     gatekeeper: RequireToken,
@@ -322,7 +332,7 @@ async fn serve(
         IntroductionServiceServer::new(introduction).max_encoding_message_size(LARGEST_MESSAGE);
     health.set_serving::<AgentServiceServer<Api>>().await;
     let ending = CancellationToken::new();
-    let incoming = Incoming::new(listener, Speaks::Http2, bounds, Plain);
+    let incoming = Incoming::new(listener, Speaks::Http2, bounds, handshake);
     let server = http2::server(CALLS_PER_CONNECTION, bounds)
         .add_service(health_service)
         .add_service(InterceptedService::new(introduction, gatekeeper.clone()))

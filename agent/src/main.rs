@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Some(Command::Run(Run { config, .. })) => run_logged(&config),
         Some(Command::Ctl(ctl)) => ctl::run(ctl).into(),
         Some(Command::Check { file }) => prepare::check(&file),
+        Some(Command::Join(join)) => prepare::join(join),
         Some(Command::Import { files }) => prepare::import(&files),
         None => {
             let told = CommandLine::command().print_help();

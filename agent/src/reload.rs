@@ -10,6 +10,7 @@ use tracing::{error, info};
 use crate::{
     config::{Config, ConfigError, Plan},
     error::Chain,
+    membership::Membership,
     notify::ServiceManager,
     os::Os,
     supervisor::{Found, Reload, Supervisor},
@@ -24,14 +25,19 @@ pub(crate) struct Reloader {
 struct Inner {
     supervisor: Supervisor,
     os: Arc<dyn Os>,
-    token: SecretString,
+    token: Option<SecretString>,
     /// The configuration that is in force. Held while another one takes its place: one at a time.
     current: Mutex<Config>,
 }
 
 impl Reloader {
     /// Reads again what this configuration was read from.
-    pub(crate) fn new(supervisor: Supervisor, os: Arc<dyn Os>, token: SecretString, current: Config) -> Self {
+    pub(crate) fn new(
+        supervisor: Supervisor,
+        os: Arc<dyn Os>,
+        token: Option<SecretString>,
+        current: Config,
+    ) -> Self {
         Self { inner: Arc::new(Inner { supervisor, os, token, current: Mutex::new(current) }) }
     }
 
@@ -77,7 +83,9 @@ impl Inner {
             read.map_err(|error| unacceptable(&file, &error))?
         };
         let mut plan = Plan::new(&current, &new);
-        if token.expose_secret() != self.token.expose_secret() {
+        let secret =
+            |token: &Option<SecretString>| token.as_ref().map(|token| token.expose_secret().to_owned());
+        if secret(&token) != secret(&self.token) {
             plan.needs_agent_restart.push("the fleet's token");
         }
         let found = match plan.added.is_empty() || dry_run {
@@ -108,11 +116,11 @@ impl Inner {
 }
 
 /// Reads and checks a configuration as a start of the agent does.
-pub(crate) fn read(file: &Path) -> Result<(Config, SecretString), ConfigError> {
+pub(crate) fn read(file: &Path) -> Result<(Config, Option<SecretString>), ConfigError> {
     let config = Config::load(file)?;
     config.validate()?;
-    let token = config.token()?;
-    Ok((config, token))
+    let membership = Membership::open(&config)?;
+    Ok((config, membership.token().cloned()))
 }
 
 fn unacceptable(file: &Path, error: &ConfigError) -> Problem {

@@ -9,13 +9,13 @@ use std::{fs, path::PathBuf, time::Duration};
 use belay_proto::{
     fail_point,
     fleet::v1::{self as pb, fleet_service_client::FleetServiceClient, report_request::Report},
+    tls,
 };
 use blake2::{
     Blake2sMac256,
     digest::{KeyInit, Mac},
 };
 use jiff::Timestamp;
-use secrecy::SecretString;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -34,6 +34,7 @@ use crate::{
     auth::ShowToken,
     convert,
     error::Chain,
+    membership::Membership,
     supervisor::{News, Supervisor},
 };
 
@@ -79,8 +80,10 @@ const CALM: Duration = Duration::from_millis(500);
 pub(crate) struct Reporting {
     /// The server's URL.
     pub server: String,
-    /// The fleet's token.
-    pub token: SecretString,
+    /// How the server and the agent know each other.
+    pub membership: Membership,
+    /// Is told how the fleet's authorities stand, as the server says it.
+    pub authorities: watch::Sender<String>,
     /// Who reports. Its list of processes is filled in anew for each stream.
     pub hello: pb::Hello,
 }
@@ -165,6 +168,8 @@ pub(crate) async fn report(supervisor: Supervisor, reporting: Reporting, link: w
 enum Ended {
     #[error("the URL of the server can not be used")]
     Url(#[source] tonic::transport::Error),
+    #[error("the URL of the server can not be used for TLS")]
+    NotTls,
     #[error("cannot connect")]
     Connect(#[source] tonic::transport::Error),
     #[error("the server refused the report: {} ({:?})", .0.message(), .0.code())]
@@ -199,19 +204,25 @@ struct Stream {
     /// time, so that nothing has to be remembered of a stream that is lost.
     unacknowledged: Option<(u64, Uuid)>,
     beats: u64,
+    /// Is told how the fleet's authorities stand.
+    authorities: watch::Sender<String>,
 }
 
 async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Stream, Ended> {
-    let endpoint = Endpoint::from_shared(reporting.server.clone())
-        .map_err(Ended::Url)?
+    let Reporting { server, membership, .. } = reporting;
+    let endpoint = match membership {
+        Membership::Token(_) => Endpoint::from_shared(server.clone()).map_err(Ended::Url)?,
+        Membership::Tls(_) => tls::endpoint(server).map_err(|_| Ended::NotTls)?,
+    };
+    let endpoint = endpoint
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE / 2)
         .keep_alive_while_idle(true);
-    let channel = endpoint.connect().await.map_err(Ended::Connect)?;
+    let channel = membership.connect(&endpoint).await.map_err(Ended::Connect)?;
     let mut client: FleetServiceClient<InterceptedService<Channel, ShowToken>> =
-        FleetServiceClient::with_interceptor(channel, ShowToken::new(&reporting.token));
+        FleetServiceClient::with_interceptor(channel, ShowToken::new(membership.token()));
     // Taken before the inventory is: what changes in between is reported twice rather than never.
     let changes = supervisor.revision();
     let revision = *changes.borrow();
@@ -223,6 +234,7 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
         processes: processes.into_iter().map(convert::observed).collect(),
         policy: convert::policy(policy),
         time: Some(convert::timestamp(Timestamp::now())),
+        authorities: membership.standing(),
         ..reporting.hello.clone()
     };
     let (reports, queue) = mpsc::channel(REPORT_QUEUE);
@@ -238,6 +250,9 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
     let opened = timeout(WELCOME, opening).await.map_err(|_| Ended::Silent)?;
     let (answers, answer) = opened.map_err(Ended::Refused)?;
     fail_point(|| "report.welcomed");
+    if let Some(answer) = &answer {
+        take_in(&reporting.authorities, &answer.authorities);
+    }
     let welcome = answer.and_then(|answer| answer.welcome).ok_or(Ended::Closed)?;
     let heartbeat = welcome
         .heartbeat_interval
@@ -255,6 +270,7 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
         redeclared,
         unacknowledged: None,
         beats: 0,
+        authorities: reporting.authorities.clone(),
     })
 }
 
@@ -270,8 +286,9 @@ impl Stream {
         loop {
             let sent = tokio::select! {
                 answer = self.answers.message() => match answer {
-                    Ok(Some(pb::ReportResponse { sequence, welcome: _ })) => {
+                    Ok(Some(pb::ReportResponse { sequence, welcome: _, authorities })) => {
                         heard = Instant::now();
+                        take_in(&self.authorities, &authorities);
                         self.acknowledged(supervisor, sequence).await
                     }
                     Ok(None) => Err(Ended::Closed),
@@ -368,6 +385,17 @@ impl Stream {
             Err(_) => Err(Ended::Silent),
         }
     }
+}
+
+/// Passes on how the authorities stand, where that is news.
+fn take_in(authorities: &watch::Sender<String>, told: &str) {
+    authorities.send_if_modified(|known| {
+        let is_news = known != told;
+        if is_news {
+            told.clone_into(known);
+        }
+        is_news
+    });
 }
 
 /// How long an agent waits before it tries to connect to its server: exponential, with all of it left to chance, so that a

@@ -7,7 +7,8 @@ use jiff::SignedDuration;
 
 use crate::{
     commands::{
-        agent, audit, batch, demo_worker, doctor, host, key, log, process, reference, service, task, up, user,
+        agent, audit, batch, ca, demo_worker, doctor, host, key, log, process, reference, service, task, up,
+        user,
     },
     output::Format,
     target::Connection,
@@ -75,6 +76,9 @@ pub(crate) enum Command {
     /// Keep the keys that REST requests are signed with.
     #[command(subcommand)]
     Key(key::Command),
+    /// See and replace the authority that vouches for the parts of the fleet.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// See who did what.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -104,6 +108,7 @@ impl Command {
             | Self::Task(_)
             | Self::User(_)
             | Self::Key(_)
+            | Self::Ca(_)
             | Self::Audit(_)
             | Self::Doctor(_)
             | Self::Openapi
@@ -229,6 +234,11 @@ mod tests {
         check("belay region create hz --description lake", true);
         check("belay idc create hz-1 --region hz", true);
         check("belay host-type delete m1", true);
+        check("belay host token create --host web-1 --lifetime 10m", true);
+        check("belay host token create --gateway edge-1", true);
+        check("belay host token revoke 7 --reason leaked", true);
+        check("belay ca status --pem", true);
+        check("belay ca rotate --force --reason why --ca-file /x", true);
         check("belay log obstat2", true);
         check("belay log -f -n 10 web-1 obstat2", true);
         check("belay log web-1 obstat2 --offset 7 --file /x", true);
@@ -281,6 +291,8 @@ mod tests {
         check("belay host maintenance web-1 --on", false);
         check("belay host maintenance web-1 --on --off --reason disk", false);
         check("belay host maintenance web-1 --off --until 2h", false);
+        check("belay host token create --host web-1 --gateway edge-1", false);
+        check("belay host token revoke", false);
         check("belay log", false);
         check("belay log -n 1 --offset 1 obstat2", false);
         check("belay task list --limit 0", false);

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use belay_proto::{
     Reason, Trace,
+    tls::{Connector, PapersError, read_certificates},
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
         batch_service_client::BatchServiceClient, diagnosis_service_client::DiagnosisServiceClient,
         enrolment_service_client::EnrolmentServiceClient, host_agent_service_client::HostAgentServiceClient,
         host_service_client::HostServiceClient, reference_service_client::ReferenceServiceClient,
-        task_service_client::TaskServiceClient, user_service_client::UserServiceClient, *,
+        task_service_client::TaskServiceClient, trust_service_client::TrustServiceClient,
+        user_service_client::UserServiceClient, *,
     },
 };
 use secrecy::ExposeSecret;
@@ -52,7 +54,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects. `timeout` replaces the usual deadline of each call.
     pub(crate) async fn connect(target: &Target, timeout: Option<Duration>) -> Result<Self, Failure> {
-        let Target { address, credentials, origin, credentials_origin } = target;
+        let Target { address, ca_file, credentials, origin, credentials_origin } = target;
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| {
                 Failure::caused(format!("`{address}`, named by {origin}, is no server"), &error)
@@ -63,10 +65,23 @@ impl Client {
         let mut authorization = AsciiMetadataValue::try_from(credentials.authorization().expose_secret())
             .map_err(|_| Failure::usage("the credentials hold a character that can not be sent"))?;
         authorization.set_sensitive(true);
-        let channel = endpoint.connect().await.map_err(|error| {
+        let connected = match ca_file {
+            None => endpoint.connect().await,
+            Some(file) => {
+                let unusable = |error: PapersError| {
+                    Failure::caused(format!("cannot use the authorities in `{}`", file.display()), &error)
+                };
+                let authorities = read_certificates(file).map_err(unusable)?;
+                endpoint.connect_with_connector(Connector::user(&authorities).map_err(unusable)?).await
+            }
+        };
+        let channel = connected.map_err(|error| {
             let hint = match origin {
                 Origin::Up(data) => format!("see what `belay up --data {}` prints", data.display()),
-                _ => "is it running, and is this its gRPC address?".to_owned(),
+                _ if ca_file.is_some() => {
+                    "is it running, is this its gRPC address, and is the file of authorities the one of its fleet?".to_owned()
+                }
+                _ => "is it running, and is this its gRPC address? A server that speaks TLS needs `--ca-file FILE`".to_owned(),
             };
             let caused =
                 Failure::caused(format!("cannot reach the server at `{address}`, named by {origin}"), &error);
@@ -289,6 +304,11 @@ calls! {
     QUICK AccessKeyServiceClient::disable_access_key(DisableAccessKeyRequest) -> DisableAccessKeyResponse;
     QUICK AccessKeyServiceClient::delete_access_key(DeleteAccessKeyRequest) -> DeleteAccessKeyResponse;
     QUICK DiagnosisServiceClient::diagnose(DiagnoseRequest) -> DiagnoseResponse;
+    QUICK TrustServiceClient::create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenResponse;
+    QUICK TrustServiceClient::list_join_tokens(ListJoinTokensRequest) -> ListJoinTokensResponse;
+    QUICK TrustServiceClient::revoke_join_token(RevokeJoinTokenRequest) -> RevokeJoinTokenResponse;
+    QUICK TrustServiceClient::get_authorities(GetAuthoritiesRequest) -> GetAuthoritiesResponse;
+    QUICK TrustServiceClient::rotate_authority(RotateAuthorityRequest) -> RotateAuthorityResponse;
     QUICK AuditServiceClient::list_audit_records(ListAuditRecordsRequest) -> ListAuditRecordsResponse;
     MANY AuditServiceClient::verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
 }

@@ -17,6 +17,7 @@ use crate::{
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod batch;
+pub(crate) mod ca;
 pub(crate) mod demo;
 pub(crate) mod demo_worker;
 pub(crate) mod doctor;
@@ -53,6 +54,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Task(command) => task::run(command, &context).await,
         Command::User(command) => user::run(command, &context).await,
         Command::Key(command) => key::run(command, &context).await,
+        Command::Ca(command) => ca::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Openapi => openapi::run(),

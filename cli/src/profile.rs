@@ -4,6 +4,7 @@
 //! [production]
 //! server = "belay.example.com:9440"
 //! user = "alice"
+//! ca_file = "/home/alice/.config/belay/production.pem"
 //! password_file = "/home/alice/.config/belay/production.password"
 //! ```
 
@@ -32,6 +33,8 @@ pub(crate) struct Profile {
     password_file: Option<PathBuf>,
     /// A file that holds a bearer token, instead of user and password.
     token_file: Option<PathBuf>,
+    /// The authorities to believe, in PEM: with it TLS is spoken.
+    pub(crate) ca_file: Option<PathBuf>,
     /// Whether credentials may be sent in plain text to another machine. Default: false.
     #[serde(default)]
     pub(crate) allow_plaintext: bool,

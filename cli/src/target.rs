@@ -35,6 +35,9 @@ pub(crate) struct Connection {
     /// Read a bearer token from this file. Environment: BELAY_TOKEN (the token).
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Speak TLS, and believe these authorities: a file in PEM, the server's `pki/ca.pem`. Environment: BELAY_CA_FILE.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Send credentials in plain text to another machine.
     #[arg(long, global = true)]
     pub(crate) allow_plaintext: bool,
@@ -51,7 +54,7 @@ impl Connection {
 
     /// Refuses options that a command has no use for, so that nobody believes they did something.
     pub(crate) fn refuse(&self, command: &str, data_too: bool) -> Result<(), Failure> {
-        let Self { data, profile, server, user, password_file, token_file, allow_plaintext } = self;
+        let Self { data, profile, server, user, password_file, token_file, ca_file, allow_plaintext } = self;
         let given = [
             (data.is_some() && data_too, "--data"),
             (profile.is_some(), "--profile"),
@@ -59,6 +62,7 @@ impl Connection {
             (user.is_some(), "--user"),
             (password_file.is_some(), "--password-file"),
             (token_file.is_some(), "--token-file"),
+            (ca_file.is_some(), "--ca-file"),
             (*allow_plaintext, "--allow-plaintext"),
         ];
         match given.into_iter().find(|(given, _)| *given) {
@@ -74,6 +78,8 @@ impl Connection {
 pub(crate) struct Target {
     /// `HOST:PORT`.
     pub(crate) address: String,
+    /// The authorities to believe, in PEM. `None` for plain text.
+    pub(crate) ca_file: Option<PathBuf>,
     /// As whom.
     pub(crate) credentials: Credentials,
     /// Where the address came from.
@@ -87,7 +93,7 @@ impl Target {
     ///
     /// Credentials are never taken from a place that names another server than the one they are sent to.
     pub(crate) fn choose(options: &Connection, env: Env<'_>) -> Result<Self, Failure> {
-        let Place { address, origin, own, plaintext } = Place::find(options, env)?;
+        let Place { address, origin, own, ca_file, plaintext } = Place::find(options, env)?;
         let flags = (Credentials::from_options(options, env)?, Origin::Option);
         let own = (own, origin.clone());
         let environment = (Credentials::from_environment(options, env), Origin::Environment);
@@ -103,19 +109,24 @@ impl Target {
         let loopback = is_loopback(&address).map_err(|what| {
             Failure::usage(format!("`{address}`, named by {origin}, is no server: {what}"))
         })?;
-        if !loopback && !plaintext && !options.allow_plaintext {
+        let ca_file = options.ca_file.clone().or(ca_file);
+        if ca_file.is_none() && !loopback && !plaintext && !options.allow_plaintext {
             return Err(Failure::usage(format!(
-                "the server at `{address}`, named by {origin}, is on another machine, and this version speaks plain text only"
+                "the server at `{address}`, named by {origin}, is on another machine, and would be called in plain text"
             ))
-            .hint("where the network itself is trusted, say `--allow-plaintext`"));
+            .hint(
+                "name the authorities to believe with `--ca-file FILE`, a copy of `pki/ca.pem` in the server's data; or, where \
+                 the network itself is trusted, say `--allow-plaintext`",
+            ));
         }
-        Ok(Self { address, credentials, origin, credentials_origin })
+        Ok(Self { address, ca_file, credentials, origin, credentials_origin })
     }
 
     /// What `belay up` runs on the folder.
-    pub(crate) fn of_up(data: PathBuf, address: String, credentials: Credentials) -> Self {
+    pub(crate) fn of_up(data: PathBuf, up: &UpFile) -> Self {
         let origin = Origin::Up(data);
-        Self { address, credentials, credentials_origin: origin.clone(), origin }
+        let (address, ca_file, credentials) = (up.grpc.clone(), up.ca_file.clone(), up.credentials());
+        Self { address, ca_file, credentials, credentials_origin: origin.clone(), origin }
     }
 }
 
@@ -154,6 +165,8 @@ struct Place {
     origin: Origin,
     /// The credentials that the same place names.
     own: Option<Credentials>,
+    /// The authorities to believe, where the same place names them.
+    ca_file: Option<PathBuf>,
     /// Whether the same place allows plain text.
     plaintext: bool,
 }
@@ -175,6 +188,7 @@ impl Place {
                 address: address.clone(),
                 origin: Origin::Option,
                 own: None,
+                ca_file: env("BELAY_CA_FILE").map(PathBuf::from),
                 plaintext: false,
             });
         }
@@ -184,7 +198,8 @@ impl Place {
         match (&options.data, env("BELAY_SERVER")) {
             (Some(data), _) => Self::of_up(data.clone()),
             (None, Some(address)) => {
-                Ok(Self { address, origin: Origin::Environment, own: None, plaintext: false })
+                let ca_file = env("BELAY_CA_FILE").map(PathBuf::from);
+                Ok(Self { address, origin: Origin::Environment, own: None, ca_file, plaintext: false })
             }
             (None, None) => Self::of_up(folders::data(env)?),
         }
@@ -193,15 +208,15 @@ impl Place {
     fn of_profile(options: &Connection, name: &str, path: PathBuf) -> Result<Self, Failure> {
         let profile = Profile::load(&path, name)?;
         let own = profile.credentials(options.user.as_deref())?;
-        let Profile { server, allow_plaintext, .. } = profile;
+        let Profile { server, ca_file, allow_plaintext, .. } = profile;
         let origin = Origin::Profile { name: name.to_owned(), path };
-        Ok(Self { address: server, origin, own, plaintext: allow_plaintext })
+        Ok(Self { address: server, origin, own, ca_file, plaintext: allow_plaintext })
     }
 
     fn of_up(data: PathBuf) -> Result<Self, Failure> {
         let up = UpFile::of_running(&data)?;
         let own = Some(up.credentials());
-        Ok(Self { address: up.grpc, origin: Origin::Up(data), own, plaintext: false })
+        Ok(Self { address: up.grpc, origin: Origin::Up(data), own, ca_file: up.ca_file, plaintext: false })
     }
 }
 

@@ -72,6 +72,7 @@ impl Fake {
         tokio::spawn(async move { drop(served.await) });
         let target = Target {
             address,
+            ca_file: None,
             credentials: Credentials::Bearer("token".to_owned().into()),
             origin: Origin::Option,
             credentials_origin: Origin::Option,

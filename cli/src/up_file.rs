@@ -35,6 +35,9 @@ pub(crate) struct UpFile {
     pub(crate) password: SecretString,
     /// The id of this machine.
     pub(crate) host_id: i64,
+    /// The authorities to believe, in PEM. `None` in what was written before TLS was spoken.
+    #[serde(default)]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl UpFile {
@@ -68,9 +71,11 @@ impl UpFile {
     /// Writes it, readable for its owner alone: whole or not at all.
     pub(crate) fn store(&self, data: &Path) -> Result<(), Failure> {
         let path = Self::path(data);
-        let Self { rest, grpc, user, password, host_id } = self;
+        let Self { rest, grpc, user, password, host_id, ca_file } = self;
         let password = password.expose_secret();
-        let told = json!({"rest": rest, "grpc": grpc, "user": user, "password": password, "hostId": host_id});
+        let told = json!({
+            "rest": rest, "grpc": grpc, "user": user, "password": password, "hostId": host_id, "caFile": ca_file
+        });
         replace(&path, &format!("{told:#}\n"))
     }
 
@@ -167,6 +172,7 @@ mod tests {
             user: "admin".to_owned(),
             password: "secret".to_owned().into(),
             host_id: 7,
+            ca_file: Some("/data/server/pki/ca.pem".into()),
         }
     }
 
@@ -182,7 +188,7 @@ mod tests {
         assert_eq!(
             read,
             json!({"rest": "http://127.0.0.1:8080", "grpc": "127.0.0.1:9440", "user": "admin",
-                   "password": "secret", "hostId": 7})
+                   "password": "secret", "hostId": 7, "caFile": "/data/server/pki/ca.pem"})
         );
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use belay_proto::listen::ConnectionSettings;
+use belay_proto::tls::{OwnFiles, OwnSettings};
 use http::Uri;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -18,8 +19,13 @@ use serde::Deserialize;
 pub struct Config {
     /// The address that REST callers connect to. Default: `127.0.0.1:8080`.
     pub listen: SocketAddr,
-    /// The gRPC address of the server. Default: `http://127.0.0.1:9440`.
+    /// The gRPC address of the server. With `https://` both show certificates, and the gateway must have joined; `http://` is
+    /// plain text, in which a server that speaks TLS is not reached. Default: `http://127.0.0.1:9440`.
     pub server: String,
+    /// The folder of the certificate with which the gateway joined, and of its key. Default: `/var/lib/belay-gateway`.
+    pub state: PathBuf,
+    /// An own certificate, instead of the one that the server gives to who joins.
+    pub tls: OwnSettings,
     /// The zone of every time in an answer: an IANA name such as `Asia/Shanghai`, or an offset such as `+08:00`.
     /// Default: the system's.
     pub timezone: Option<String>,
@@ -49,6 +55,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             server: "http://127.0.0.1:9440".to_owned(),
+            state: PathBuf::from("/var/lib/belay-gateway"),
+            tls: OwnSettings::default(),
             timezone: None,
             allow_plaintext: false,
             drain: Duration::from_secs(10),
@@ -68,6 +76,10 @@ impl Config {
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut config = config;
+        config.state = folder.join(&config.state);
+        config.tls.relative_to(folder);
         config.validate()?;
         Ok(config)
     }
@@ -76,7 +88,8 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_listen(self.listen)?;
         let server = self.server_uri()?;
-        if !self.allow_plaintext && !is_loopback(&server) {
+        self.own_files()?;
+        if !self.speaks_tls() && !self.allow_plaintext && !is_loopback(&server) {
             return Err(ConfigError::Plaintext { key: "server", address: self.server.clone() });
         }
         self.zone()?;
@@ -120,13 +133,27 @@ impl Config {
         })
     }
 
-    /// The gRPC address of the server.
+    /// Whether the server is called in TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.server.starts_with("https://")
+    }
+
+    /// The files of an own certificate.
+    pub(crate) fn own_files(&self) -> Result<Option<OwnFiles>, ConfigError> {
+        self.tls.files().map_err(|what| invalid("tls", what))
+    }
+
+    /// The gRPC address of the server. A connector does the TLS, and what is around it is no business of HTTP.
     pub(crate) fn server_uri(&self) -> Result<Uri, ConfigError> {
         let wrong = || {
-            let say = format!("`{}` is not an address such as `http://127.0.0.1:9440`", self.server);
+            let say = format!("`{}` is not an address such as `https://belay.example:9440`", self.server);
             invalid("server", say)
         };
-        let uri: Uri = self.server.parse().map_err(|_| wrong())?;
+        let server = match self.server.strip_prefix("https://") {
+            Some(rest) => format!("http://{rest}"),
+            None => self.server.clone(),
+        };
+        let uri: Uri = server.parse().map_err(|_| wrong())?;
         match (uri.scheme_str(), uri.host(), uri.path()) {
             (Some("http"), Some(_), "" | "/") => Ok(uri),
             _ => Err(wrong()),
@@ -167,7 +194,7 @@ pub enum ConfigError {
     /// Credentials would cross a network in plain text.
     #[error(
         "invalid `{key}`: {address} is not a loopback address, so passwords would cross the network in plain text; \
-         put a proxy with TLS in front, or set `allow_plaintext = true` where the network is trusted"
+         put a proxy with TLS in front, call the server with `https://`, or set `allow_plaintext = true` where the network is trusted"
     )]
     Plaintext {
         /// The setting.
@@ -251,7 +278,9 @@ mod tests {
         refused("listen = '0.0.0.0:8080'", "invalid `listen`: 0.0.0.0:8080 is not a loopback");
         refused("server = 'http://10.0.0.1:9440'", "invalid `server`");
         refused("server = 'http://belay.example:9440'", "allow_plaintext = true");
-        for near in ["http://localhost:1", "http://[::1]:1", "http://127.9.9.9:1"] {
+        for near in
+            ["https://belay.example:9440", "http://localhost:1", "http://[::1]:1", "http://127.9.9.9:1"]
+        {
             let config = Config { server: near.to_owned(), ..Config::default() };
             config.validate().expect(near);
         }
@@ -260,7 +289,8 @@ mod tests {
     #[test]
     fn wrong_values_are_named() {
         refused("server = '127.0.0.1:9440'", "invalid `server`");
-        refused("server = 'https://127.0.0.1:9440'", "invalid `server`");
+        refused("server = 'https://127.0.0.1:9440/path'", "invalid `server`");
+        refused("[tls]\nca = 'x'", "all of `tls.cert`, `tls.key` and `tls.ca`");
         refused("timezone = 'Mars/Base'", "invalid `timezone`: `Mars/Base`");
         refused("timezone = '+8:00'", "invalid `timezone`");
         refused("max_body = 0", "invalid `max_body`");

@@ -89,6 +89,10 @@ pub(crate) fn row(reason: Reason) -> Row {
         Reason::AtCapacity | Reason::StoreUnwritable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::ShuttingDown | Reason::ServerUnreachable => (Http::SERVICE_UNAVAILABLE, 0, "COM10999"),
         Reason::Internal => (Http::INTERNAL_SERVER_ERROR, 0, "COM10999"),
+        // These are told over gRPC alone.
+        Reason::CertificateRefused | Reason::JoinTokenRefused => (Http::UNAUTHORIZED, 0, "IAM10000"),
+        Reason::JoinTokenUnknown => (Http::NOT_FOUND, 1002, "COM10002"),
+        Reason::AuthorityInUse | Reason::TlsOff => (Http::CONFLICT, 1005, "COM10005"),
     };
     Row { status, code, error_code }
 }

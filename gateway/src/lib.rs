@@ -1,6 +1,6 @@
 //! The gateway: the documented REST API in, one gRPC call to the server, the documented envelope out.
 //!
-//! Invariant: it holds no state and no secrets, and decides nothing. Who may do what, what an order does and how it
+//! Invariant: it holds no state and no secret but the key of its own certificate, and decides nothing. Who may do what, what an order does and how it
 //! ended is all the server's; the gateway translates. It can be restarted, or run many times, at any moment.
 //!
 //! The way of a request: `serve` takes the connection, `middleware` gives the request its trace and its bounds,
@@ -20,6 +20,7 @@ mod headers; // what every answer has for browsers
 pub mod json; // the documented objects
 mod language; // English or Chinese, as the caller wants
 mod load; // how many requests are answered at a time
+mod membership; // the certificate with which the server knows the gateway
 mod middleware; // what happens to every request, whatever its route
 mod openapi; // the description of all routes, made from the code
 mod rejected; // what a request said where it was not accepted
@@ -45,6 +46,7 @@ use tokio::{
 use tracing::info;
 
 pub use config::{Config, ConfigError};
+pub use membership::{join, join_as};
 pub use openapi::document as openapi;
 
 /// Serves `listener` until `shutdown` ends; then takes no new connection, refuses new requests, lets the ones under way
@@ -56,7 +58,10 @@ pub async fn run(
 ) -> Result<(), Error> {
     config.validate()?;
     config.check_listen(listener.local_addr().map_err(Error::Listener)?)?;
-    let gateway = routes::Gateway::new(&config)?;
+    let papers = membership::papers(&config)?;
+    // Ends with this.
+    let _kept = papers.as_ref().map(|papers| membership::keep(&config, papers)).transpose()?;
+    let gateway = routes::Gateway::new(&config, papers.as_ref())?;
     let bounds = config.connections.over(Bounds::GATEWAY);
     let incoming = Incoming::new(listener, Speaks::Http1, bounds, Plain);
     serve::serve(incoming, routes::router(gateway.clone()), &gateway, config.drain, shutdown).await;
@@ -101,6 +106,9 @@ pub enum Error {
     /// The listener has no address.
     #[error("cannot read the listener's address")]
     Listener(#[source] io::Error),
+    /// The gateway could not join.
+    #[error("the gateway could not join the fleet")]
+    Join(#[source] Box<belay_proto::tls::JoinError>),
     /// Signals can not be listened for.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),

@@ -22,7 +22,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
-use belay_proto::v1;
+use belay_proto::{tls::LivePapers, v1};
 use http::{HeaderName, StatusCode, header::ETAG};
 use jiff::tz::TimeZone;
 
@@ -53,9 +53,9 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// A gateway with these settings. It connects to the server when it first needs to.
-    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: &Config, papers: Option<&LivePapers>) -> Result<Self, ConfigError> {
         Ok(Self {
-            upstream: Upstream::new(config.server_uri()?, config.request_timeout),
+            upstream: Upstream::new(config.server_uri()?, papers, config.request_timeout),
             zone: config.zone()?,
             bodies: Bodies::new(config.max_body),
             drain: Drain::default(),

@@ -75,5 +75,5 @@ impl Running {
 /// A gateway that is asked without a network, and whose server does not exist.
 pub(crate) fn unconnected() -> Gateway {
     let config = Config { server: "http://127.0.0.1:1".to_owned(), ..Config::default() };
-    Gateway::new(&config).expect("a gateway")
+    Gateway::new(&config, None).expect("a gateway")
 }

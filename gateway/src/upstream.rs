@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRequestParts;
 use belay_proto::{
     CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Trace,
+    tls::{Connector, Expected, LivePapers},
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
@@ -77,20 +78,19 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const LARGEST_REPLY: usize = 32 << 20;
 
 impl Upstream {
-    /// The way to the server at `server`, which may take `timeout` for one call.
-    pub(crate) fn new(server: Uri, timeout: Duration) -> Self {
+    /// The way to the server at `server`, which may take `timeout` for one call; in TLS where there are papers.
+    pub(crate) fn new(server: Uri, papers: Option<&LivePapers>, timeout: Duration) -> Self {
         let endpoint = Endpoint::from(server)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
-        Self {
-            channel: endpoint.connect_lazy(),
-            patient: endpoint.connect_lazy(),
-            lasting: Arc::new(Semaphore::new(LASTING)),
-            timeout,
-        }
+        let connect = || match papers {
+            Some(papers) => endpoint.connect_with_connector_lazy(Connector::member(papers, Expected::Server)),
+            None => endpoint.connect_lazy(),
+        };
+        Self { channel: connect(), patient: connect(), lasting: Arc::new(Semaphore::new(LASTING)), timeout }
     }
 }
 

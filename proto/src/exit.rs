@@ -38,7 +38,9 @@ impl Exit {
             | Reason::ClockSkew
             | Reason::SignatureReplayed
             | Reason::PermissionDenied
-            | Reason::LogNotOffered => Self::NotAllowed,
+            | Reason::LogNotOffered
+            | Reason::CertificateRefused
+            | Reason::JoinTokenRefused => Self::NotAllowed,
             Reason::HostUnknown
             | Reason::ProcessUnknown
             | Reason::TaskUnknown
@@ -51,7 +53,8 @@ impl Exit {
             | Reason::LogUnknown
             | Reason::RegionUnknown
             | Reason::IdcUnknown
-            | Reason::HostTypeUnknown => Self::NotFound,
+            | Reason::HostTypeUnknown
+            | Reason::JoinTokenUnknown => Self::NotFound,
             Reason::UserExists
             | Reason::LastAdmin
             | Reason::TooManyAccessKeys
@@ -78,7 +81,9 @@ impl Exit {
             | Reason::HostWrongState
             | Reason::HostDeleted
             | Reason::PreconditionFailedGeneration
-            | Reason::PreconditionFailedVersion => Self::Conflict,
+            | Reason::PreconditionFailedVersion
+            | Reason::AuthorityInUse
+            | Reason::TlsOff => Self::Conflict,
             Reason::AgentUnreachable
             | Reason::WrongAgent
             | Reason::ServerUnreachable

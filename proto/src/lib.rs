@@ -41,6 +41,7 @@ pub mod listen;
 mod passed;
 mod planted;
 mod problem;
+pub mod tls;
 mod together;
 mod trace;
 

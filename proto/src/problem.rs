@@ -184,6 +184,16 @@ reasons! {
     TokenUnknown = "TOKEN_UNKNOWN", NotFound;
     /// The user has as many tokens as may be.
     TooManyTokens = "TOO_MANY_TOKENS", FailedPrecondition;
+    /// The certificate of the agent or gateway that calls is not good any more, or not for this call.
+    CertificateRefused = "CERTIFICATE_REFUSED", Unauthenticated;
+    /// The token with which a part wants to join is not good.
+    JoinTokenRefused = "JOIN_TOKEN_REFUSED", Unauthenticated;
+    /// No such join token, or none that is good still.
+    JoinTokenUnknown = "JOIN_TOKEN_UNKNOWN", NotFound;
+    /// A part of the fleet still needs the authority that would go.
+    AuthorityInUse = "AUTHORITY_IN_USE", FailedPrecondition;
+    /// The server makes no certificates: it speaks plain text, or operators bring them.
+    TlsOff = "TLS_OFF", FailedPrecondition;
 }
 
 impl Reason {

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,6 +34,7 @@ use crate::{
     process::Observed,
     read_log::{Begin, Piece, ReadLog},
     terms::{Effect, Expected, PlannedProcess},
+    trust::Trust,
 };
 
 /// How long a connection to an agent may take.
@@ -179,20 +180,27 @@ pub(crate) struct Asked {
 /// The agents of the fleet, as the server calls them.
 #[derive(Debug)]
 pub(crate) struct Agents {
-    token: MetadataValue<Ascii>,
+    /// What agents are shown. `None` where they see a certificate.
+    token: Option<MetadataValue<Ascii>>,
+    trust: Option<Arc<Trust>>,
     epoch: u64,
-    channels: Mutex<HashMap<String, Channel>>,
+    /// By address, host and generation: what was another agent's is never called as this one.
+    channels: Mutex<HashMap<Line, Channel>>,
 }
 
+/// To whom a connection is: where, which host, and which generation of its certificate.
+type Line = (String, HostId, u64);
+
 impl Agents {
-    /// Calls agents with the fleet's token, in the name of this epoch.
+    /// Calls agents in TLS as the server of the fleet, or without that with the fleet's token, in the name of this epoch.
     ///
     /// # Errors
     /// Where the token has characters that can not be sent.
-    pub(crate) fn new(token: &str, epoch: u64) -> Result<Self, Error> {
+    pub(crate) fn new(token: &str, trust: Option<Arc<Trust>>, epoch: u64) -> Result<Self, Error> {
         let token = MetadataValue::try_from(format!("Bearer {token}"))
             .map_err(|_| Error::Internal("the fleet's token has characters that cannot be sent".into()))?;
-        Ok(Self { token, epoch, channels: Mutex::default() })
+        let token = Some(token).filter(|_| trust.is_none());
+        Ok(Self { token, trust, epoch, channels: Mutex::default() })
     }
 
     /// Has an order carried out: sends it, and after a lost connection sends it again under the same operation id, for
@@ -238,7 +246,7 @@ impl Agents {
         asked: &Asked,
     ) -> Result<Option<Operation>, NoAnswer> {
         let agent = reachable(fleet, host)?;
-        let mut client = self.client(&agent.address)?;
+        let mut client = self.client(&agent)?;
         let operation_id = asked.id.to_string();
         let request = self.request(&agent, pb::GetOperationRequest { operation_id }, None);
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_operation(request)).await;
@@ -273,7 +281,7 @@ impl Agents {
             return Err(lost(Error::AgentDoubted(host)));
         }
         let agent = reachable(fleet, host)?;
-        let mut client = self.client(&agent.address)?;
+        let mut client = self.client(&agent)?;
         let order = Some(pb::Order {
             operation_id: asked.id.to_string(),
             epoch: self.epoch,
@@ -301,7 +309,7 @@ impl Agents {
         trace: Trace,
     ) -> Result<Vec<(String, Observed)>, NoAnswer> {
         let agent = reachable(fleet, host)?;
-        let mut client = self.client(&agent.address)?;
+        let mut client = self.client(&agent)?;
         let request = self.request(&agent, pb::GetInventoryRequest {}, Some(trace));
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.get_inventory(request)).await?;
         inventory(answer.processes).map_err(NoAnswer::Wrong)
@@ -319,7 +327,7 @@ impl Agents {
         trace: Trace,
     ) -> Result<Vec<PlannedProcess>, NoAnswer> {
         let agent = reachable(fleet, host)?;
-        let mut client = self.client(&agent.address)?;
+        let mut client = self.client(&agent)?;
         let verb = match effect {
             Effect::Stop => pb::PlannedVerb::Stop,
             Effect::Start => pb::PlannedVerb::Start,
@@ -349,9 +357,14 @@ impl Agents {
         }
     }
 
-    /// Who runs at an address, whoever that is.
-    pub(crate) async fn introduce(&self, address: &str, trace: Trace) -> Result<Introduced, NoAnswer> {
-        let channel = endpoint(address)?.connect_lazy();
+    /// Who runs at an address at which the agent of a host is to be. Without TLS that may be anybody.
+    pub(crate) async fn introduce(
+        &self,
+        host: HostId,
+        address: &str,
+        trace: Trace,
+    ) -> Result<Introduced, NoAnswer> {
+        let channel = self.connect(endpoint(address)?, host);
         let mut client = IntroductionServiceClient::new(channel).max_decoding_message_size(LARGEST_OF_AGENT);
         let request = self.signed(pb::IntroduceRequest {}, Some(trace));
         let answer = bounded(Instant::now() + QUESTION_TIMEOUT, client.introduce(request)).await?;
@@ -359,13 +372,14 @@ impl Agents {
     }
 
     /// Whether the agent with this identity answers at an address, within so long.
-    pub(crate) async fn lives(&self, address: &str, identity: &str, within: Duration) -> bool {
+    pub(crate) async fn lives(&self, host: HostId, address: &str, identity: &str, within: Duration) -> bool {
         let agent = Reachable {
+            host,
             address: address.to_owned(),
             identity: identity.to_owned(),
             incarnation: String::new(),
         };
-        let Ok(channel) = endpoint(address).map(|endpoint| endpoint.connect_lazy()) else {
+        let Ok(channel) = endpoint(address).map(|endpoint| self.connect(endpoint, host)) else {
             return false;
         };
         let mut client = AgentServiceClient::new(channel).max_decoding_message_size(LARGEST_OF_AGENT);
@@ -384,10 +398,10 @@ impl Agents {
     ) -> Result<Log, NoAnswer> {
         use pb::read_log_request::From;
         let agent = fleet.reporting(read.host).map_err(lost)?;
-        let channel = endpoint(&agent.address)?
+        let endpoint = endpoint(&agent.address)?
             .initial_stream_window_size(LOG_WINDOW)
-            .initial_connection_window_size(LOG_WINDOW)
-            .connect_lazy();
+            .initial_connection_window_size(LOG_WINDOW);
+        let channel = self.connect(endpoint, agent.host);
         let request = pb::ReadLogRequest {
             alias: alias.to_owned(),
             file: read.file.clone(),
@@ -421,7 +435,7 @@ impl Agents {
             return Err(lost(Error::AgentDoubted(host)));
         }
         *sent_to = Some(agent.incarnation.clone());
-        let mut client = self.client(&agent.address)?;
+        let mut client = self.client(&agent)?;
         let wire = Some(pb::Order {
             operation_id: order.id.to_string(),
             epoch: self.epoch,
@@ -475,13 +489,15 @@ impl Agents {
     }
 
     /// One connection for each address, made when it is first needed and again when it is lost.
-    fn client(&self, address: &str) -> Result<AgentServiceClient<Channel>, NoAnswer> {
+    fn client(&self, agent: &Reachable) -> Result<AgentServiceClient<Channel>, NoAnswer> {
+        let generation = self.trust.as_ref().map_or(0, |trust| trust.generation(agent.host));
+        let line = (agent.address.clone(), agent.host, generation);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(address) {
+        let channel = match channels.get(&line) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = endpoint(address)?.connect_lazy();
-                channels.insert(address.to_owned(), channel.clone());
+                let channel = self.connect(endpoint(&agent.address)?, agent.host);
+                channels.insert(line, channel.clone());
                 channel
             }
         };
@@ -490,7 +506,16 @@ impl Agents {
 
     /// Forgets the connection to an address that an agent has left.
     pub(crate) fn forget(&self, address: &str) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|(known, ..), _| known != address);
+    }
+
+    /// A connection that is made when it is needed: in TLS, to the agent of this host alone.
+    fn connect(&self, endpoint: Endpoint, host: HostId) -> Channel {
+        match &self.trust {
+            Some(trust) => endpoint.connect_with_connector_lazy(trust.connector(host)),
+            None => endpoint.connect_lazy(),
+        }
     }
 
     fn request<T>(&self, agent: &Reachable, message: T, trace: Option<Trace>) -> Request<T> {
@@ -502,10 +527,12 @@ impl Agents {
         request
     }
 
-    /// A call to whoever has the fleet's token.
+    /// A call to an agent of the fleet.
     fn signed<T>(&self, message: T, trace: Option<Trace>) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.token.clone());
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
         if let Some(trace) = trace {
             trace.into_metadata(request.metadata_mut());
         }

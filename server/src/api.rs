@@ -9,6 +9,7 @@ mod hosts;
 mod processes;
 mod reference;
 mod tasks;
+mod trust;
 mod users;
 
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use belay_proto::v1::{
     batch_service_server::BatchServiceServer, diagnosis_service_server::DiagnosisServiceServer,
     enrolment_service_server::EnrolmentServiceServer, host_agent_service_server::HostAgentServiceServer,
     host_service_server::HostServiceServer, reference_service_server::ReferenceServiceServer,
-    task_service_server::TaskServiceServer, user_service_server::UserServiceServer,
+    task_service_server::TaskServiceServer, trust_service_server::TrustServiceServer,
+    user_service_server::UserServiceServer,
 };
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -98,6 +100,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Routes {
         .add_service(UserServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AccessKeyServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(DiagnosisServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(TrustServiceServer::new(api.clone()).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(AuditServiceServer::new(api).max_decoding_message_size(LARGEST_REQUEST))
 }
 

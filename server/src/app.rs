@@ -18,6 +18,7 @@ use crate::{
     registrar::Registrar,
     store::{AuditEntry, Store, carried},
     task::{batch::Amount, executor::Runners},
+    trust::Trust,
     watch::Watches,
 };
 
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) address: SocketAddr,
     /// The settings with which it was started.
     pub(crate) config: Config,
+    /// Who vouches for the parts of the fleet. `None` where plain text is spoken.
+    pub(crate) trust: Option<Arc<Trust>>,
     /// The address of this server, as tasks show it.
     pub(crate) executor: String,
     pub(crate) heartbeat: Duration,

@@ -1,6 +1,7 @@
 //! The server's settings: one TOML file, every key checked before anything binds.
 
 mod rate_limit;
+mod tls;
 
 use std::{
     fs, io,
@@ -12,7 +13,11 @@ use std::{
 use belay_proto::listen::ConnectionSettings;
 use serde::Deserialize;
 
-pub use self::rate_limit::RateLimit;
+pub(crate) use self::tls::is_host;
+pub use self::{
+    rate_limit::RateLimit,
+    tls::{TlsMode, TlsSettings},
+};
 use crate::task::batch::Amount;
 
 /// The server's settings.
@@ -62,6 +67,8 @@ pub struct Config {
     pub connections: ConnectionSettings,
     /// Whether a user may read the whole contract from the server itself, as `grpcurl` does. Default: false.
     pub reflection: bool,
+    /// How TLS is spoken.
+    pub tls: TlsSettings,
 }
 
 /// How long things are remembered that are over. What goes first is what ended first.
@@ -132,6 +139,7 @@ impl Default for Config {
             rate_limit: RateLimit::default(),
             connections: ConnectionSettings::default(),
             reflection: false,
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -158,8 +166,8 @@ pub enum ConfigError {
     },
     /// Plain text would leave this machine.
     #[error(
-        "`listen = \"{0}\"` is reachable from other machines, and this version speaks plain text only; listen on a \
-         loopback address, or say `allow_plaintext = true` where the network itself is trusted"
+        "`listen = \"{0}\"` is reachable from other machines, and `tls.mode = \"off\"` speaks plain text; speak TLS, listen \
+         on a loopback address, or say `allow_plaintext = true` where the network itself is trusted"
     )]
     Plaintext(SocketAddr),
     /// The heartbeat is out of bounds.
@@ -186,6 +194,9 @@ pub enum ConfigError {
     /// The number of requests at a time is out of bounds.
     #[error("`max_requests` is {0}; it must be from 1 to 1000000")]
     MaxRequests(usize),
+    /// What is said of TLS can not be right.
+    #[error("{0}")]
+    Tls(String),
     /// A bound of connections can not be meant.
     #[error("`{name}`: {must}")]
     Connections {
@@ -214,8 +225,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Self = toml::from_str(&text)
+        let mut config: Self = toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        config.tls.relative_to(path.parent().unwrap_or(Path::new("")));
         config.check()?;
         Ok(config)
     }
@@ -225,7 +237,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for what can not be right.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.listen.ip().is_loopback() && !self.allow_plaintext {
+        self.tls.check()?;
+        if !self.tls.speaks() && !self.listen.ip().is_loopback() && !self.allow_plaintext {
             return Err(ConfigError::Plaintext(self.listen));
         }
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.heartbeat) {
@@ -287,6 +300,16 @@ impl Config {
         self.data.join("audit.head")
     }
 
+    /// The folder of the fleet's authorities. Made at the first start, mode 0700.
+    pub fn pki(&self) -> PathBuf {
+        self.data.join("pki")
+    }
+
+    /// The certificates of the authorities that users of this server believe, in PEM.
+    pub fn ca_file(&self) -> PathBuf {
+        self.tls.ca.clone().unwrap_or_else(|| self.pki().join("ca.pem"))
+    }
+
     /// The password of the user `admin`, made at random at the first start, mode 0600.
     pub fn admin_password(&self) -> PathBuf {
         self.data.join("admin.password")
@@ -314,8 +337,14 @@ mod tests {
         check("", "ok");
         check("listen = \"127.0.0.1:0\"\nheartbeat = \"1s\"", "ok");
         check("\nlisten_on = \"x\"", "line 2");
-        check("listen = \"0.0.0.0:9440\"", "allow_plaintext = true");
-        check("listen = \"0.0.0.0:9440\"\nallow_plaintext = true", "ok");
+        check("listen = \"0.0.0.0:9440\"", "ok");
+        check("listen = \"0.0.0.0:9440\"\n[tls]\nmode = \"off\"", "allow_plaintext = true");
+        check("listen = \"0.0.0.0:9440\"\nallow_plaintext = true\n[tls]\nmode = \"off\"", "ok");
+        check("[tls]\nnames = [\"belay.example\", \"10.0.0.1\"]", "ok");
+        check("[tls]\nnames = [\"*.example\"]", "`tls.names` has `*.example`");
+        check("[tls]\ncertificate_lifetime = \"1s\"", "from 5s to 400days");
+        check("[tls]\ncert = \"x\"", "all of `tls.cert`, `tls.key` and `tls.ca`");
+        check("[tls]\nmode = \"maybe\"", "line 2");
         check("heartbeat = \"1ms\"", "from 100ms to 1h");
         check("clone_silence = \"2h\"", "at most 1h");
         check("confirm_above = \"25%\"", "ok");

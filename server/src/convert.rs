@@ -16,6 +16,7 @@ mod reference;
 mod task_list;
 mod task_log;
 mod terms;
+mod trust;
 mod watch;
 
 pub(crate) use {
@@ -41,5 +42,6 @@ pub(crate) use {
     task_list::{TaskQuery, task_page_to_wire},
     task_log::{LogQuery, lines_to_wire},
     terms::{Term, given_to_wire, terms},
+    trust::{authorities_to_wire, join_token_to_wire, joining_agent},
     watch::{heard, heard_version, host_news_to_wire, process_news_to_wire},
 };

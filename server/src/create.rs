@@ -217,7 +217,7 @@ async fn who_is_there(context: &Context) -> Result<Introduced, Problem> {
 async fn ask(context: &Context, address: &str) -> Result<Introduced, Problem> {
     let began = Instant::now();
     loop {
-        let lost = match context.app().agents.introduce(address, context.trace()).await {
+        let lost = match context.app().agents.introduce(context.host(), address, context.trace()).await {
             Ok(agent) => return Ok(agent),
             Err(NoAnswer::Refused(problem)) if problem.reason == Reason::Unauthenticated => {
                 return Err(Problem::new(
@@ -257,7 +257,7 @@ async fn ask(context: &Context, address: &str) -> Result<Introduced, Problem> {
 fn not_installed(host: HostId, address: &str, why: &str) -> Problem {
     let message = format!("no agent answers at {address}, and Belay does not install agents: {why}");
     Problem::new(Reason::AgentUnreachable, message).target(target(host)).hint(
-        "install `belay-agent` on the host, with `listen` at that address, the fleet's token and this server's URL, and \
+        "install `belay-agent` on the host, with `listen` at that address and this server's URL, let it join with a token (`belay host token create`), and \
          start it: it is taken in by itself; then retry the task",
     )
 }

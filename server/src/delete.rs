@@ -65,6 +65,9 @@ pub(crate) async fn delete(
         }
         Err(error) => return Err(Error::Store(error)),
     }
+    if let Some(trust) = &app.trust {
+        trust.forget(&hosts);
+    }
     leaving.have_left(&caller.user.name);
     info!(hosts = ids.len(), force, "Hosts deleted.");
     Ok(())
@@ -109,7 +112,7 @@ async fn living(app: &Arc<App>, hosts: &BTreeSet<HostId>) -> Vec<Undeletable> {
         asked.spawn(async move {
             // Nobody closes it.
             let _turn = turns.acquire_owned().await.ok();
-            let lives = app.agents.lives(&facts.address, &facts.identity, ANSWER).await;
+            let lives = app.agents.lives(host, &facts.address, &facts.identity, ANSWER).await;
             lives.then(|| Undeletable { host, problem: alive(host) })
         });
     }

@@ -42,6 +42,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A certificate or its key can not be used or made.
+    #[error("a certificate, or its key, can not be used or made")]
+    Papers(#[from] belay_proto::tls::PapersError),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes")]
     Random(#[from] getrandom::Error),
@@ -447,6 +450,7 @@ impl Error {
             | Error::Listen { .. }
             | Error::Transport(_)
             | Error::File { .. }
+            | Error::Papers(_)
             | Error::Random(_)
             | Error::Uncovered(_)
             | Error::Internal(_)

@@ -134,6 +134,7 @@ pub(crate) struct HostView {
 /// An agent that can be called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reachable {
+    pub(crate) host: HostId,
     /// `HOST:PORT`.
     pub(crate) address: String,
     /// Who must be there: an address may have come to another agent.
@@ -250,7 +251,7 @@ impl Fleet {
         match view.online {
             true => {
                 let Facts { address, identity, incarnation, .. } = view.host.facts;
-                Ok(Reachable { address, identity, incarnation })
+                Ok(Reachable { host, address, identity, incarnation })
             }
             false => Err(Error::AgentUnreachable { host, age: view.silence(), source: None }),
         }

@@ -23,6 +23,7 @@ mod flood; // how much one agent may say
 pub mod fuzzing; // what fuzz targets call
 mod grants; // changes of what users may
 mod host; // a host: record and states
+mod joins; // the service with which parts come to their certificates
 mod labels; // what hosts are selected by, and how operators say it
 mod load; // how many requests are answered at a time
 mod local; // what people ordered on the hosts themselves
@@ -49,6 +50,7 @@ mod task_log; // reading and following the log of a step
 mod terms; // on which terms an order is given
 mod throttle; // how many requests each user may send
 mod tokens; // bearer tokens of users
+mod trust; // whom parts of the fleet believe, and who is one
 mod users; // changes of users // opens and runs all of it
 mod watch; // hosts and processes as they change
 
@@ -57,7 +59,7 @@ pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn
 
 pub use access::policy::UncoveredRpc;
 pub use audit_report::{AuditReport, verify_audit};
-pub use config::{Config, ConfigError, RateLimit};
+pub use config::{Config, ConfigError, RateLimit, TlsMode, TlsSettings};
 pub use diagnose::{Finding, Level, check_private_file, check_private_folder};
 pub use error::Error;
 pub use server::{Server, run, start};

@@ -88,7 +88,7 @@ where
         let path = request.uri().path();
         let rule = rule(path);
         // Health is told whatever the load, and agents report: both are how anybody would know of it.
-        if rule.is_some_and(|rule| matches!(rule.policy, Policy::Open | Policy::Fleet)) {
+        if rule.is_some_and(|rule| matches!(rule.policy, Policy::Open | Policy::Fleet | Policy::Member)) {
             return Box::pin(self.inner.call(request));
         }
         let order = rule.is_some_and(|rule| rule.order);

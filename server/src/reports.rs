@@ -34,6 +34,7 @@ use crate::{
     host::{Facts, target},
     local::{self, LocalOperation},
     order,
+    trust::{self, Part},
 };
 
 /// How long an agent has to say who it is.
@@ -135,6 +136,36 @@ impl Reports {
         }
     }
 
+    /// An agent is the one that its certificate names, and no other (hazard S16).
+    fn check_part(&self, part: &Part, facts: &Facts) -> Result<(), Error> {
+        let Part::Agent(host) = part else {
+            return Err(Error::Internal("who is no agent was let through to report".into()));
+        };
+        match self.app.fleet.host_of(&facts.identity) {
+            Some(own) if own == *host => Ok(()),
+            _ => {
+                warn!(%host, identity = facts.identity, name = facts.name, "An agent shows the certificate of another host.");
+                Err(Error::Refused(
+                    Problem::new(
+                        Reason::CertificateRefused,
+                        format!("the certificate is that of host {host}, and this agent is another one"),
+                    )
+                    .target(target(*host))
+                    .hint("join with a token of its own: `belay host token create`")
+                    .chinese(
+                        format!("该证书属于主机 {host}，而这是另一个 Agent"),
+                        "请用它自己的令牌加入：`belay host token create`",
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// How the authorities stand; empty where plain text is spoken.
+    fn standing(&self) -> String {
+        self.app.trust.as_ref().map(|trust| trust.standing().borrow().clone()).unwrap_or_default()
+    }
+
     /// Reads a stream until it ends, falls silent, or is replaced.
     async fn follow(
         &self,
@@ -189,7 +220,7 @@ impl Reports {
                 taken.push(sequence);
             }
             for sequence in taken {
-                let acknowledged = ReportResponse { sequence, welcome: None };
+                let acknowledged = ReportResponse { sequence, welcome: None, authorities: self.standing() };
                 if acknowledge.send(Ok(acknowledged)).await.is_err() {
                     return Ok(Over::Ended);
                 }
@@ -231,6 +262,15 @@ fn refuse_own_address(app: &App, facts: &Facts) -> Result<(), Error> {
     }
 }
 
+/// The standing of the authorities that an agent says it has.
+fn standing(report: &ReportRequest) -> String {
+    use belay_proto::fleet::v1::report_request::Report::Hello;
+    match &report.report {
+        Some(Hello(hello)) => hello.authorities.clone(),
+        _ => String::new(),
+    }
+}
+
 #[tonic::async_trait]
 impl FleetService for Reports {
     type ReportStream = Pin<Box<dyn Stream<Item = Result<ReportResponse, Status>> + Send>>;
@@ -240,12 +280,14 @@ impl FleetService for Reports {
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
         let connection = request.extensions().get().cloned();
+        let part = request.extensions().get::<Part>().cloned();
         #[allow(clippy::disallowed_methods)] // an agent names nothing of a caller's
         let mut reports = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, reports.message())
             .await
             .map_err(|_| Error::invalid("report", format!("no hello within {HELLO_TIMEOUT:?}")))??;
         let bytes = first.as_ref().map_or(0, Message::encoded_len);
+        let standing = first.as_ref().map(standing).unwrap_or_default();
         let Some((sequence, Report::Hello(hello))) = first.map(report).transpose()? else {
             return Err(Error::invalid("report", "the first message must be a hello").into());
         };
@@ -260,13 +302,18 @@ impl FleetService for Reports {
                 return Err(too_many("streams of this agent").into());
             }
         }
+        if let Some(part) = &part {
+            self.check_part(part, &hello.facts)?;
+            trust::confirm(&self.app, part, &standing).await?;
+        }
         let (host, stream) = self.welcome(*hello).await?;
 
         let (acknowledge, acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
         let heartbeat_interval = self.app.heartbeat.try_into().ok();
         let welcome = Some(Welcome { host_id: host.get(), heartbeat_interval });
         // The channel is new and has room.
-        let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome }));
+        let authorities = self.standing();
+        let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome, authorities }));
 
         let this = self.clone();
         let follow = async move {

@@ -11,9 +11,10 @@ use std::{
 };
 
 use belay_proto::{
-    fleet::v1::fleet_service_server::FleetServiceServer,
+    fleet::v1::{fleet_service_server::FleetServiceServer, join_service_server::JoinServiceServer},
     http2,
-    listen::{Bounds, Incoming, Plain, Speaks},
+    listen::{Bounds, Incoming, Speaks},
+    tls::Acceptor,
 };
 use prost_reflect::DescriptorPool;
 use tokio::{
@@ -36,6 +37,7 @@ use crate::{
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
     flood::Floods,
+    joins::JoinApi,
     load::Load,
     open_files::allow_open_files,
     registrar::Registrar,
@@ -44,6 +46,7 @@ use crate::{
     retention,
     store::Store,
     task::executor,
+    trust::{Trust, Who, local_token, tls_is_off},
     users,
     watch::Watches,
 };
@@ -53,8 +56,11 @@ const WRITE_BACK: Duration = Duration::from_secs(5);
 /// Calls that one connection may have open. A gateway has one for all its callers, and answers 512 at a time.
 const STREAMS: u32 = 1024;
 
+/// What who joins may send, of whom nothing is known yet.
+const LARGEST_JOIN: usize = 16 << 10;
+
 /// The services that are served, as the contract names them.
-const SERVED: [&str; 12] = [
+const SERVED: [&str; 14] = [
     "belay.v1.HostService",
     "belay.v1.HostAgentService",
     "belay.v1.AgentProcessService",
@@ -65,8 +71,10 @@ const SERVED: [&str; 12] = [
     "belay.v1.UserService",
     "belay.v1.AccessKeyService",
     "belay.v1.AuditService",
+    "belay.v1.TrustService",
     "belay.v1.DiagnosisService",
     "belay.fleet.v1.FleetService",
+    "belay.fleet.v1.JoinService",
 ];
 
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -80,11 +88,12 @@ pub struct Server {
     vault: Vault,
     contract: DescriptorPool,
     fleet_token: String,
+    trust: Option<Arc<Trust>>,
 }
 
 impl Server {
     /// Opens the database of `config.data`, made where it is missing. At the very first start it makes the secret of the
-    /// fleet, the seal of access keys, and the user `admin` with a password at random, each in a file of mode 0600.
+    /// fleet, its authority, the seal of access keys, and the user `admin` with a password at random, each in a file of mode 0600.
     ///
     /// # Errors
     /// Where the settings are not acceptable, another server has the database, a newer program wrote it, or a file can
@@ -96,6 +105,7 @@ impl Server {
         check_coverage(&pool, &SERVED)?;
         let store = Arc::new(Store::open(&config).await?);
         let fleet_token = secret_file(&config.fleet_token())?;
+        let trust = Trust::open(&config, &store).await?.map(Arc::new);
         let vault = Vault::new(&secret_file(&config.access_key_seal())?);
         let hasher = Hasher::start()
             .map_err(|error| Error::Internal(format!("no thread to hash passwords: {error}")))?;
@@ -103,7 +113,22 @@ impl Server {
             users::create_first(&store, &hasher, secret_file(&config.admin_password())?).await?;
             info!(user = users::FIRST_USER, password_file = %config.admin_password().display(), "First user made.");
         }
-        Ok(Self { config, store, hasher, vault, contract: pool, fleet_token })
+        Ok(Self { config, store, hasher, vault, contract: pool, fleet_token, trust })
+    }
+
+    /// A token for a part that runs beside this server, in the same program: for the gateway of this name, or for the agent of
+    /// this identity, whose host may be known. It is good for a minute.
+    ///
+    /// # Errors
+    /// Where no certificates are made here, or the database does not do it.
+    pub async fn local_token(&self, gateway: Option<&str>, identity: Option<&str>) -> Result<String, Error> {
+        let trust = self.trust.as_ref().ok_or_else(tls_is_off)?;
+        let who = match (gateway, identity) {
+            (Some(name), _) => Who::Gateway(name.to_owned()),
+            (None, Some(identity)) => Who::Agent(self.store.host_of_identity(identity).await?),
+            (None, None) => Who::Agent(None),
+        };
+        local_token(trust, &self.store, who).await
     }
 }
 
@@ -131,13 +156,14 @@ pub async fn run(
     server: Server,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let Server { config, store, hasher, vault, contract, fleet_token } = server;
+    let Server { config, store, hasher, vault, contract, fleet_token, trust } = server;
     let address = listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?;
     let app = Arc::new(App {
         fleet: Fleet::new(store.fleet().await?, config.heartbeat * OFFLINE_AFTER, config.clone_silence),
         registrar: Registrar::spawn(store.clone()),
-        agents: Agents::new(&fleet_token, store.epoch())?,
+        agents: Agents::new(&fleet_token, trust.clone(), store.epoch())?,
         verifier: Arc::new(Verifier::new(store.clone(), hasher, vault, &config)?),
+        trust: trust.clone(),
         store: store.clone(),
         floods: Floods::new(std::time::Instant::now()),
         address,
@@ -164,11 +190,12 @@ pub async fn run(
         health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
     }
 
-    let gate = Gate::new(app.verifier.clone(), store, &fleet_token, &contract, &config);
+    let gate = Gate::new(app.verifier.clone(), store, &fleet_token, trust.clone(), &contract, &config);
     let load = Load::new(config.max_requests);
     let reports =
         FleetServiceServer::new(Reports::new(app.clone())).max_decoding_message_size(api::LARGEST_OF_AGENT);
-    let routes = api::routes(&app).add_service(reports).add_service(health_service);
+    let joins = JoinServiceServer::new(JoinApi::new(app.clone())).max_decoding_message_size(LARGEST_JOIN);
+    let routes = api::routes(&app).add_service(reports).add_service(joins).add_service(health_service);
     let routes = if config.reflection { reflection(routes)? } else { routes };
     let begin_drain = {
         let app = app.clone();
@@ -182,9 +209,11 @@ pub async fn run(
             app.shutdown.cancel();
         }
     };
-    info!(%address, epoch = app.store.epoch(), "Serving.");
+    let keep = trust.clone().map(|trust| tokio::spawn(trust.keep()));
+    info!(%address, tls = trust.is_some(), epoch = app.store.epoch(), "Serving.");
     let bounds = config.connections.over(Bounds::SERVER);
-    let incoming = Incoming::new(listener, Speaks::Http2, bounds, Plain);
+    let handshake = trust.as_ref().map_or_else(Acceptor::plain, |trust| trust.acceptor());
+    let incoming = Incoming::new(listener, Speaks::Http2, bounds, handshake);
     let serving = http2::server(STREAMS, bounds)
         .layer(ServiceBuilder::new().layer(load).layer(gate).layer(repeats))
         .add_routes(routes)
@@ -208,6 +237,9 @@ pub async fn run(
     }
     write_back.abort();
     forget.abort();
+    if let Some(keep) = keep {
+        keep.abort();
+    }
     save_observations(&app).await;
     app.store.close().await;
     info!("Ended.");

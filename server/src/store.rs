@@ -14,6 +14,7 @@ mod enrolment;
 mod entity;
 mod grants;
 mod hosts;
+mod join;
 mod keys;
 mod local;
 mod migrations;
@@ -45,6 +46,7 @@ pub(crate) use {
     chain::{FaultKind, Place, Stretch, hex, unhex, verify_resting},
     enrolment::{Deleted, NewHosts},
     hosts::{Declared, HostChange, ProfileChange},
+    join::{JoinToken, Joined, Joins, NewJoinToken},
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},

@@ -19,7 +19,7 @@ use self::windows::Usage;
 use crate::config::RateLimit;
 
 pub(crate) use self::{
-    logins::Logins,
+    logins::{Logins, Try},
     windows::{Allowance, Window},
 };
 

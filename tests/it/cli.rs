@@ -9,7 +9,11 @@ use crate::fleet;
 
 /// Runs `belay` against a fleet. Gives its exit code, and what it printed on both channels.
 pub(crate) fn belay(fleet: &Fleet, arguments: &[&str]) -> (i32, String, String) {
-    let ran = Command::new(fleet.program())
+    let mut command = Command::new(fleet.program());
+    if fleet.ca_file().exists() {
+        command.env("BELAY_CA_FILE", fleet.ca_file());
+    }
+    let ran = command
         .args(arguments)
         .env("BELAY_SERVER", fleet.server_address())
         .env("BELAY_USER", "admin")

@@ -4,13 +4,19 @@ use std::process::{Command, Output};
 
 use belay_tests::{Fleet, HostSetup, NOBODY, basic};
 
-use crate::fleet;
+use crate::{fleet, secure_fleet};
 
 /// `grpcurl`, or nothing where it is not installed; on the build machine it must be.
 #[allow(clippy::print_stdout)] // where a person looks who wonders what was tested
 fn grpcurl(fleet: &Fleet, arguments: &[&str]) -> Option<(bool, String)> {
     let authorization = format!("authorization: {}", basic("admin", fleet.password()));
-    let ran = Command::new("grpcurl").args(["-plaintext", "-H", &authorization]).args(arguments).output();
+    let (ca_file, authorization) = (fleet.ca_file(), ["-H", &authorization]);
+    let mut command = Command::new("grpcurl");
+    match ca_file.exists() {
+        true => command.arg("-cacert").arg(&ca_file),
+        false => command.arg("-plaintext"),
+    };
+    let ran = command.args(authorization).args(arguments).output();
     match ran {
         Ok(Output { status, stdout, stderr }) => {
             let text = [stdout, stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
@@ -48,4 +54,15 @@ async fn lists_describes_calls_and_shows_details() {
     let (stopped, text) = call(fleet.host_id(0).await);
     assert!(stopped && text.contains("AGENT_PROCESS_STATUS_STOPPED"), "{text}");
     assert_eq!(fleet.ledger(0, "obstat2").alive(), NOBODY);
+}
+
+/// It needs the authorities, and no certificate; without them it does not believe the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn speaks_tls() {
+    let fleet = secure_fleet("", vec![HostSetup::new().worker("obstat2", "plain")]).await;
+    let server = fleet.server_address();
+    let Some((listed, text)) = grpcurl(&fleet, &[&server, "list"]) else { return };
+    assert!(listed && text.contains("belay.v1.TrustService"), "{text}");
+    let ran = Command::new("grpcurl").args(["-plaintext", &server, "list"]).output().expect("ran");
+    assert!(!ran.status.success(), "plain text was answered");
 }

@@ -35,8 +35,15 @@ mod simulated;
 mod stop;
 mod tasks;
 mod throttling;
+mod tls;
 
 use belay_tests::{Fleet, HostSetup};
+
+/// A fleet of these hosts, all parts of which speak TLS with each other. `settings`: more lines for the server.
+async fn secure_fleet(settings: &str, hosts: Vec<HostSetup>) -> Fleet {
+    let (program, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
+    Fleet::start_secure(program, victim, settings, hosts).await
+}
 
 /// A fleet of these hosts.
 async fn fleet(hosts: Vec<HostSetup>) -> Fleet {

@@ -1,16 +1,19 @@
 //! Calls as a REST caller and as a gRPC caller make them.
 
+use std::path::Path;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use belay_proto::{
     agent::v1::agent_service_client::AgentServiceClient,
     fleet::v1::fleet_service_client::FleetServiceClient,
+    tls::{Connector, read_certificates},
     v1::{
         access_key_service_client::AccessKeyServiceClient,
         agent_process_service_client::AgentProcessServiceClient, audit_service_client::AuditServiceClient,
         batch_service_client::BatchServiceClient, enrolment_service_client::EnrolmentServiceClient,
         host_agent_service_client::HostAgentServiceClient, host_service_client::HostServiceClient,
         reference_service_client::ReferenceServiceClient, task_service_client::TaskServiceClient,
-        user_service_client::UserServiceClient,
+        trust_service_client::TrustServiceClient, user_service_client::UserServiceClient,
     },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -199,6 +202,15 @@ impl Wire {
         Self { channel, credential: Credential(authorization.parse().expect("a credential")) }
     }
 
+    /// The same in TLS, believing the authorities in this file.
+    pub fn secure(address: &str, authorization: &str, ca_file: &Path) -> Self {
+        let authorities = read_certificates(ca_file).expect("authorities");
+        let connector = Connector::user(&authorities).expect("they can be believed");
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        Self { channel, credential: Credential(authorization.parse().expect("a credential")) }
+    }
+
     /// A caller as a user.
     pub fn user(address: &str, name: &str, password: &str) -> Self {
         Self::new(address, &basic(name, password))
@@ -229,6 +241,8 @@ impl Wire {
         audit: AuditServiceClient,
         /// Reports of agents, by the fleet's token.
         reports: FleetServiceClient,
+        /// Tokens to join with, and the authorities.
+        trust: TrustServiceClient,
     }
 }
 

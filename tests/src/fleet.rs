@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use belay_proto::v1::CreateJoinTokenRequest;
 use http::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -223,6 +224,8 @@ pub struct Fleet {
     /// The server's data.
     data: PathBuf,
     folder: TempDir,
+    /// Whether all parts speak TLS with each other.
+    tls: bool,
 }
 
 /// The grace of whoever is not hurried.
@@ -268,6 +271,17 @@ impl Fleet {
         fleet
     }
 
+    /// The same in TLS: agents and the gateway join with tokens. `settings`: more lines for the server.
+    pub async fn start_secure(program: &str, victim: &str, settings: &str, hosts: Vec<HostSetup>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("server");
+        let mut fleet = Self::made(folder, data, program, victim, "200ms", Some(settings)).await;
+        for setup in hosts {
+            fleet.add_host(setup).await;
+        }
+        fleet
+    }
+
     /// Starts a server and a gateway whose hosts are added later, real or simulated ones, and report so often.
     pub async fn without_hosts(program: &str, victim: &str, heartbeat: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -285,6 +299,21 @@ impl Fleet {
         victim: &str,
         heartbeat: &str,
     ) -> Self {
+        Self::made(folder, data, program, victim, heartbeat, None).await
+    }
+
+    /// `secure`: that TLS is spoken, with more settings for the server.
+    async fn made(
+        folder: TempDir,
+        data: PathBuf,
+        program: &str,
+        victim: &str,
+        heartbeat: &str,
+        secure: Option<&str>,
+    ) -> Self {
+        let tls = secure.is_some();
+        let (mode, scheme) = if tls { ("on", "https") } else { ("off", "http") };
+        let settings = secure.unwrap_or_default();
         let address = own_address();
         let program = PathBuf::from(program);
         let at = |name: &str| folder.path().join(name).display().to_string();
@@ -292,15 +321,16 @@ impl Fleet {
             at("server.toml"),
             format!(
                 "listen = \"{address}:{SERVER_PORT}\"\ndata = {data:?}\nheartbeat = \"{heartbeat}\"\n\
-                 clone_silence = \"1s\"\ndrain = \"3s\"\nreflection = true\n"
+                 clone_silence = \"1s\"\ndrain = \"3s\"\nreflection = true\ntls.mode = \"{mode}\"\n{settings}\n"
             ),
         )
         .expect("written");
         fs::write(
             at("gateway.toml"),
             format!(
-                "listen = \"{address}:{GATEWAY_PORT}\"\nserver = \"http://{address}:{SERVER_PORT}\"\n\
-                 timezone = \"Asia/Shanghai\"\ndrain = \"3s\"\n"
+                "listen = \"{address}:{GATEWAY_PORT}\"\nserver = \"{scheme}://{address}:{SERVER_PORT}\"\n\
+                 state = {:?}\ntimezone = \"Asia/Shanghai\"\ndrain = \"3s\"\n",
+                at("gateway-state"),
             ),
         )
         .expect("written");
@@ -310,7 +340,9 @@ impl Fleet {
         };
         let (mut server, mut gateway) = (part("server"), part("gateway"));
         server.start();
-        gateway.start();
+        if !tls {
+            gateway.start();
+        }
         let password = wait_for("the first password is made", async || {
             let text = fs::read_to_string(data.join("admin.password"));
             // The file is made before it is filled.
@@ -321,8 +353,26 @@ impl Fleet {
         .await;
 
         let victim = PathBuf::from(victim);
-        let fleet =
-            Self { server, gateway, hosts: Vec::new(), address, password, program, victim, data, folder };
+        let mut fleet = Self {
+            server,
+            gateway,
+            hosts: Vec::new(),
+            address,
+            password,
+            program,
+            victim,
+            data,
+            folder,
+            tls,
+        };
+        if tls {
+            let server = fleet.server_address();
+            wait_for("the server listens", async || tokio::net::TcpStream::connect(&server).await).await;
+            let token = fleet.join_token(0, "edge-1").await;
+            let config = fleet.folder.path().join("gateway.toml");
+            belay_gateway::join(&config, None, &token).await.expect("the gateway joins");
+            fleet.gateway.start();
+        }
         fleet.wait_until_ready().await;
         fleet
     }
@@ -358,14 +408,19 @@ impl Fleet {
             None => listen,
         };
         let at = |suffix: &str| self.folder.path().join(format!("{name}{suffix}"));
+        let server = match self.tls {
+            true => format!("server = \"https://{}:{SERVER_PORT}\"", self.address),
+            false => format!(
+                "server = \"http://{}:{SERVER_PORT}\"\nfleet_token_file = {:?}",
+                self.address,
+                self.data.join("fleet.token")
+            ),
+        };
 
         let mut config = format!(
             "name = {name:?}\nlisten = \"{listen}\"\nadvertise = \"{advertise}\"\n\
-             server = \"http://{}:{SERVER_PORT}\"\nstate = {:?}\nfleet_token_file = {:?}\ncgroup = {:?}\n\
-             labels = {{ {} }}\n{}\n[policy]\nprotect = {:?}\n",
-            self.address,
+             {server}\nstate = {:?}\ncgroup = {:?}\nlabels = {{ {} }}\n{}\n[policy]\nprotect = {:?}\n",
             at("-state"),
-            self.data.join("fleet.token"),
             setup.cgroup,
             setup.labels,
             setup.settings,
@@ -404,6 +459,13 @@ impl Fleet {
             fs::create_dir(at("-state")).expect("a folder");
             let original = self.folder.path().join(format!("{}-state/identity", self.hosts[0].name));
             fs::copy(original, at("-state/identity")).expect("copied");
+            if self.tls {
+                let original = self.folder.path().join(format!("{}-state/tls.pem", self.hosts[0].name));
+                fs::copy(original, at("-state/tls.pem")).expect("copied");
+            }
+        } else if self.tls {
+            let token = self.join_token(0, "").await;
+            belay_agent::join(&path, None, &token).await.expect("the agent joins");
         }
         let path = path.display().to_string();
         let mut agent = match &setup.installed {
@@ -456,7 +518,35 @@ impl Fleet {
 
     /// A gRPC caller who may do everything.
     pub fn wire(&self) -> Wire {
-        Wire::user(&self.server_address(), "admin", &self.password)
+        match self.tls {
+            true => {
+                let authorization = crate::basic("admin", &self.password);
+                Wire::secure(&self.server_address(), &authorization, &self.ca_file())
+            }
+            false => Wire::user(&self.server_address(), "admin", &self.password),
+        }
+    }
+
+    /// The authorities that users of the server believe.
+    pub fn ca_file(&self) -> PathBuf {
+        self.data.join("pki/ca.pem")
+    }
+
+    /// The server's data.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// A token to join with: as the host of this id, where it is above 0, or as this gateway.
+    pub async fn join_token(&self, host_id: i64, gateway: &str) -> String {
+        let request = CreateJoinTokenRequest { host_id, gateway: gateway.to_owned(), ..Default::default() };
+        let made = self.wire().trust().create_join_token(request).await.expect("a token");
+        made.into_inner().token
+    }
+
+    /// The settings of the agent of a host.
+    pub fn agent_config(&self, host: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.toml", self.hosts[host].name))
     }
 
     /// A gRPC caller who orders the agent of a host, as the server does.

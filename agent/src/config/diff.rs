@@ -140,6 +140,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         labels,
         connections,
         policy: _, // it takes effect at once
+        tls,
         processes: _,
         file: _,
     } = new;
@@ -155,6 +156,7 @@ fn agent_settings(old: &Config, new: &Config) -> Vec<&'static str> {
         ("cgroup", *cgroup != old.cgroup),
         ("labels", *labels != old.labels),
         ("connections", *connections != old.connections),
+        ("tls", *tls != old.tls),
     ])
 }
 

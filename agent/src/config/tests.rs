@@ -387,7 +387,11 @@ fn plain_text_stays_on_the_host_unless_allowed() {
     check_refused("listen = \"0.0.0.0:1\"", &["`listen`", "allow_plaintext"]);
     check_refused("listen = \"0.0.0.0:1\"\nallow_plaintext = true", &["`advertise`", "HOST:PORT"]);
     check_refused("server = \"http://10.0.0.1:9440\"", &["`server`", "allow_plaintext"]);
-    check_refused("server = \"https://localhost\"", &["TLS"]);
+    check_refused("server = \"ftp://localhost\"", &["`server`", "https://"]);
+    check_refused("tls = { cert = \"x\" }", &["`tls`", "all of"]);
+    // In TLS it may leave the host, as far as the settings go.
+    let secure = "server = \"https://belay.example:9440\"\nlisten = \"10.0.0.7:9441\"";
+    assert!(Config::parse(secure).expect("TOML").validate().is_ok());
     check_refused("server = \"localhost:1\"", &["`server`"]);
     let called = |address: &str| format!("advertise = \"{address}\"");
     check_refused(&called("host-1"), &["`advertise`", "host-1.example:9441"]);

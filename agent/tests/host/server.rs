@@ -168,7 +168,7 @@ impl Ears {
                 }
                 Report::Heartbeat(_) => self.heard.send_modify(|heard| heard.heartbeats += 1),
             }
-            let _ = answers.send(Ok(ReportResponse { sequence, welcome })).await;
+            let _ = answers.send(Ok(ReportResponse { sequence, welcome, ..ReportResponse::default() })).await;
         }
     }
 }

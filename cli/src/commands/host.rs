@@ -1,6 +1,7 @@
 //! `belay host`.
 
 mod enrol;
+mod token;
 
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
@@ -69,6 +70,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  belay host delete web-1 --reason retired\n  \
                       belay host delete web-1 web-2 --force --reason 'the rack is gone'")]
     Delete(enrol::DeleteArgs),
+    /// Make, list and revoke the tokens with which agents and gateways join.
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Whether the maintenance of a host begins or ends.
@@ -108,6 +112,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::Create(args) => enrol::create(args, context).await,
         Command::Set(args) => enrol::set(args, context).await,
         Command::Delete(args) => enrol::delete(args, context).await,
+        Command::Token(command) => token::run(command, context).await,
     }
 }
 

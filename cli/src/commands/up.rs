@@ -91,6 +91,7 @@ fn welcome(running: &Running, data: &Path, flag: Option<&Path>, processes: &[Age
     let file = password_file(data);
     let file = file.display();
     let count = processes.len();
+    let ca = up.ca_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
     let mut text = format!(
         "Belay runs. Host `{}` ({host_id}) has {count} processes.\n\n  \
          REST  {rest}\n  gRPC  {grpc}\n  user  {user}, password in {file}\n\n",
@@ -101,7 +102,7 @@ fn welcome(running: &Running, data: &Path, flag: Option<&Path>, processes: &[Age
         text += &format!(
             "Stop `{alias}`, in one of three ways:\n  {belay} process stop {alias}\n  \
              curl -u \"{user}:$(cat {file})\" -X POST {rest}/api/v2/compute/hosts/{host_id}/agent/processes/{id}/stop\n  \
-             grpcurl -plaintext -H \"authorization: Basic $(printf %s \"{user}:$(cat {file})\" | base64 -w0)\" \
+             grpcurl -cacert {ca} -H \"authorization: Basic $(printf %s \"{user}:$(cat {file})\" | base64 -w0)\" \
              -d '{{\"host_id\": {host_id}, \"agent_process_id\": {id}}}' {grpc} \
              belay.v1.AgentProcessService/StopAgentProcess\n\n"
         );

@@ -23,6 +23,7 @@ impl Fixture {
             user: "admin".to_owned(),
             password: "of-up".to_owned().into(),
             host_id: 1,
+            ca_file: None,
         }
         .store(&data)
         .expect("stored");

@@ -1,13 +1,24 @@
 //! The parts of Belay as tasks of this process.
 
-use std::{net::SocketAddr, pin::Pin, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    time::Duration,
+};
 
-use belay_proto::Exit;
+use belay_proto::{
+    Exit,
+    tls::{OwnSettings, must_join, papers_file},
+};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet, time::timeout};
 
 use super::{Settings, server_config};
 use crate::{demo_agent, failure::Failure};
 
+/// The name of the gateway.
+const GATEWAY: &str = "up";
 /// How long one part may take to end.
 const END: Duration = Duration::from_secs(30);
 
@@ -40,6 +51,8 @@ pub(super) struct Parts {
 pub(super) struct Addresses {
     pub(super) rest: SocketAddr,
     pub(super) grpc: SocketAddr,
+    /// The authorities that callers of the server believe.
+    pub(super) ca_file: PathBuf,
     /// Of the processes that the agent declares.
     pub(super) aliases: Vec<String>,
 }
@@ -55,14 +68,33 @@ impl Parts {
         config.listen = grpc;
         // A first look is made with what is at hand, say `grpcurl`.
         config.reflection = true;
-        let token = config.fleet_token();
+        let ca_file = config.ca_file();
         let server = belay_server::Server::open(config)
             .await
             .map_err(|error| Failure::caused("the server cannot start", &error))?;
+        let gateway = gateway_config(data, rest, grpc);
+        let (gateway_papers, agent_papers) = (papers_file(&gateway.state), papers_file(&data.join("agent")));
+        let no_token = |error| Failure::caused("the parts cannot join the server", &error);
+        // Only at the first start, or after a long time.
+        let gateway_token = match must_join(&gateway_papers, &ca_file) {
+            true => Some(server.local_token(Some(GATEWAY), None).await.map_err(no_token)?),
+            false => None,
+        };
+        let identity = fs::read_to_string(data.join("agent/identity")).ok();
+        let agent_token = match must_join(&agent_papers, &ca_file) {
+            true => {
+                Some(server.local_token(None, identity.as_deref().map(str::trim)).await.map_err(no_token)?)
+            }
+            false => None,
+        };
         self.spawn(Part::Server, |stop| belay_server::run(grpc_listener, server, stop));
 
-        let config = gateway_config(rest, grpc);
-        self.spawn(Part::Gateway, |stop| belay_gateway::run(rest_listener, config, stop));
+        let url = format!("https://{grpc}");
+        if let Some(token) = gateway_token {
+            let joined = belay_gateway::join_as(&gateway, &url, &token).await;
+            joined.map_err(|error| Failure::caused("the gateway cannot join the server", &error))?;
+        }
+        self.spawn(Part::Gateway, |stop| belay_gateway::run(rest_listener, gateway, stop));
 
         let file = match agent {
             Some(file) => file.clone(),
@@ -74,13 +106,17 @@ impl Parts {
         })?;
         let (agent_listener, listen) = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "").await?;
         config.listen = listen;
-        config.server = format!("http://{grpc}");
+        config.server = url.clone();
         config.state = data.join("agent");
         config.log = Some(data.join("agent/log"));
-        config.fleet_token_file = Some(token);
+        config.tls = OwnSettings::default();
+        if let Some(token) = agent_token {
+            let joined = belay_agent::join_as(&config, &url, &token).await;
+            joined.map_err(|error| Failure::caused("the agent cannot join the server", &error))?;
+        }
         let aliases = config.processes.iter().map(|process| process.alias.to_string()).collect();
         self.spawn(Part::Agent, |stop| belay_agent::run(agent_listener, config, stop));
-        Ok(Addresses { rest, grpc, aliases })
+        Ok(Addresses { rest, grpc, ca_file, aliases })
     }
 
     fn spawn<Run, Error>(&mut self, part: Part, run: impl FnOnce(Stop) -> Run)
@@ -141,10 +177,11 @@ type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 // Its fields may grow, so no other crate may write it as one literal.
 #[allow(clippy::field_reassign_with_default)]
-fn gateway_config(rest: SocketAddr, grpc: SocketAddr) -> belay_gateway::Config {
+fn gateway_config(data: &Path, rest: SocketAddr, grpc: SocketAddr) -> belay_gateway::Config {
     let mut config = belay_gateway::Config::default();
     config.listen = rest;
-    config.server = format!("http://{grpc}");
+    config.server = format!("https://{grpc}");
+    config.state = data.join("gateway");
     config
 }
 

@@ -11,12 +11,7 @@ use tokio::time::sleep;
 
 use super::{Settings, parts::Addresses, password_file};
 use crate::{
-    client::Client,
-    credentials::{Credentials, read_secret},
-    failure::Failure,
-    rest::Rest,
-    target::Target,
-    up_file::UpFile,
+    client::Client, credentials::read_secret, failure::Failure, rest::Rest, target::Target, up_file::UpFile,
 };
 
 /// How often it is asked whether it is.
@@ -34,15 +29,16 @@ pub(super) struct Ready {
 /// Waits until the server and the gateway answer and the agent has told what it runs.
 pub(super) async fn ready(settings: &Settings, addresses: &Addresses) -> Result<Ready, Failure> {
     let data = &settings.data;
-    let Addresses { rest, grpc, aliases } = addresses;
-    let (password, client) = log_in(data, grpc.to_string()).await?;
+    let Addresses { rest, grpc, ca_file, aliases } = addresses;
     let up = UpFile {
         rest: format!("http://{rest}"),
         grpc: grpc.to_string(),
         user: FIRST_USER.to_owned(),
-        password,
+        password: SecretString::default(),
         host_id: 0,
+        ca_file: Some(ca_file.clone()),
     };
+    let (up, client) = log_in(data, up).await?;
     let host = loop {
         if let Some(host) = joined(&client, aliases).await? {
             break host;
@@ -57,16 +53,14 @@ pub(super) async fn ready(settings: &Settings, addresses: &Addresses) -> Result<
 }
 
 /// Logs in as the first user: with the password that the server made, or the one that `belay user password` set later.
-async fn log_in(data: &Path, grpc: String) -> Result<(SecretString, Client), Failure> {
+async fn log_in(data: &Path, up: UpFile) -> Result<(UpFile, Client), Failure> {
     let file = password_file(data);
     let known = [read_secret(&file).ok(), UpFile::load(data).ok().map(|up| up.password)];
     for password in known.into_iter().flatten() {
-        let user = FIRST_USER.to_owned();
-        let credentials = Credentials::Basic { user, password: password.clone() };
-        let client =
-            Client::connect(&Target::of_up(data.to_owned(), grpc.clone(), credentials), None).await?;
+        let up = UpFile { password, ..up.clone() };
+        let client = Client::connect(&Target::of_up(data.to_owned(), &up), None).await?;
         match client.hosts().await {
-            Ok(_) => return Ok((password, client)),
+            Ok(_) => return Ok((up, client)),
             Err(failure) if failure.exit == Exit::NotAllowed => {}
             Err(failure) => return Err(failure),
         }

@@ -351,6 +351,27 @@ impl Reason {
                 "内部错误",
                 "请根据请求的 Trace ID 在日志中查找原因",
             ),
+            Self::CertificateRefused => said(
+                "join the fleet again with a new token",
+                "调用方的证书已失效，或不能用于此调用",
+                "请用新的令牌重新加入机群",
+            ),
+            Self::JoinTokenRefused => said("make a new token", "加入令牌无效", "请创建新的令牌"),
+            Self::JoinTokenUnknown => said(
+                "list the tokens that are good still",
+                "加入令牌不存在，或已失效",
+                "请查看仍然有效的令牌",
+            ),
+            Self::AuthorityInUse => said(
+                "wait until all parts have renewed their certificates",
+                "仍有部件需要使用该证书机构",
+                "请等待所有部件更新证书",
+            ),
+            Self::TlsOff => said(
+                "let the server speak TLS with certificates of its own making",
+                "本服务端不签发证书",
+                "请让服务端使用 TLS，并由它自行签发证书",
+            ),
         }
     }
 }

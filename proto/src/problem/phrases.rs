@@ -55,6 +55,7 @@ const PHRASES: &[(&str, &str)] = &[
     ("it must be `true` or `false`", "应为 `true` 或 `false`"),
     ("there is none; give at least one", "至少要有一个"),
     ("there is more than one", "有多个，只能有一个"),
+    ("a token is for a host or for a gateway", "令牌只能用于主机或网关中的一种"),
     ("there are more than {}", "超过了 {} 个"),
     ("they are {}, and a batch has at most {}", "有 {} 个，而一个批量任务最多 {} 个"),
     ("{} hosts are meant, and a batch has at most {}", "涉及 {} 台主机，而一个批量任务最多 {} 台"),

@@ -13,7 +13,7 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use belay_proto::{CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Trace, listen, planted};
+use belay_proto::{CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Trace, listen, planted, tls::Peer};
 use blake2::{Blake2s256, Digest};
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use jiff::{SignedDuration, Timestamp};
@@ -34,6 +34,7 @@ use crate::{
     error::Error,
     store::{AuditEntry, NewSignature, Store, attempted},
     throttle::{Allowance, Throttle},
+    trust::{Part, Trust},
 };
 
 /// Binary metadata, with or without what fills it up.
@@ -54,6 +55,8 @@ struct Inner {
     store: Arc<Store>,
     /// The digest of what agents show.
     fleet_token: [u8; 32],
+    /// Who vouches for agents and gateways, where TLS is spoken.
+    trust: Option<Arc<Trust>>,
     throttle: Throttle,
     paths: Paths,
     /// How long an order under an idempotency key is answered and not carried out.
@@ -63,11 +66,12 @@ struct Inner {
 }
 
 impl Gate {
-    /// A gate that knows users by `verifier` and agents by the fleet's token.
+    /// A gate that knows users by `verifier`, and the parts of the fleet by `trust`, or without that by the fleet's token.
     pub(crate) fn new(
         verifier: Arc<Verifier>,
         store: Arc<Store>,
         fleet_token: &str,
+        trust: Option<Arc<Trust>>,
         contract: &DescriptorPool,
         config: &Config,
     ) -> Self {
@@ -80,6 +84,7 @@ impl Gate {
                 verifier,
                 store,
                 fleet_token,
+                trust,
                 throttle,
                 paths,
                 keys_are_kept,
@@ -94,6 +99,7 @@ impl Gate {
         path: &str,
         headers: &HeaderMap,
         peer: &str,
+        part: Option<&Part>,
         trace: Trace,
         left: &mut Option<Allowance>,
     ) -> Result<Option<(Caller, Option<Pass>)>, Error> {
@@ -105,6 +111,19 @@ impl Gate {
         }
         match rule.policy {
             Policy::Open => Ok(None),
+            Policy::Fleet if part.is_some() => match part {
+                Some(Part::Agent(_)) => Ok(None),
+                _ => Err(wrong_part(part, rule)),
+            },
+            Policy::Member => match part {
+                Some(Part::Agent(_) | Part::Gateway(_)) => Ok(None),
+                _ => Err(wrong_part(part, rule)),
+            },
+            Policy::Authenticated | Policy::Own | Policy::Roles(_)
+                if matches!(part, Some(Part::Agent(_))) =>
+            {
+                Err(wrong_part(part, rule))
+            }
             Policy::Fleet => {
                 // Digests are compared, so that the time taken tells nothing of the token.
                 let shown: Option<[u8; 32]> = credential.map(|shown| Blake2s256::digest(shown).into());
@@ -114,9 +133,11 @@ impl Gate {
                 }
             }
             Policy::Authenticated | Policy::Own | Policy::Roles(_) => {
-                let text = headers.get(STRING_TO_SIGN).and_then(|value| BASE64.decode(value.as_bytes()).ok());
-                let address =
-                    headers.get(CLIENT_ADDRESS).and_then(|value| value.to_str().ok()).unwrap_or(peer);
+                // Only a gateway has seen the request of somebody else. Without TLS it can not be told from others.
+                let passed =
+                    |name| headers.get(name).filter(|_| matches!(part, None | Some(Part::Gateway(_))));
+                let text = passed(STRING_TO_SIGN).and_then(|value| BASE64.decode(value.as_bytes()).ok());
+                let address = passed(CLIENT_ADDRESS).and_then(|value| value.to_str().ok()).unwrap_or(peer);
                 let presented = Presented { credential, text: text.as_deref(), address };
                 let verified = self.inner.verifier.verify(presented).await;
                 let (user, signed) = verified.map_err(Error::Unauthenticated)?;
@@ -241,10 +262,26 @@ where
         let span =
             info_span!("rpc", trace_id = %trace, path = %request.uri().path(), user = tracing::field::Empty);
         let work = async move {
-            let peer = request.extensions().get::<listen::Caller>().map(listen::Caller::address);
+            let caller = request.extensions().get::<listen::Caller>().cloned();
+            let peer = caller.as_ref().map(listen::Caller::address);
             let peer = peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default();
             let mut left = None;
-            let admitted = gate.admit(request.uri().path(), request.headers(), &peer, trace, &mut left).await;
+            let part = gate
+                .inner
+                .trust
+                .as_ref()
+                .map(|trust| trust.recognize(caller.as_ref().and_then(|caller| caller.known::<Peer>())));
+            let admitted = match part.transpose() {
+                Ok(part) => {
+                    let (path, headers) = (request.uri().path(), request.headers());
+                    let admitted = gate.admit(path, headers, &peer, part.as_ref(), trace, &mut left).await;
+                    if let Some(part) = part {
+                        request.extensions_mut().insert(part);
+                    }
+                    admitted
+                }
+                Err(error) => Err(error),
+            };
             let Ok(mut response) = match admitted {
                 Ok(caller) => {
                     if let Some((caller, pass)) = caller {
@@ -260,7 +297,8 @@ where
                 Err(error) => {
                     let problem = Problem::from(&error);
                     if let Some(untold) = gate.inner.refusals.again() {
-                        warn!(reason = problem.reason.as_str(), untold, "Call refused.");
+                        let why = if let Error::Refused(_) = &error { &problem.message } else { "" };
+                        warn!(peer, reason = problem.reason.as_str(), why, untold, "Call refused.");
                     }
                     Ok(Status::from(problem).into_http())
                 }
@@ -272,6 +310,30 @@ where
         };
         Box::pin(work.instrument(span))
     }
+}
+
+/// A part of the fleet calls what is not for its role (hazard S17), or somebody else what is for a part.
+fn wrong_part(part: Option<&Part>, rule: &Rule) -> Error {
+    let action = rule.action();
+    let (who, chinese) = match part {
+        Some(Part::Agent(host)) => (format!("the agent of host {host}"), format!("主机 {host} 的 Agent")),
+        Some(Part::Gateway(name)) => (format!("the gateway `{name}`"), format!("网关 `{name}`")),
+        Some(Part::Nobody) => ("whoever shows no certificate".to_owned(), "没有证书的调用方".to_owned()),
+        None => (
+            "nobody: this server speaks plain text, so it".to_owned(),
+            "使用明文通信时，任何调用方".to_owned(),
+        ),
+    };
+    let needs = rule.policy.needs();
+    Error::Refused(
+        Problem::new(Reason::CertificateRefused, format!("{who} may not call {action}: it is for {needs}"))
+            .target(action)
+            .hint("call as a user without a certificate; or join as such a part with a token")
+            .chinese(
+                format!("{chinese}无权调用 {action}"),
+                "请以用户身份且不带证书调用，或用令牌以相应的部件身份加入",
+            ),
+    )
 }
 
 fn trace_of(headers: &HeaderMap) -> Trace {

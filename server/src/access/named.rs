@@ -139,5 +139,6 @@ of_none! {
     ListUsersRequest CreateUserRequest DeleteUserRequest GrantRoleRequest RevokeRoleRequest SetPasswordRequest
     CreateTokenRequest ListTokensRequest RevokeTokenRequest
     ListAccessKeysRequest CreateAccessKeyRequest EnableAccessKeyRequest DisableAccessKeyRequest
-    DeleteAccessKeyRequest ListAuditRecordsRequest VerifyAuditRequest DiagnoseRequest
+    DeleteAccessKeyRequest ListAuditRecordsRequest VerifyAuditRequest DiagnoseRequest CreateJoinTokenRequest ListJoinTokensRequest
+    RevokeJoinTokenRequest GetAuthoritiesRequest RotateAuthorityRequest
 }

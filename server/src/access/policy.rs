@@ -19,6 +19,8 @@ pub(crate) enum Policy {
     Roles(&'static [Role]),
     /// An agent of the fleet.
     Fleet,
+    /// An agent or a gateway of the fleet, by its certificate.
+    Member,
 }
 
 /// What an RPC is about, and so where a role with a scope is good for it. Which host or task a request names is said in
@@ -159,7 +161,18 @@ pub(crate) const RULES: &[Rule] = &[
     read("/belay.v1.AuditService/ListAuditRecords", ADMIN, Object::Whole),
     read("/belay.v1.AuditService/VerifyAudit", ADMIN, Object::Whole),
     read("/belay.v1.DiagnosisService/Diagnose", ADMIN, Object::Whole),
+    // The handler knows that a gateway's token needs ADMIN.
+    unkeyed_order("/belay.v1.TrustService/CreateJoinToken", CONFIGURE_HOSTS, Object::Whole),
+    read("/belay.v1.TrustService/ListJoinTokens", CONFIGURE_HOSTS, Object::Whole),
+    unkeyed_order("/belay.v1.TrustService/RevokeJoinToken", CONFIGURE_HOSTS, Object::Whole),
+    read("/belay.v1.TrustService/GetAuthorities", ADMIN, Object::Whole),
+    unkeyed_order("/belay.v1.TrustService/RotateAuthority", ADMIN, Object::Whole),
     read("/belay.fleet.v1.FleetService/Report", Policy::Fleet, Object::Nothing),
+    // Whoever has a token; guesses are counted.
+    read("/belay.fleet.v1.JoinService/Join", Policy::Open, Object::Nothing),
+    read("/belay.fleet.v1.JoinService/Renew", Policy::Member, Object::Nothing),
+    read("/belay.fleet.v1.JoinService/Confirm", Policy::Member, Object::Nothing),
+    read("/belay.fleet.v1.JoinService/WatchAuthorities", Policy::Member, Object::Nothing),
     read("/grpc.health.v1.Health/Check", Policy::Open, Object::Nothing),
     read("/grpc.health.v1.Health/Watch", Policy::Open, Object::Nothing),
     read("/grpc.health.v1.Health/List", Policy::Open, Object::Nothing),
@@ -252,7 +265,8 @@ impl Policy {
         match self {
             Self::Open => "nothing".into(),
             Self::Authenticated | Self::Own => "a user".into(),
-            Self::Fleet => "the fleet's token".into(),
+            Self::Fleet => "an agent of the fleet".into(),
+            Self::Member => "an agent or a gateway of the fleet".into(),
             Self::Roles([]) => "the role ADMIN".into(),
             Self::Roles(any) => {
                 format!(

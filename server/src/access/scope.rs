@@ -98,7 +98,7 @@ impl Rights {
             Policy::Open | Policy::Authenticated => return Ok(Reach::WHOLE),
             Policy::Own if self.narrowed.is_none() => return Ok(Reach::WHOLE),
             Policy::Own => return Err("a credential that is not narrowed".into()),
-            Policy::Fleet => return Err(rule.policy.needs()),
+            Policy::Fleet | Policy::Member => return Err(rule.policy.needs()),
             Policy::Roles(any) => any,
         };
         let mut reach = Reach::WHOLE;

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::Config,
     store::{Store, StoreError},
-    throttle::Logins,
+    throttle::{Logins, Try},
 };
 
 /// How long a verified credential is believed.
@@ -231,6 +231,14 @@ impl Verifier {
             *turn = Arc::downgrade(&new);
             new
         })
+    }
+
+    /// Takes a try of a secret that is no user's, counted under this name.
+    ///
+    /// # Errors
+    /// When it may be tried again.
+    pub(crate) fn guess<'a>(&'a self, name: &'a str, address: &'a str) -> Result<Try<'a>, Duration> {
+        self.logins.begin(name, address)
     }
 
     /// Forgets every credential of a user who changed.

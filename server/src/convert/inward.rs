@@ -331,6 +331,8 @@ pub(super) fn read_hello(hello: fleet::Hello) -> Result<Hello, Error> {
         labels,
         policy,
         time,
+        // Of the certificate it is shown with, and read before.
+        authorities: _,
     } = hello;
     check_count(processes.len())?;
     for (field, text) in [("identity", &identity), ("incarnation", &incarnation)] {

@@ -177,6 +177,7 @@ pub(super) fn of(error: &Error) -> Option<(String, String)> {
         | Error::Listen { .. }
         | Error::Transport(_)
         | Error::File { .. }
+        | Error::Papers(_)
         | Error::Random(_)
         | Error::Uncovered(_)
         | Error::Internal(_)

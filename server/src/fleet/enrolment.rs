@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use belay_proto::{HostId, Problem, Reason, TaskId};
 
-use super::{Entry, Fleet, PoisonError};
+use super::{Clones, Entry, Fleet, PoisonError};
 use crate::{
     error::Error,
     host::{Facts, Host, HostStatus, expected_identity, target},
@@ -55,6 +55,43 @@ impl Fleet {
         identities.remove(&expected_identity(&before));
         identities.remove(&expected_identity(&address));
         identities.insert(identity, id);
+    }
+
+    /// An agent takes the place of the one that a host had, or was to have, and of which `before` is the identity where it is
+    /// another one: its streams end. Gives the addresses at which the host's agents were and are.
+    pub(crate) fn take_over(&self, host: Host, before: Option<&str>) -> Vec<String> {
+        let (id, identity) = (host.id, host.facts.identity.clone());
+        let mut addresses = vec![host.facts.address.clone()];
+        self.forgive(&identity);
+        let mut hosts = self.write();
+        match hosts.get_mut(&id) {
+            Some(entry) => {
+                addresses.push(entry.host.facts.address.clone());
+                entry.link.iter().chain(&entry.beside).for_each(|link| link.stream.cancel());
+                (entry.link, entry.beside) = (None, Vec::new());
+                // Whoever joined is the only one: who was heard before is cut off, and no copy of this one.
+                entry.clones = Clones::new(None, self.silence);
+                entry.supplanted = false;
+                entry.take(host);
+            }
+            None => {
+                hosts.insert(id, Entry::new(host, None, self.silence));
+            }
+        }
+        drop(hosts);
+        let mut identities = self.identities.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = before {
+            identities.remove(before);
+        }
+        identities.insert(identity, id);
+        drop(identities);
+        self.connected.notify_waiters();
+        addresses
+    }
+
+    /// Whose host an agent is, by its identity.
+    pub(crate) fn host_of(&self, identity: &str) -> Option<HostId> {
+        self.of_identity(identity)
     }
 
     /// The host of an agent, or the host that waits for one at this address.

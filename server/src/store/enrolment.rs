@@ -12,7 +12,7 @@ use super::{
     AuditEntry, Claim, Declared, NewTask, Result, Store, StoreError, audit,
     entity::{deleted_agent, host, host_lock, process},
     hosts::{check_place, encode, facts_of, of_identity, read_host, update_host, with_processes},
-    id, micros,
+    id, join, micros,
     reference::place_of,
     tasks::insert_task,
 };
@@ -160,6 +160,7 @@ impl Store {
             let of_them = process::Entity::delete_many().filter(process::Column::HostId.is_in(ids()));
             of_them.exec(&change).await?;
             host::Entity::delete_many().filter(host::Column::Id.is_in(ids())).exec(&change).await?;
+            join::delete_members(&change, hosts).await?;
         }
         fail_point(|| "hosts.delete.written");
         change.commit().await?;
@@ -192,7 +193,7 @@ pub(super) async fn expecting(change: &DatabaseTransaction, facts: &Facts) -> Re
     }
 }
 
-async fn forgive(change: &DatabaseTransaction, identity: &str) -> Result<()> {
+pub(super) async fn forgive(change: &DatabaseTransaction, identity: &str) -> Result<()> {
     deleted_agent::Entity::delete_by_id(identity).exec(change).await?;
     Ok(())
 }

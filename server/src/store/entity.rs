@@ -93,6 +93,25 @@ rows! {
         principal: String,
         delete_time: i64,
     }
+    /// Tokens with which parts join.
+    join_token in "join_tokens" {
+        #[sea_orm(primary_key)]
+        id: i64,
+        digest: String,
+        host_id: Option<i64>,
+        gateway: String,
+        creator: String,
+        create_time: i64,
+        expire_time: i64,
+    }
+    /// Parts of the fleet that have certificates: `host/ID`, `gateway/NAME`.
+    member in "members" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        name: String,
+        generation: i64,
+        standing: String,
+        join_time: i64,
+    }
     /// Process identities, each with its last observation.
     process in "processes" {
         #[sea_orm(primary_key)]

@@ -3,6 +3,7 @@
 mod access_keys;
 mod audit_chain;
 mod hosts;
+mod join;
 mod restart_terms;
 mod rights;
 mod task_lists;
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(restart_terms::RestartTerms),
             Box::new(rights::Rights),
             Box::new(audit_chain::AuditChain),
+            Box::new(join::Join),
         ]
     }
 }

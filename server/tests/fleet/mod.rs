@@ -16,7 +16,7 @@ use belay_proto::{
         audit_service_client::AuditServiceClient, host_agent_service_client::HostAgentServiceClient,
     },
 };
-use belay_server::{Config, Server, run};
+use belay_server::{Config, Server, TlsMode, TlsSettings, run};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -52,6 +52,7 @@ impl Fleet {
             data: folder.path().join("data"),
             heartbeat: HEARTBEAT,
             clone_silence: Duration::ZERO,
+            tls: TlsSettings { mode: TlsMode::Off, ..TlsSettings::default() },
             ..Config::default()
         };
         let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap().trim().to_owned();

@@ -118,6 +118,7 @@ pub(super) fn hello(agent: &Agent) -> (Hello, u64) {
         labels: (agent.shared.simulation.labels)(agent.number).into_iter().collect(),
         policy: None,
         time: None,
+        authorities: String::new(),
     };
     (hello, memory.revision())
 }

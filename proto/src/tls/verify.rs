@@ -1,0 +1,126 @@
+//! Whether a certificate is believed: it comes from an authority of the fleet, is good now, and names who is meant.
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+use super::{
+    identity::{Authority, BadCertificate, Identity, Named, Role, TrustDomain, read, read_authority},
+    provider,
+};
+use crate::HostId;
+
+/// Who may be at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The server.
+    Server,
+    /// An agent or a gateway: whoever calls a server with a certificate.
+    Member,
+    /// The agent of any host.
+    AnyHost,
+    /// The agent of this host, whatever its generation.
+    Host(HostId),
+    /// This one alone.
+    This(Identity),
+}
+
+impl Expected {
+    fn admits(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Server => identity.role() == Role::Server,
+            Self::Member => matches!(identity.role(), Role::Agent | Role::Gateway),
+            Self::AnyHost => identity.role() == Role::Agent,
+            Self::Host(host) => matches!(identity, Identity::Host { id, .. } if id == host),
+            Self::This(one) => one == identity,
+        }
+    }
+
+    fn told(&self) -> String {
+        match self {
+            Self::Server => "server".to_owned(),
+            Self::Member => "a gateway or a host".to_owned(),
+            Self::AnyHost => "a host".to_owned(),
+            Self::Host(host) => format!("host/{host}"),
+            Self::This(one) => one.to_string(),
+        }
+    }
+}
+
+/// id-kp-serverAuth and id-kp-clientAuth, as they stand in a certificate.
+const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+const CLIENT_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+
+/// Whether `certificate`, shown with `others`, is of `expected` in the fleet `domain`, by the word of one of `authorities`.
+/// `calls`: whether it is shown by who calls, and not by who is called.
+///
+/// # Errors
+/// [`BadCertificate`]: why not.
+pub fn verify(
+    certificate: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    authorities: &[CertificateDer<'_>],
+    domain: &TrustDomain,
+    expected: &Expected,
+    calls: bool,
+    now: UnixTime,
+) -> Result<Named, BadCertificate> {
+    verify_chain(certificate, others, authorities, calls, now)?;
+    let named = read(certificate)?;
+    if named.domain != *domain {
+        return Err(BadCertificate::OtherFleet(named.domain.to_string()));
+    }
+    match expected.admits(&named.identity) {
+        true => Ok(named),
+        false => {
+            let (found, wanted) = (named.identity.to_string(), expected.told());
+            Err(BadCertificate::Other { found, wanted })
+        }
+    }
+}
+
+/// Whether one of `authorities` vouches for it now.
+pub(super) fn verify_chain(
+    certificate: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    authorities: &[CertificateDer<'_>],
+    calls: bool,
+    now: UnixTime,
+) -> Result<(), BadCertificate> {
+    let mut refused = BadCertificate::Chain("there is none".to_owned());
+    for authority in authorities {
+        match vouches(authority, certificate, others, calls, now) {
+            Ok(()) => return Ok(()),
+            Err(why) => refused = why,
+        }
+    }
+    Err(refused)
+}
+
+/// Whether this authority does. A library takes the key and the name of an anchor and nothing else, so what the authority says
+/// of itself is held against the path here: how long it is good, and how many others may stand between.
+fn vouches(
+    authority: &CertificateDer<'_>,
+    certificate: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    calls: bool,
+    now: UnixTime,
+) -> Result<(), BadCertificate> {
+    let chain = |error: webpki::Error| BadCertificate::Chain(error.to_string());
+    let leaf = EndEntityCert::try_from(certificate).map_err(chain)?;
+    let anchors = [anchor_from_trusted_cert(authority).map_err(chain)?];
+    let usage = KeyUsage::required(if calls { CLIENT_AUTH } else { SERVER_AUTH });
+    let algorithms = provider().signature_verification_algorithms.all;
+    let path = leaf.verify_for_usage(algorithms, &anchors, others, now, usage, None, None).map_err(chain)?;
+
+    let Authority { begin, end, most_between } = read_authority(authority)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if !(begin.as_second()..=end.as_second()).contains(&now) {
+        return Err(BadCertificate::Chain("it is not good itself now".to_owned()));
+    }
+    match most_between.is_some_and(|most| path.intermediate_certificates().count() > most) {
+        true => {
+            Err(BadCertificate::Chain("another authority stands between, which it must not have".to_owned()))
+        }
+        false => Ok(()),
+    }
+}
