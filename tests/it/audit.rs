@@ -167,7 +167,12 @@ async fn the_trail_is_filtered_paged_and_exported() {
     let fleet = fleet(vec![HostSetup::new().worker("obstat2", "plain")]).await;
     let wire = fleet.wire();
     let roles = vec![Role::HostManager.into()];
-    let kim = CreateUserRequest { name: "kim".into(), roles, password: "kim has a password".into() };
+    let kim = CreateUserRequest {
+        name: "kim".into(),
+        roles,
+        password: "kim has a password".into(),
+        grants: Vec::new(),
+    };
     wire.users().create_user(kim).await.expect("added");
     let kim = fleet.anyone().user("kim", "kim has a password");
     let (host, path) = (fleet.host_id(0).await, fleet.process_path(0, "obstat2").await);

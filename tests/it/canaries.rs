@@ -132,7 +132,8 @@ async fn passwords(fleet: &Fleet, canaries: &mut Canaries) {
         let name = format!("user{number}");
         let password = canaries.shown("a new user's password", &name);
         let roles = vec![Role::HostManager.into()];
-        let user = CreateUserRequest { name: name.clone(), roles, password: password.clone() };
+        let user =
+            CreateUserRequest { name: name.clone(), roles, password: password.clone(), grants: Vec::new() };
         wire.users().create_user(user).await.expect("added");
         let client = fleet.anyone().user(&name, &password);
         canaries.hear(&client.get("/api/v2/compute/hosts").await);
@@ -167,7 +168,8 @@ async fn passwords(fleet: &Fleet, canaries: &mut Canaries) {
         }
         canaries.hear(&fleet.admin().call(Method::POST, "/api/v2/iam/users", body.into()).await);
         let secret = canaries.plant("a message with something wrong in it");
-        let user = CreateUserRequest { name: "a b".into(), roles: vec![77], password: secret };
+        let user =
+            CreateUserRequest { name: "a b".into(), roles: vec![77], password: secret, grants: Vec::new() };
         canaries.refused(wire.users().create_user(user).await);
     }
 }
