@@ -309,6 +309,11 @@ mod tests {
         INTERNAL               500 COM10999 0
         TOKEN_UNKNOWN          404 COM10002 1002
         TOO_MANY_TOKENS        409 COM10005 1005
+        CERTIFICATE_REFUSED    401 IAM10000 0
+        JOIN_TOKEN_REFUSED     401 IAM10000 0
+        JOIN_TOKEN_UNKNOWN     404 COM10002 1002
+        AUTHORITY_IN_USE       409 COM10005 1005
+        TLS_OFF                409 COM10005 1005
         "#);
     }
 

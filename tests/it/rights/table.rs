@@ -80,7 +80,11 @@ pub(super) fn meant(path: &str) -> Option<(Who, About)> {
         ("belay.v1.AccessKeyService", _) => (Who::Whole, Nothing),
         ("belay.v1.AuditService", "ListAuditRecords" | "VerifyAudit") => (Who::With(ADMIN), Fleet),
         ("belay.v1.DiagnosisService", "Diagnose") => (Who::With(ADMIN), Fleet),
+        ("belay.v1.TrustService", "GetAuthorities" | "RotateAuthority") => (Who::With(ADMIN), Fleet),
+        ("belay.v1.TrustService", _) => (Who::With(CONFIGURE), Fleet),
         ("belay.fleet.v1.FleetService", "Report") => (Who::Agents, Nothing),
+        // There a token or a certificate speaks: see `tls`.
+        ("belay.fleet.v1.JoinService", _) => return None,
         (service, _) if service.starts_with("belay.agent.v1.") => return None,
         _ => panic!("say here who may call `{path}`"),
     })
