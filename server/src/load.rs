@@ -15,12 +15,14 @@ use std::{
 use belay_proto::Problem;
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
 use tonic::{Status, body::Body, codegen::Bytes};
 use tower::{Layer, Service};
 use tracing::debug;
 
 use crate::{
     access::policy::{Policy, rule},
+    api::LARGEST_REQUEST,
     error::Error,
 };
 
@@ -94,7 +96,10 @@ where
         let order = rule.is_some_and(|rule| rule.order);
         let Some(place) = self.load.place(order) else {
             debug!(path, "Call refused: as many as may be are being answered.");
-            return Box::pin(async move { Ok(full().into_http()) });
+            return Box::pin(async move {
+                let_arrive(request.into_body()).await;
+                Ok(full().into_http())
+            });
         };
         let place: Taken = Arc::new(Mutex::new(Some(place)));
         let request = match request.body().is_end_stream() {
@@ -125,6 +130,20 @@ fn take(place: &Taken) -> Option<Place> {
 
 fn full() -> Status {
     Status::from(Problem::from(&Error::AtCapacity))
+}
+
+/// Reads what is refused to its end, as far as a request may be long, and keeps nothing of it. What arrives on a stream that was
+/// answered already counts as a mistake of its connection, and with some hundreds of them the connection ends: a gateway's is
+/// that of all its callers.
+pub(crate) async fn let_arrive(mut body: Body) {
+    let mut left = LARGEST_REQUEST;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// A body that takes a place for its request when its end is there. Where there is none left the request is refused instead

@@ -48,6 +48,13 @@ pub(crate) struct Reports {
     app: Arc<App>,
 }
 
+/// Who reports on a stream.
+struct Reporter {
+    host: HostId,
+    identity: String,
+    incarnation: String,
+}
+
 /// How a stream came to its end.
 enum Over {
     /// The agent has ended it.
@@ -169,14 +176,13 @@ impl Reports {
     /// Reads a stream until it ends, falls silent, or is replaced.
     async fn follow(
         &self,
-        host: HostId,
-        identity: &str,
-        incarnation: &str,
+        Reporter { host, identity, incarnation }: &Reporter,
         stream: &CancellationToken,
         connection: Option<&listen::Caller>,
         mut reports: Streaming<ReportRequest>,
         acknowledge: Acknowledgements,
     ) -> Result<Over, Status> {
+        let host = *host;
         let patience = self.app.heartbeat * OFFLINE_AFTER;
         let mut untaken: Option<(u64, LocalOperation)> = None;
         loop {
@@ -316,18 +322,10 @@ impl FleetService for Reports {
         let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome, authorities }));
 
         let this = self.clone();
+        let reporter = Reporter { host, identity, incarnation };
         let follow = async move {
-            let end = this
-                .follow(
-                    host,
-                    &identity,
-                    &incarnation,
-                    &stream,
-                    connection.as_ref(),
-                    reports,
-                    acknowledge.clone(),
-                )
-                .await;
+            let end =
+                this.follow(&reporter, &stream, connection.as_ref(), reports, acknowledge.clone()).await;
             let acknowledge = match end {
                 // The end of the answers is what the agent hears. It is taken to be there until it has had its time to come
                 // again, or has.
@@ -341,7 +339,7 @@ impl FleetService for Reports {
                 }
                 Ok(Over::Ended) | Err(_) => Some(acknowledge),
             };
-            this.app.fleet.disconnect(host, &incarnation, &stream);
+            this.app.fleet.disconnect(host, &reporter.incarnation, &stream);
             stream.cancel();
             match end {
                 Ok(_) => info!(%host, "Agent disconnected."),

@@ -263,7 +263,7 @@ fn command_line(fleet: &Fleet, canaries: &mut Canaries) {
         canaries.told.push_str(&String::from_utf8_lossy(&output.stdout));
         canaries.told.push_str(&String::from_utf8_lossy(&output.stderr));
     };
-    let right = fleet.password().to_owned();
+    let right = fleet.password();
     for (number, arguments) in
         [["host", "list"], ["process", "list"], ["audit", "list"], ["user", "list"]].iter().enumerate()
     {
@@ -290,7 +290,7 @@ async fn no_secret_is_anywhere_it_does_not_belong() {
     let setup = told(&mut canaries);
     let mut fleet = fleet(vec![setup]).await;
     canaries.keep("the fleet's token", &fleet.token());
-    canaries.keep("the first password", &fleet.password().to_owned());
+    canaries.keep("the first password", &fleet.password());
     canaries.keep("the first password", basic("admin", fleet.password()).trim_start_matches("Basic "));
     for key in ["server/audit.key", "server/access-keys.seal"] {
         let text = fs::read_to_string(fleet.folder().join(key)).expect("there");

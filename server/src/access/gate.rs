@@ -32,6 +32,7 @@ use super::{
 use crate::{
     config::Config,
     error::Error,
+    load::let_arrive,
     store::{AuditEntry, NewSignature, Store, attempted},
     throttle::{Allowance, Throttle},
     trust::{Part, Trust},
@@ -295,6 +296,11 @@ where
                     gate.carry_out(request, inner).await
                 }
                 Err(error) => {
+                    // Agents' streams and those of reflection may never end.
+                    let of_a_user = |rule: &Rule| matches!(rule.policy, Policy::Own | Policy::Roles(_));
+                    if rule(request.uri().path()).is_some_and(of_a_user) {
+                        let_arrive(request.into_body()).await;
+                    }
                     let problem = Problem::from(&error);
                     if let Some(untold) = gate.inner.refusals.again() {
                         let why = if let Error::Refused(_) = &error { &problem.message } else { "" };

@@ -319,7 +319,7 @@ async fn every_rpc_is_as_it_is_meant_for_everyone_about_everything() {
                         identity.name
                     ));
                 }
-                let reads = ["List", "Get", "Watch", "Read", "Plan"];
+                let reads = ["List", "Get", "Watch", "Read", "Plan", "Verify", "Diagnose"];
                 let is_order = !reads.iter().any(|word| method.name().starts_with(word));
                 if is_order && identity.known && matches!(meant, Verdict::Denied | Verdict::Unknown) {
                     let principal = if identity.narrowed { "admin" } else { identity.name };
