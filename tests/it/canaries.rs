@@ -269,18 +269,18 @@ fn command_line(fleet: &Fleet, canaries: &mut Canaries) {
     {
         let wrong = canaries.plant("BELAY_PASSWORD");
         run(canaries, arguments, &wrong, "");
-        run(canaries, arguments, &right, "");
+        run(canaries, arguments, right, "");
         fs::write(&file, canaries.plant("a token's file")).expect("written");
         let path = file.display().to_string();
-        run(canaries, &[arguments[0], arguments[1], "--token-file", &path], &right, "");
+        run(canaries, &[arguments[0], arguments[1], "--token-file", &path], right, "");
         let added = canaries.plant("`--password-stdin`");
         let name = if number % 2 == 0 { format!("cli{number}") } else { "a b".to_owned() };
         let add = ["user", "add", &name, "--role", "HOST_VIEWER", "--password-stdin"];
-        run(canaries, &add, &right, &format!("{added}\n"));
+        run(canaries, &add, right, &format!("{added}\n"));
     }
-    run(canaries, &["process", "list", "--host", "host-1", "-o", "json"], &right, "");
-    run(canaries, &["process", "get", "--host", "host-1", "told1"], &right, "");
-    run(canaries, &["process", "why", "--host", "host-1", "told1"], &right, "");
+    run(canaries, &["process", "list", "--host", "host-1", "-o", "json"], right, "");
+    run(canaries, &["process", "get", "--host", "host-1", "told1"], right, "");
+    run(canaries, &["process", "why", "--host", "host-1", "told1"], right, "");
 }
 
 /// Hazards X01 to X04: whatever is given anywhere is nowhere but where it belongs.
@@ -290,7 +290,7 @@ async fn no_secret_is_anywhere_it_does_not_belong() {
     let setup = told(&mut canaries);
     let mut fleet = fleet(vec![setup]).await;
     canaries.keep("the fleet's token", &fleet.token());
-    canaries.keep("the first password", &fleet.password());
+    canaries.keep("the first password", fleet.password());
     canaries.keep("the first password", basic("admin", fleet.password()).trim_start_matches("Basic "));
     for key in ["server/audit.key", "server/access-keys.seal"] {
         let text = fs::read_to_string(fleet.folder().join(key)).expect("there");
