@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{Paths, Shown, Statement},
-    convert::{Hello, Introduced, Operation, Report, introduced, inventory, planned, report},
+    convert::{self, Hello, Introduced, Operation, Report, introduced, planned, report},
     host::Facts,
     process::Observed,
     store::{Declared, OperationOutcome},
@@ -41,7 +41,7 @@ pub fn inventory(data: &[u8]) {
         }
         b'o' => {
             let Some(wire) = decoded::<agent::ObservedProcess>(wire) else { return };
-            if let Ok(read) = inventory(vec![wire]) {
+            if let Ok(read) = convert::inventory(vec![wire]) {
                 read.iter().for_each(|(alias, seen)| check_observed(alias, seen));
             }
         }
