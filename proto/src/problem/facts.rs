@@ -361,7 +361,8 @@ impl Reason {
                 "list the tokens that are good still",
                 "加入令牌不存在，或已失效",
                 "请查看仍然有效的令牌",
-            ),
+            )
+            .about("belay/JoinToken"),
             Self::AuthorityInUse => said(
                 "wait until all parts have renewed their certificates",
                 "仍有部件需要使用该证书机构",

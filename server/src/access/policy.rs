@@ -337,7 +337,9 @@ mod tests {
                     Object::Task => has("task_id"),
                     // One host of many is a filter, and so is the host of tasks.
                     Object::Hosts | Object::Tasks => !has("task_id"),
-                    Object::Nothing | Object::Whole => !has("host_id") && !has("task_id") && !has("host_ids"),
+                    Object::Nothing => !has("host_id") && !has("task_id") && !has("host_ids"),
+                    // Also of a host that it names it needs a role on every host.
+                    Object::Whole => !has("task_id") && !has("host_ids"),
                 };
                 assert!(expected, "{path} is about {object:?}");
             }
