@@ -7,8 +7,10 @@ pub(super) enum Who {
     Whole,
     /// Users with one of these roles.
     With(&'static [&'static str]),
-    /// Agents of the fleet.
-    Agents,
+    /// Agents and gateways of the fleet, as which nobody calls here.
+    Members,
+    /// Anyone: the message itself shows a token, which is for `tls` to try.
+    Anyone,
 }
 
 /// What an RPC is about.
@@ -82,9 +84,9 @@ pub(super) fn meant(path: &str) -> Option<(Who, About)> {
         ("belay.v1.DiagnosisService", "Diagnose") => (Who::With(ADMIN), Fleet),
         ("belay.v1.TrustService", "GetAuthorities" | "RotateAuthority") => (Who::With(ADMIN), Fleet),
         ("belay.v1.TrustService", _) => (Who::With(CONFIGURE), Fleet),
-        ("belay.fleet.v1.FleetService", "Report") => (Who::Agents, Nothing),
-        // There a token or a certificate speaks: see `tls`.
-        ("belay.fleet.v1.JoinService", _) => return None,
+        ("belay.fleet.v1.FleetService", "Report") => (Who::Members, Nothing),
+        ("belay.fleet.v1.JoinService", "Join") => (Who::Anyone, Nothing),
+        ("belay.fleet.v1.JoinService", _) => (Who::Members, Nothing),
         (service, _) if service.starts_with("belay.agent.v1.") => return None,
         _ => panic!("say here who may call `{path}`"),
     })
@@ -129,13 +131,12 @@ pub(super) fn expected(identity: &Identity, path: &str, object: Object) -> Verdi
     let Some((who, about)) = meant(path) else {
         return Verdict::NotServed;
     };
-    if !identity.known || who == Who::Agents {
-        return Verdict::Unauthenticated;
-    }
     let any = match who {
+        Who::Anyone => return Verdict::Let,
+        Who::Members => return Verdict::Unauthenticated,
+        _ if !identity.known => return Verdict::Unauthenticated,
         Who::Whole if identity.narrowed => return Verdict::Denied,
         Who::Whole => return Verdict::Let,
-        Who::Agents => return Verdict::Unauthenticated,
         Who::With(any) => any,
     };
     let good: Vec<_> = identity.roles.iter().filter(|(role, _)| any.contains(role)).collect();
