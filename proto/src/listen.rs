@@ -1,7 +1,7 @@
 //! The one way in for connections: of the server, of an agent, and of the gateway.
 //!
 //! [`Incoming`] is a stream of connections that are ready to be served. Before a connection is one of them it has taken a
-//! seat ([`Seats`](seats::Seats): so many in all, so many of one peer), has shaken hands ([`Handshake`]), and has said that
+//! seat (so many in all, so many of one peer), has shaken hands ([`Handshake`]), and has said that
 //! it speaks HTTP/2 where that is spoken; all in a task of its own and in bounded time, so that whoever is slow holds up
 //! nobody. Of those that are not that far one is cut where there are too many: the oldest of the peer that has
 //! most of them, which is the one that does not mean to.
