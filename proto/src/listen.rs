@@ -9,10 +9,12 @@
 mod bounds;
 mod connection;
 mod seats;
+mod turn;
 
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
+    hash::Hash,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -133,7 +135,7 @@ impl<H: Handshake> Incoming<H> {
             debug!("One of too many handshakes is cut.");
             self.cut_one();
         }
-        let peer = seat.peer();
+        let peer = seat.peer().address;
         let (handshake, speaks, bounds) = (self.handshake.clone(), self.speaks, self.bounds);
         let shaking = self.shaking.spawn(async move {
             let shaken = timeout(bounds.handshake_time, shake(&*handshake, stream, speaks)).await;
@@ -155,16 +157,21 @@ impl<H: Handshake> Incoming<H> {
 
     /// Cuts the oldest handshake of the peer that has most of them: whoever floods pushes itself out.
     fn cut_one(&mut self) {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for (peer, _) in &self.by_age {
-            *counts.entry(*peer).or_default() += 1;
-        }
-        let greediest = counts.into_iter().max_by_key(|(_, count)| *count).map(|(peer, _)| peer);
+        let greediest = most_frequent(self.by_age.iter().map(|(peer, _)| *peer));
         let place = self.by_age.iter().position(|(peer, _)| Some(*peer) == greediest);
         if let Some((_, oldest)) = place.and_then(|place| self.by_age.remove(place)) {
             oldest.abort();
         }
     }
+}
+
+/// The one that comes most often.
+pub(crate) fn most_frequent<T: Copy + Eq + Hash>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: HashMap<T, usize> = HashMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value)
 }
 
 async fn shake<H: Handshake>(handshake: &H, stream: TcpStream, speaks: Speaks) -> io::Result<H::Stream> {

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -21,7 +22,10 @@ use tonic::{Status, body::Body, codegen::Bytes};
 use tower::{Layer, Service};
 
 use super::untaken::{Taken, Untaken};
-use crate::{FILE_DESCRIPTOR_SET, Problem, Reason, listen::Caller};
+use crate::{
+    FILE_DESCRIPTOR_SET, Problem, Reason,
+    listen::{Caller, most_frequent},
+};
 
 /// How long a request may take to arrive, and an answer to be taken. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -71,7 +75,10 @@ where
         let caller = request.extensions().get::<Caller>().cloned();
         let request = match may_last(request.uri().path()) {
             true => request,
-            false => request.map(|body| arrivals.begin(body)),
+            false => {
+                let peer = caller.as_ref().map(Caller::peer);
+                request.map(|body| arrivals.begin(body, peer))
+            }
         };
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -114,27 +121,38 @@ struct Arrivals {
 #[derive(Debug, Default)]
 struct UnderWay {
     next: u64,
-    /// By the order in which they began.
-    requests: BTreeMap<u64, CancellationToken>,
+    /// By the order in which they began, and whose they are.
+    requests: BTreeMap<u64, (Option<IpAddr>, CancellationToken)>,
+}
+
+impl UnderWay {
+    /// Refuses the oldest of the peer that has most: whoever floods pushes itself out, and nobody else.
+    fn refuse_one(&mut self) {
+        let greediest = most_frequent(self.requests.values().map(|(peer, _)| *peer));
+        let oldest = self.requests.iter().find(|(_, (peer, _))| Some(*peer) == greediest);
+        if let Some((_, refused)) =
+            oldest.map(|(number, _)| *number).and_then(|number| self.requests.remove(&number))
+        {
+            refused.cancel();
+        }
+    }
 }
 
 impl Arrivals {
-    /// The same body, which has to arrive in time, and before too many others have begun to.
-    fn begin(self, body: Body) -> Body {
+    /// The same body, which has to arrive in time, and before its peer has begun too many others.
+    fn begin(self, body: Body, peer: Option<IpAddr>) -> Body {
         if body.is_end_stream() {
             return body;
         }
         let refused = CancellationToken::new();
         let number = {
             let mut under_way = lock(&self.under_way);
-            if under_way.requests.len() >= self.most
-                && let Some((_, oldest)) = under_way.requests.pop_first()
-            {
-                oldest.cancel();
+            if under_way.requests.len() >= self.most {
+                under_way.refuse_one();
             }
             let number = under_way.next;
             under_way.next += 1;
-            under_way.requests.insert(number, refused.clone());
+            under_way.requests.insert(number, (peer, refused.clone()));
             number
         };
         let end = Instant::now() + self.time;
@@ -278,28 +296,31 @@ mod tests {
         assert!(told.is_none() && took >= Duration::from_secs(3600), "agents report for ever: {took:?}");
     }
 
-    /// Hazard L04: with too many that do not arrive the oldest is refused, and nothing is remembered of who is through.
+    /// Hazard L04: with too many that do not arrive the oldest of who has most is refused, and nothing is remembered of who
+    /// is through.
     #[tokio::test]
-    async fn too_many_that_arrive_make_room_for_the_newest() {
-        let arrivals = Arrivals { time: Duration::from_secs(3600), most: 2, under_way: Arc::default() };
-        let (senders, mut bodies): (Vec<_>, Vec<_>) = (0..3)
-            .map(|_| {
+    async fn who_has_most_that_arrive_makes_room() {
+        let arrivals = Arrivals { time: Duration::from_secs(3600), most: 3, under_way: Arc::default() };
+        let (far, greedy) = ("10.0.0.1".parse().ok(), "10.0.0.2".parse().ok());
+        let (senders, mut bodies): (Vec<_>, Vec<_>) = [far, greedy, greedy, greedy]
+            .into_iter()
+            .map(|peer| {
                 let (send, sent) = mpsc::unbounded_channel();
-                (send, arrivals.clone().begin(Body::new(Sent(sent))))
+                (send, arrivals.clone().begin(Body::new(Sent(sent)), peer))
             })
             .unzip();
         let mut next = async |number: usize| {
             let body: &mut Body = &mut bodies[number];
             std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
         };
-        assert_eq!(next(0).await.expect("an end").expect_err("refused").code(), tonic::Code::InvalidArgument);
-        for (number, sender) in senders.iter().enumerate().skip(1) {
+        assert_eq!(next(1).await.expect("an end").expect_err("refused").code(), tonic::Code::InvalidArgument);
+        for (number, sender) in senders.iter().enumerate().filter(|(number, _)| *number != 1) {
             sender.send(Bytes::from_static(b"all")).expect("it is read");
             next(number).await.expect("a frame").expect("it arrives");
         }
         drop(senders);
-        assert!(next(1).await.is_none());
-        assert_eq!(lock(&arrivals.under_way).requests.len(), 1);
+        assert!(next(0).await.is_none());
+        assert_eq!(lock(&arrivals.under_way).requests.len(), 2);
         drop(bodies);
         assert!(lock(&arrivals.under_way).requests.is_empty());
     }

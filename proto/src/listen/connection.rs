@@ -3,9 +3,9 @@
 use std::{
     future::Future,
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use super::{PREFACE, Speaks, seats::Seat};
+use super::{PREFACE, Speaks, seats::Seat, turn::Turn};
 
 /// How long a connection lasts.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,7 @@ pub(super) struct Times {
 #[derive(Debug, Clone)]
 pub struct Caller {
     address: SocketAddr,
+    peer: IpAddr,
     local: SocketAddr,
     learnt: Extensions,
     ending: CancellationToken,
@@ -40,6 +41,11 @@ impl Caller {
     /// The address that it calls from.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who shares its bounds: an IPv4 address, or the first address of a /64 network of IPv6.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
     }
 
     /// The address at which it was taken.
@@ -67,7 +73,7 @@ impl Caller {
     pub(crate) fn of_test() -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let (learnt, ending, cut) = Default::default();
-        Self { address, local: address, learnt, ending, cut }
+        Self { address, peer: address.ip(), local: address, learnt, ending, cut }
     }
 
     #[cfg(test)]
@@ -86,6 +92,8 @@ pub struct Connection<S> {
     clock: Pin<Box<Sleep>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     grace: Duration,
+    /// HTTP/1 has one request at a time, and needs none.
+    turn: Option<Turn>,
     _seat: Seat,
 }
 
@@ -103,7 +111,8 @@ impl<S> Connection<S> {
             Speaks::Http1 => &[],
         };
         let (ending, cut) = Default::default();
-        let caller = Caller { address, local, learnt, ending, cut };
+        let caller = Caller { address, peer: seat.peer().address, local, learnt, ending, cut };
+        let turn = (speaks == Speaks::Http2).then(|| Turn::new(seat.peer().clone()));
         Self {
             stream,
             unsaid,
@@ -111,6 +120,7 @@ impl<S> Connection<S> {
             caller,
             clock: Box::pin(sleep(times.age)),
             grace: times.grace,
+            turn,
             _seat: seat,
         }
     }
@@ -164,7 +174,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
             this.unsaid = later;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.stream).poll_read(context, buffer)
+        let Some(turn) = &mut this.turn else { return Pin::new(&mut this.stream).poll_read(context, buffer) };
+        ready!(turn.poll_begin(context));
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        turn.end(buffer.filled().len() > before);
+        read
     }
 }
 

@@ -3,10 +3,15 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use super::Bounds;
+use tokio::sync::Semaphore;
+
+use super::{Bounds, turn::TURNS};
 
 /// The seats of a listener.
 #[derive(Debug)]
@@ -19,14 +24,40 @@ pub(super) struct Seats {
 struct Taken {
     all: usize,
     /// Peers without a seat are not in it.
-    by_peer: HashMap<IpAddr, usize>,
+    by_peer: HashMap<IpAddr, Arc<Peer>>,
+}
+
+/// What the connections of one peer have in common.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Who it is, as peers are counted.
+    pub(super) address: IpAddr,
+    /// How many connections it has. Changed under the lock of [`Taken`] only.
+    seats: AtomicUsize,
+    /// The turns in which it is read where it has more connections than these.
+    pub(super) turns: Arc<Semaphore>,
+}
+
+impl Peer {
+    fn new(address: IpAddr) -> Arc<Self> {
+        Arc::new(Self { address, seats: AtomicUsize::new(0), turns: Arc::new(Semaphore::new(TURNS)) })
+    }
+
+    fn seats(&self) -> usize {
+        self.seats.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has so many connections that they are read in turns.
+    pub(super) fn is_crowd(&self) -> bool {
+        self.seats() > TURNS
+    }
 }
 
 /// A seat, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     taken: Arc<Mutex<Taken>>,
-    peer: IpAddr,
+    peer: Arc<Peer>,
 }
 
 impl Seats {
@@ -36,8 +67,8 @@ impl Seats {
 
     /// A seat for a connection from this address, where there is one left.
     pub(super) fn take(&self, address: IpAddr) -> Option<Seat> {
-        let peer = peer(address);
-        let most = match peer.is_loopback() {
+        let address = peer(address);
+        let most = match address.is_loopback() {
             true => self.bounds.most_of_local_peer,
             false => self.bounds.most_of_peer,
         };
@@ -45,20 +76,20 @@ impl Seats {
         if taken.all >= self.bounds.most {
             return None;
         }
-        let of_peer = taken.by_peer.entry(peer).or_default();
-        if *of_peer >= most {
+        let peer = taken.by_peer.entry(address).or_insert_with(|| Peer::new(address)).clone();
+        if peer.seats() >= most {
             return None;
         }
-        *of_peer += 1;
+        peer.seats.fetch_add(1, Ordering::Relaxed);
         taken.all += 1;
         Some(Seat { taken: self.taken.clone(), peer })
     }
 }
 
 impl Seat {
-    /// Whose it is, as peers are counted.
-    pub(super) fn peer(&self) -> IpAddr {
-        self.peer
+    /// Whose it is.
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 }
 
@@ -66,11 +97,8 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         taken.all -= 1;
-        if let Some(of_peer) = taken.by_peer.get_mut(&self.peer) {
-            *of_peer -= 1;
-            if *of_peer == 0 {
-                taken.by_peer.remove(&self.peer);
-            }
+        if self.peer.seats.fetch_sub(1, Ordering::Relaxed) == 1 {
+            taken.by_peer.remove(&self.peer.address);
         }
     }
 }
