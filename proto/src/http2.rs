@@ -46,8 +46,8 @@ const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 /// far, but it has a megabyte at the most.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
 
-/// Requests that are still arriving at a time, of all callers. With one more the oldest of the peer that has most of them is
-/// refused: whoever means to send does it at once.
+/// Requests that are still arriving at a time, of all callers. With one more the connection is cut on which the oldest is of
+/// the peer that has most of them: whoever means to send does it at once.
 const ARRIVING: usize = 512;
 
 /// How long an answer, or a piece of a stream, may wait for its caller to take it: four megabytes at 35 kB/s.

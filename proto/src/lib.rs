@@ -30,6 +30,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// Every RPC of the whole contract, as `/package.Service/Method`.
 pub const RPCS: &[&str] = include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
 
+mod bucket;
 mod exit;
 mod fail_point;
 #[cfg(fuzzing)]
@@ -45,6 +46,7 @@ pub mod tls;
 mod together;
 mod trace;
 
+pub use bucket::Bucket;
 pub use exit::Exit;
 pub use fail_point::{fail_io, fail_point};
 pub use ids::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId, UserId};

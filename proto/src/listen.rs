@@ -1,7 +1,7 @@
 //! The one way in for connections: of the server, of an agent, and of the gateway.
 //!
 //! [`Incoming`] is a stream of connections that are ready to be served. Before a connection is one of them it has taken a
-//! seat (so many in all, so many of one peer), has shaken hands ([`Handshake`]), and has said that
+//! seat (so many in all, so many of one peer, so many new ones of it), has shaken hands ([`Handshake`]), and has said that
 //! it speaks HTTP/2 where that is spoken; all in a task of its own and in bounded time, so that whoever is slow holds up
 //! nobody. Of those that are not that far one is cut where there are too many: the oldest of the peer that has
 //! most of them, which is the one that does not mean to.
@@ -14,7 +14,6 @@ mod turn;
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
-    hash::Hash,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -111,7 +110,7 @@ impl<H: Handshake> Incoming<H> {
             handshake: Arc::new(handshake),
             speaks,
             bounds,
-            seats: Seats::new(bounds),
+            seats: Seats::new(bounds, speaks),
             shaking: JoinSet::new(),
             by_age: VecDeque::new(),
             pause: None,
@@ -124,9 +123,9 @@ impl<H: Handshake> Incoming<H> {
     fn begin(&mut self, stream: TcpStream, address: SocketAddr) {
         // It fails where the peer is gone.
         let Ok(local) = stream.local_addr() else { return };
-        let Some(seat) = self.seats.take(address.ip()) else {
+        let Some(seat) = self.seats.take(address.ip(), std::time::Instant::now()) else {
             if let Some(refused) = self.refused.again() {
-                warn!(%address, refused, "Connections are refused: there are as many as may be, or as one peer may have.");
+                warn!(%address, refused, "Connections are refused: there are as many as may be, or as one peer may have or make at a time.");
             }
             return;
         };
@@ -157,21 +156,16 @@ impl<H: Handshake> Incoming<H> {
 
     /// Cuts the oldest handshake of the peer that has most of them: whoever floods pushes itself out.
     fn cut_one(&mut self) {
-        let greediest = most_frequent(self.by_age.iter().map(|(peer, _)| *peer));
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for (peer, _) in &self.by_age {
+            *counts.entry(*peer).or_default() += 1;
+        }
+        let greediest = counts.into_iter().max_by_key(|(_, count)| *count).map(|(peer, _)| peer);
         let place = self.by_age.iter().position(|(peer, _)| Some(*peer) == greediest);
         if let Some((_, oldest)) = place.and_then(|place| self.by_age.remove(place)) {
             oldest.abort();
         }
     }
-}
-
-/// The one that comes most often.
-pub(crate) fn most_frequent<T: Copy + Eq + Hash>(values: impl Iterator<Item = T>) -> Option<T> {
-    let mut counts: HashMap<T, usize> = HashMap::new();
-    for value in values {
-        *counts.entry(value).or_default() += 1;
-    }
-    counts.into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value)
 }
 
 async fn shake<H: Handshake>(handshake: &H, stream: TcpStream, speaks: Speaks) -> io::Result<H::Stream> {

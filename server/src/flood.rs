@@ -1,15 +1,14 @@
 //! How much one agent may say. An honest one stays far below; what comes faster is read more slowly, so that it waits at the
 //! other end, and who does not let up is cut off. Pure: time is given, and nothing is waited for here.
 
-mod bucket;
-
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use self::bucket::Bucket;
+use belay_proto::Bucket;
+
 use crate::api::LARGEST_OF_AGENT;
 
 /// Reports at once, and in a second after that. An honest agent gathers changes for 5 ms, which makes 200 in a second at the

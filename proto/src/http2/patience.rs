@@ -4,7 +4,7 @@
 //! ping. Each such stream holds a place, and what is to be sent on it stays in memory.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     net::IpAddr,
     pin::Pin,
@@ -20,12 +20,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body, codegen::Bytes};
 use tower::{Layer, Service};
+use tracing::debug;
 
 use super::untaken::{Taken, Untaken};
-use crate::{
-    FILE_DESCRIPTOR_SET, Problem, Reason,
-    listen::{Caller, most_frequent},
-};
+use crate::{FILE_DESCRIPTOR_SET, Problem, Reason, listen::Caller};
 
 /// How long a request may take to arrive, and an answer to be taken. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -76,8 +74,8 @@ where
         let request = match may_last(request.uri().path()) {
             true => request,
             false => {
-                let peer = caller.as_ref().map(Caller::peer);
-                request.map(|body| arrivals.begin(body, peer))
+                let caller = caller.clone();
+                request.map(|body| arrivals.begin(body, caller))
             }
         };
         let answer = self.inner.call(request);
@@ -121,43 +119,52 @@ struct Arrivals {
 #[derive(Debug, Default)]
 struct UnderWay {
     next: u64,
-    /// By the order in which they began, and whose they are.
-    requests: BTreeMap<u64, (Option<IpAddr>, CancellationToken)>,
+    count: usize,
+    /// Of each peer, by the order in which they began. Peers without any are not in it.
+    by_peer: HashMap<Option<IpAddr>, BTreeMap<u64, CancellationToken>>,
 }
 
 impl UnderWay {
-    /// Refuses the oldest of the peer that has most: whoever floods pushes itself out, and nobody else.
-    fn refuse_one(&mut self) {
-        let greediest = most_frequent(self.requests.values().map(|(peer, _)| *peer));
-        let oldest = self.requests.iter().find(|(_, (peer, _))| Some(*peer) == greediest);
-        if let Some((_, refused)) =
-            oldest.map(|(number, _)| *number).and_then(|number| self.requests.remove(&number))
+    /// Takes one in, as one of `most`: of too many the oldest of the peer that has most is refused, and its connection cut.
+    /// Whoever floods pushes itself out, and nobody else.
+    fn begin(&mut self, peer: Option<IpAddr>, most: usize, refused: CancellationToken) -> u64 {
+        if self.count >= most
+            && let Some((&greediest, requests)) =
+                self.by_peer.iter().max_by_key(|(_, requests)| requests.len())
+            && let Some((&oldest, refused)) = requests.first_key_value()
         {
             refused.cancel();
+            self.end(greediest, oldest);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.count += 1;
+        self.by_peer.entry(peer).or_default().insert(number, refused);
+        number
+    }
+
+    /// One has arrived, or is gone.
+    fn end(&mut self, peer: Option<IpAddr>, number: u64) {
+        let Some(requests) = self.by_peer.get_mut(&peer) else { return };
+        self.count -= usize::from(requests.remove(&number).is_some());
+        if requests.is_empty() {
+            self.by_peer.remove(&peer);
         }
     }
 }
 
 impl Arrivals {
     /// The same body, which has to arrive in time, and before its peer has begun too many others.
-    fn begin(self, body: Body, peer: Option<IpAddr>) -> Body {
+    fn begin(self, body: Body, caller: Option<Caller>) -> Body {
         if body.is_end_stream() {
             return body;
         }
         let refused = CancellationToken::new();
-        let number = {
-            let mut under_way = lock(&self.under_way);
-            if under_way.requests.len() >= self.most {
-                under_way.refuse_one();
-            }
-            let number = under_way.next;
-            under_way.next += 1;
-            under_way.requests.insert(number, (peer, refused.clone()));
-            number
-        };
+        let peer = caller.as_ref().map(Caller::peer);
+        let number = lock(&self.under_way).begin(peer, self.most, refused.clone());
         let end = Instant::now() + self.time;
         let refused = Box::pin(refused.cancelled_owned());
-        Body::new(Arriving { body, number, arrivals: self, refused, end, clock: None })
+        Body::new(Arriving { body, caller, number, arrivals: self, refused, end, clock: None })
     }
 }
 
@@ -168,6 +175,7 @@ fn lock(under_way: &Mutex<UnderWay>) -> MutexGuard<'_, UnderWay> {
 /// A body that has to arrive in time.
 struct Arriving {
     body: Body,
+    caller: Option<Caller>,
     number: u64,
     arrivals: Arrivals,
     refused: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -178,7 +186,8 @@ struct Arriving {
 
 impl Arriving {
     fn arrived(&self) {
-        lock(&self.arrivals.under_way).requests.remove(&self.number);
+        let peer = self.caller.as_ref().map(Caller::peer);
+        lock(&self.arrivals.under_way).end(peer, self.number);
     }
 }
 
@@ -204,6 +213,11 @@ impl http_body::Body for Arriving {
             return Poll::Ready(frame);
         }
         if this.refused.as_mut().poll(context).is_ready() {
+            // What is there of it was read. To answer all that somebody begins and does not send would cost more than it.
+            if let Some(caller) = &this.caller {
+                debug!(address = %caller.address(), "Connection is cut: too many requests on it do not arrive.");
+                caller.cut();
+            }
             return Poll::Ready(Some(Err(late())));
         }
         let end = this.end;
@@ -301,12 +315,12 @@ mod tests {
     #[tokio::test]
     async fn who_has_most_that_arrive_makes_room() {
         let arrivals = Arrivals { time: Duration::from_secs(3600), most: 3, under_way: Arc::default() };
-        let (far, greedy) = ("10.0.0.1".parse().ok(), "10.0.0.2".parse().ok());
-        let (senders, mut bodies): (Vec<_>, Vec<_>) = [far, greedy, greedy, greedy]
+        let (far, greedy) = (Caller::of_test([10, 0, 0, 1]), Caller::of_test([10, 0, 0, 2]));
+        let (senders, mut bodies): (Vec<_>, Vec<_>) = [&far, &greedy, &greedy, &greedy]
             .into_iter()
-            .map(|peer| {
+            .map(|caller| {
                 let (send, sent) = mpsc::unbounded_channel();
-                (send, arrivals.clone().begin(Body::new(Sent(sent)), peer))
+                (send, arrivals.clone().begin(Body::new(Sent(sent)), Some(caller.clone())))
             })
             .unzip();
         let mut next = async |number: usize| {
@@ -314,14 +328,16 @@ mod tests {
             std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
         };
         assert_eq!(next(1).await.expect("an end").expect_err("refused").code(), tonic::Code::InvalidArgument);
+        assert!(greedy.is_cut() && !far.is_cut());
         for (number, sender) in senders.iter().enumerate().filter(|(number, _)| *number != 1) {
             sender.send(Bytes::from_static(b"all")).expect("it is read");
             next(number).await.expect("a frame").expect("it arrives");
         }
         drop(senders);
         assert!(next(0).await.is_none());
-        assert_eq!(lock(&arrivals.under_way).requests.len(), 2);
+        assert_eq!(lock(&arrivals.under_way).count, 2);
         drop(bodies);
-        assert!(lock(&arrivals.under_way).requests.is_empty());
+        let under_way = lock(&arrivals.under_way);
+        assert!(under_way.count == 0 && under_way.by_peer.is_empty());
     }
 }

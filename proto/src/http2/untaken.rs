@@ -184,7 +184,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_cut() {
         for parts in 0..2 {
-            let caller = Caller::of_test();
+            let caller = Caller::of_test([127, 0, 0, 1]);
             let (send, _untaken, mut body) = answer(&caller);
             for _ in 0..parts {
                 send.send(()).expect("it listens");
@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_with_nothing_to_tell_is_nobodys_fault() {
-        let caller = Caller::of_test();
+        let caller = Caller::of_test([127, 0, 0, 1]);
         let (send, untaken, mut body) = answer(&caller);
         for _ in 0..3 {
             let waits = tokio::spawn(async move {

@@ -70,8 +70,8 @@ impl Caller {
     }
 
     #[cfg(test)]
-    pub(crate) fn of_test() -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    pub(crate) fn of_test(address: [u8; 4]) -> Self {
+        let address = SocketAddr::from((address, 1));
         let (learnt, ending, cut) = Default::default();
         Self { address, peer: address.ip(), local: address, learnt, ending, cut }
     }

@@ -1,4 +1,4 @@
-//! How many connections there are: in all, and of each peer.
+//! How many connections there are: in all, and of each peer; and how fast a peer may make them.
 
 use std::{
     collections::HashMap,
@@ -7,24 +7,55 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use tokio::sync::Semaphore;
 
-use super::{Bounds, turn::TURNS};
+use super::{Bounds, Speaks, turn::TURNS};
+use crate::Bucket;
+
+/// A connection of HTTP/2 may bring hundreds of requests with its first bytes. Of those that it may have a peer makes this
+/// share at once, and this one in each second after that: a site whose hosts all come back at once is through in ten seconds.
+const AT_ONCE: f64 = 0.25;
+const EACH_SECOND: f64 = 0.1;
+/// However few a peer may have, it makes so many at once.
+const FEWEST_AT_ONCE: f64 = 16.0;
+/// Of so many peers is kept how fast they were before those are dropped that have no connection and were not.
+const MANY: usize = 10_000;
 
 /// The seats of a listener.
 #[derive(Debug)]
 pub(super) struct Seats {
     bounds: Bounds,
+    speaks: Speaks,
     taken: Arc<Mutex<Taken>>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Peers without a seat are not in it.
-    by_peer: HashMap<IpAddr, Arc<Peer>>,
+    by_peer: HashMap<IpAddr, Known>,
+}
+
+/// A peer that has a seat, or had one not long ago.
+#[derive(Debug)]
+struct Known {
+    peer: Arc<Peer>,
+    /// How many more it may have by now.
+    new: Bucket,
+}
+
+impl Known {
+    fn new(address: IpAddr, most: usize, now: Instant) -> Self {
+        let (at_once, each_second) = (most as f64 * AT_ONCE, most as f64 * EACH_SECOND);
+        let new = Bucket::full((at_once.max(FEWEST_AT_ONCE), each_second.max(1.0)), now);
+        Self { peer: Peer::new(address), new }
+    }
+
+    fn is_nobody(&self, now: Instant) -> bool {
+        self.peer.seats() == 0 && self.new.is_full(now)
+    }
 }
 
 /// What the connections of one peer have in common.
@@ -61,12 +92,12 @@ pub(super) struct Seat {
 }
 
 impl Seats {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, taken: Arc::default() }
+    pub(super) fn new(bounds: Bounds, speaks: Speaks) -> Self {
+        Self { bounds, speaks, taken: Arc::default() }
     }
 
-    /// A seat for a connection from this address, where there is one left.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Seat> {
+    /// A seat for a connection from this address, where there is one left, and its peer is not too fast.
+    pub(super) fn take(&self, address: IpAddr, now: Instant) -> Option<Seat> {
         let address = peer(address);
         let most = match address.is_loopback() {
             true => self.bounds.most_of_local_peer,
@@ -76,10 +107,14 @@ impl Seats {
         if taken.all >= self.bounds.most {
             return None;
         }
-        let peer = taken.by_peer.entry(address).or_insert_with(|| Peer::new(address)).clone();
-        if peer.seats() >= most {
+        if taken.by_peer.len() >= MANY {
+            taken.by_peer.retain(|_, known| !known.is_nobody(now));
+        }
+        let known = taken.by_peer.entry(address).or_insert_with(|| Known::new(address, most, now));
+        if known.peer.seats() >= most || self.speaks == Speaks::Http2 && !known.new.try_take(1.0, now) {
             return None;
         }
+        let peer = known.peer.clone();
         peer.seats.fetch_add(1, Ordering::Relaxed);
         taken.all += 1;
         Some(Seat { taken: self.taken.clone(), peer })
@@ -97,7 +132,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);
         taken.all -= 1;
-        if self.peer.seats.fetch_sub(1, Ordering::Relaxed) == 1 {
+        self.peer.seats.fetch_sub(1, Ordering::Relaxed);
+        let known = taken.by_peer.get(&self.peer.address);
+        if known.is_some_and(|known| known.is_nobody(Instant::now())) {
             taken.by_peer.remove(&self.peer.address);
         }
     }
@@ -121,14 +158,47 @@ fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn seats() -> Seats {
-        Seats::new(Bounds { most: 6, most_of_peer: 2, most_of_local_peer: 3, ..Bounds::SERVER })
+        let bounds = Bounds { most: 6, most_of_peer: 2, most_of_local_peer: 3, ..Bounds::SERVER };
+        Seats::new(bounds, Speaks::Http1)
     }
 
     fn take(seats: &Seats, address: &str, times: usize) -> Vec<Seat> {
-        (0..times).filter_map(|_| seats.take(address.parse().unwrap())).collect()
+        (0..times).filter_map(|_| seats.take(address.parse().unwrap(), Instant::now())).collect()
+    }
+
+    /// Hazard L04: who is cut and comes again at once does so ever more slowly; everybody else does not notice.
+    #[test]
+    fn a_peer_makes_connections_at_a_bounded_rate() {
+        let seats = Seats::new(Bounds { most_of_peer: 1000, ..Bounds::SERVER }, Speaks::Http2);
+        let (greedy, other) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let mut now = Instant::now();
+        let mut come =
+            |address, times: usize, now| (0..times).filter_map(|_| seats.take(address, now)).count();
+        assert_eq!(come(greedy, 2000, now), 250, "a quarter of what it may have, though none of them lasts");
+        assert_eq!(come(other, 1, now), 1);
+        now += Duration::from_secs(1);
+        assert_eq!(come(greedy, 2000, now), 100);
+        now += Duration::from_secs(3600);
+        assert_eq!(come(greedy, 2000, now), 250);
+        let few = Seats::new(Bounds { most_of_peer: 8, ..Bounds::SERVER }, Speaks::Http2);
+        assert_eq!((0..8).filter_map(|_| few.take(greedy, now)).collect::<Vec<_>>().len(), 8);
+    }
+
+    /// How fast they were is kept of no more peers than there have to be.
+    #[test]
+    fn the_memory_of_peers_is_bounded() {
+        let seats = Seats::new(Bounds::SERVER, Speaks::Http2);
+        let mut now = Instant::now();
+        for number in 0..3 * MANY as u32 {
+            drop(seats.take(IpAddr::from(number.to_be_bytes()), now));
+            now += Duration::from_millis(1);
+        }
+        assert!(lock(&seats.taken).by_peer.len() <= MANY);
     }
 
     /// Hazard L04: one peer does not take the seats of the others.

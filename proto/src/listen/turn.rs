@@ -10,14 +10,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{sync::OwnedSemaphorePermit, task::yield_now};
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, task::yield_now};
 use tokio_util::sync::PollSemaphore;
 
 use super::seats::Peer;
 
-/// How many connections of one peer are read at a time, where it has more of them. With 256 streams each they begin 4,096
-/// requests at the most before others have their turn, which are some ten megabytes.
-pub(super) const TURNS: usize = 16;
+/// How many connections of one peer are read at a time, where it has more of them. With 256 streams each they begin 1,024
+/// requests at the most before others have their turn: that is how long somebody else waits for each thing to be done.
+pub(super) const TURNS: usize = 4;
+
+/// Tasks that wait for any thread, up to which they are taken to be worked off.
+const WAITING: usize = 64;
 
 /// The turns of one connection.
 #[derive(Debug)]
@@ -45,9 +48,13 @@ impl Turn {
     pub(super) fn end(&mut self, has_said: bool) {
         let Some(now) = self.now.take() else { return };
         if has_said {
-            // The requests that begin with it are queued as tasks; the next turn begins behind them.
+            // The requests that begin with it are queued as tasks, some of them where all threads look for work: the next
+            // turn begins behind them.
             tokio::spawn(async move {
                 yield_now().await;
+                while Handle::current().metrics().global_queue_depth() > WAITING {
+                    yield_now().await;
+                }
                 drop(now);
             });
         }
@@ -56,17 +63,17 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Instant};
 
     use super::*;
     use crate::listen::{
-        Bounds,
+        Bounds, Speaks,
         seats::{Seat, Seats},
     };
 
     fn connections(seats: &Seats, count: usize) -> (Vec<Seat>, Vec<Turn>) {
-        let address = "10.0.0.1".parse().expect("an address");
-        let taken: Vec<Seat> = (0..count).map(|_| seats.take(address).expect("a seat")).collect();
+        let (address, now) = ("10.0.0.1".parse().expect("an address"), Instant::now());
+        let taken: Vec<Seat> = (0..count).map(|_| seats.take(address, now).expect("a seat")).collect();
         let turns = taken.iter().map(|seat| Turn::new(seat.peer().clone())).collect();
         (taken, turns)
     }
@@ -83,7 +90,7 @@ mod tests {
     /// Hazard L04: what some connections of a peer begin is worked off before the others are read.
     #[tokio::test]
     async fn many_connections_of_one_peer_take_turns() {
-        let seats = Seats::new(Bounds::SERVER);
+        let seats = Seats::new(Bounds::SERVER, Speaks::Http2);
         let (held, mut turns) = connections(&seats, TURNS + 4);
         assert_eq!(begun(&mut turns).await, TURNS);
         let (first, others) = turns.split_at_mut(2);
@@ -104,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_few_connections_are_read_as_they_come() {
-        let seats = Seats::new(Bounds::SERVER);
+        let seats = Seats::new(Bounds::SERVER, Speaks::Http2);
         let (mut held, mut turns) = connections(&seats, TURNS);
         assert_eq!(begun(&mut turns).await, TURNS);
         turns.iter_mut().for_each(|turn| turn.end(true));

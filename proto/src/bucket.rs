@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// An amount that may be spent at once, and comes back steadily. Pure: time is given.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     most: f64,
     per_second: f64,
     /// Below zero where more was spent than there was.
@@ -13,19 +14,19 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// With all that it may hold: so much, of which so much comes back in a second.
-    pub(super) fn full((most, per_second): (f64, f64), now: Instant) -> Self {
+    pub fn full((most, per_second): (f64, f64), now: Instant) -> Self {
         Self { most, per_second, left: most, at: now }
     }
 
     /// Spends, and tells after what time that is paid.
-    pub(super) fn take(&mut self, amount: f64, now: Instant) -> Duration {
+    pub fn take(&mut self, amount: f64, now: Instant) -> Duration {
         self.refill(now);
         self.left -= amount;
         self.until(0.0)
     }
 
     /// Spends where there is enough. Gives whether there was.
-    pub(super) fn try_take(&mut self, amount: f64, now: Instant) -> bool {
+    pub fn try_take(&mut self, amount: f64, now: Instant) -> bool {
         self.refill(now);
         let enough = self.left >= amount;
         if enough {
@@ -35,18 +36,18 @@ impl Bucket {
     }
 
     /// After what time so much would be there.
-    pub(super) fn wait(&mut self, amount: f64, now: Instant) -> Duration {
+    pub fn wait(&mut self, amount: f64, now: Instant) -> Duration {
         self.refill(now);
         self.until(amount)
     }
 
     /// Whether, when it was last looked at, at least half of all was there.
-    pub(super) fn is_half_full(&self) -> bool {
+    pub fn is_half_full(&self) -> bool {
         self.left >= self.most / 2.0
     }
 
     /// Whether all that it may hold is there by now.
-    pub(super) fn is_full(&self, now: Instant) -> bool {
+    pub fn is_full(&self, now: Instant) -> bool {
         self.left + self.gained(now) >= self.most
     }
 
