@@ -29,14 +29,16 @@ pub use verify::{Expected, verify};
 
 pub use rustls::pki_types::CertificateDer;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
 /// The one provider of cryptography. Whoever needs one takes it from here: two in one program would be a mistake that shows
 /// only at run time.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
+    PROVIDER.clone()
 }
 
 /// What is spoken on top: HTTP/2 and nothing else.

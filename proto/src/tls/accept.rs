@@ -12,8 +12,7 @@ use std::{
 
 use http::Extensions;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    CertificateError, DistinguishedName, OtherError, ServerConfig,
     pki_types::{CertificateDer, UnixTime},
     server::{
         NoServerSessionStorage,
@@ -27,10 +26,10 @@ use tracing::warn;
 
 use super::{
     ALPN, VERSIONS,
-    identity::{BadCertificate, Named, read},
+    identity::{Named, read},
     papers::LivePapers,
     provider,
-    verify::{Expected, verify},
+    verify::{Expected, refused, verify, verify_signatures},
 };
 use crate::listen::Handshake;
 
@@ -202,31 +201,5 @@ impl ClientCertVerifier for Verifier {
             .map_err(refused)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// As rustls tells it. The reason is for the log; the peer gets an alert.
-pub(super) fn refused(why: BadCertificate) -> rustls::Error {
-    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
+    verify_signatures!();
 }
