@@ -30,6 +30,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// Every RPC of the whole contract, as `/package.Service/Method`.
 pub const RPCS: &[&str] = include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
 
+mod core_dumps;
 mod exit;
 mod fail_point;
 #[cfg(fuzzing)]
@@ -47,6 +48,7 @@ mod trace;
 
 pub use exit::Exit;
 pub use fail_point::{fail_io, fail_point};
+pub use core_dumps::forbid_core_dumps;
 pub use ids::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId, UserId};
 pub use label::{InvalidLabel, MOST_LABELS, check_label_key, check_label_value, check_labels};
 pub use passed::{

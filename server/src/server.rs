@@ -12,7 +12,7 @@ use std::{
 
 use belay_proto::{
     fleet::v1::{fleet_service_server::FleetServiceServer, join_service_server::JoinServiceServer},
-    http2,
+    forbid_core_dumps, http2,
     listen::{Bounds, Incoming, Speaks},
     tls::Acceptor,
 };
@@ -33,7 +33,6 @@ use crate::{
     app::App,
     batch::Plans,
     config::Config,
-    core_dumps,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
     flood::Floods,
@@ -139,7 +138,7 @@ impl Server {
 pub async fn start(config: &Path) -> Result<(), Error> {
     let config = Config::load(config)?;
     allow_open_files();
-    core_dumps::forbid();
+    forbid_core_dumps();
     let address = config.listen;
     let server = Server::open(config).await?;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
