@@ -43,6 +43,7 @@ mod passed;
 mod planted;
 mod problem;
 pub mod tls;
+mod seldom;
 mod together;
 mod trace;
 
@@ -58,3 +59,4 @@ pub use planted::planted;
 pub use problem::{CHINESE, Chinese, DOMAIN, Facts, Problem, Reason, field_in_chinese};
 pub use together::{Join, Together, all};
 pub use trace::Trace;
+pub use seldom::Seldom;

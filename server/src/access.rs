@@ -6,7 +6,6 @@ mod pass;
 mod password;
 pub(crate) mod policy;
 mod scope;
-mod seldom;
 mod signature;
 mod vault;
 mod verifier;

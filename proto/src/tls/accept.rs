@@ -1,14 +1,6 @@
 //! The side that is called: shakes hands, and learns who calls.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use http::Extensions;
 use rustls::{
@@ -31,13 +23,13 @@ use super::{
     provider,
     verify::{Expected, refused, verify, verify_signatures},
 };
-use crate::listen::Handshake;
+use crate::{Seldom, listen::Handshake};
 
 /// What a connection is after its handshake.
 pub type TlsStream = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>;
 
 /// How often the log tells of handshakes that failed: whoever floods the listener does not flood the log.
-const TOLD: u64 = 20;
+const TOLD: u32 = 20;
 const TOLD_SPAN: Duration = Duration::from_secs(10);
 
 /// Who may call.
@@ -60,18 +52,22 @@ pub struct Peer {
 #[derive(Clone)]
 pub struct Acceptor {
     tls: Option<TlsAcceptor>,
-    failed: Arc<Failures>,
+    failed: Arc<Seldom>,
 }
 
 impl Acceptor {
     /// Speaks plain text.
     pub fn plain() -> Self {
-        Self { tls: None, failed: Arc::default() }
+        Self::new(None)
     }
 
     /// Speaks TLS with these papers, with those who may call.
     pub fn tls(papers: &LivePapers, callers: Callers) -> Self {
-        Self { tls: Some(TlsAcceptor::from(Arc::new(config(papers, callers)))), failed: Arc::default() }
+        Self::new(Some(TlsAcceptor::from(Arc::new(config(papers, callers)))))
+    }
+
+    fn new(tls: Option<TlsAcceptor>) -> Self {
+        Self { tls, failed: Arc::new(Seldom::new(TOLD, TOLD_SPAN)) }
     }
 
     /// Shakes hands. A failure is logged, with who called and why.
@@ -83,7 +79,10 @@ impl Acceptor {
         match tls.accept(stream).await {
             Ok(stream) => Ok(Either::Right(stream)),
             Err(error) => {
-                self.failed.tell(address.ok(), &error);
+                if let Some(untold) = self.failed.again() {
+                    let peer = address.map(|address| address.to_string()).unwrap_or_default();
+                    warn!(peer, reason = %why(&error), untold, "Handshake failed: the connection is refused.");
+                }
                 Err(error)
             }
         }
@@ -113,29 +112,6 @@ impl Handshake for Acceptor {
             learnt.insert(Peer { named: shown.and_then(|shown| read(shown).ok()) });
         }
         learnt
-    }
-}
-
-/// Tells of handshakes that failed, so many in a time.
-#[derive(Debug, Default)]
-struct Failures {
-    since: Mutex<Option<Instant>>,
-    told: AtomicU64,
-}
-
-impl Failures {
-    fn tell(&self, address: Option<SocketAddr>, error: &io::Error) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.is_none_or(|since| since.elapsed() > TOLD_SPAN) {
-            *since = Some(Instant::now());
-            self.told.store(0, Ordering::Relaxed);
-        }
-        drop(since);
-        let told = self.told.fetch_add(1, Ordering::Relaxed);
-        let peer = address.map(|address| address.to_string()).unwrap_or_default();
-        if told < TOLD {
-            warn!(peer, reason = %why(error), "Handshake failed: the connection is refused.");
-        }
     }
 }
 
