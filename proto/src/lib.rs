@@ -41,22 +41,24 @@ mod label;
 pub mod listen;
 mod passed;
 mod planted;
+mod private_file;
 mod problem;
-pub mod tls;
 mod seldom;
+pub mod tls;
 mod together;
 mod trace;
 
+pub use core_dumps::forbid_core_dumps;
 pub use exit::Exit;
 pub use fail_point::{fail_io, fail_point};
-pub use core_dumps::forbid_core_dumps;
 pub use ids::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId, UserId};
 pub use label::{InvalidLabel, MOST_LABELS, check_label_key, check_label_value, check_labels};
 pub use passed::{
     CLIENT_ADDRESS, LONGEST_STRING_TO_SIGN, RATE_LIMIT, SIGNATURE_FAMILY, SIGNATURE_SCHEME, STRING_TO_SIGN,
 };
 pub use planted::planted;
+pub use private_file::{UnsafeFile, open_private, read_private, replace_private};
 pub use problem::{CHINESE, Chinese, DOMAIN, Facts, Problem, Reason, field_in_chinese};
+pub use seldom::Seldom;
 pub use together::{Join, Together, all};
 pub use trace::Trace;
-pub use seldom::Seldom;

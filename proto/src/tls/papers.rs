@@ -19,12 +19,12 @@ use rustls::{
 use tokio::sync::watch;
 
 use super::{
-    files::{UnsafeFile, read_private, replace_private},
     identity::{BadCertificate, Named, Role, read},
     provider,
     verify::verify_chain,
 };
 
+use crate::{UnsafeFile, read_private, replace_private};
 /// Why papers can not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
