@@ -92,8 +92,7 @@ pub(crate) async fn check_own_scope(
     match depended.iter().find(|key| changes(key)) {
         None => Ok(()),
         Some(key) => {
-            let needs = format!("a role on every host: scopes of roles depend on the label `{key}`");
-            Err(Error::Denied { user: caller.user.name.clone(), action: caller.rule.action(), needs })
+            Err(caller.lacks(format!("a role on every host: scopes of roles depend on the label `{key}`")))
         }
     }
 }

@@ -82,19 +82,12 @@ pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperat
         _ => None,
     };
     let trace = Trace::of_operation(id.into_bytes());
-    let audit = AuditEntry {
-        // A clock that is ahead must not keep the trail from growing old.
-        time: time.unwrap_or(now).min(now),
-        principal: format!("local:{user}@{}", view.host.facts.name),
-        action: verb.action(),
-        target: process.map_or_else(|| agent_target(host), |process| target(host, process)),
-        reason: format!("ordered on the host itself{at}: {}", list(&aliases)),
-        allowed: true,
-        // It is that of the operation.
-        outcome: String::new(),
-        trace,
-    };
-    let principal = audit.principal.clone();
+    let principal = format!("local:{user}@{}", view.host.facts.name);
+    let target = process.map_or_else(|| agent_target(host), |process| target(host, process));
+    let reason = format!("ordered on the host itself{at}: {}", list(&aliases));
+    let audit = AuditEntry::new(principal.clone(), verb.action(), target, reason, trace);
+    // A clock that is ahead must not keep the trail from growing old.
+    let audit = AuditEntry { time: time.unwrap_or(now).min(now), ..audit };
     let record =
         LocalRecord { id, verb: verb.rpc(), host, process, trace, begun: audit.time, ended: now, outcome };
     match app.store.record_local(record, state, audit).await.map_err(Error::Store)? {

@@ -154,8 +154,7 @@ impl Gate {
                 caller.reach = match caller.user.rights.reach(rule) {
                     Ok(reach) => reach,
                     Err(needs) => {
-                        let (user, action) = (caller.user.name.clone(), rule.action());
-                        let denied = Error::Denied { user, action, needs };
+                        let denied = caller.lacks(needs);
                         return Err(self.refuse(rule, caller, false, denied).await);
                     }
                 };
