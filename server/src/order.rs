@@ -103,10 +103,7 @@ async fn accept(
         policy?.check_process(host, process, &known.alias, verb(known.alias.clone()).effect())?;
         Ok(known)
     });
-    let known = match known {
-        Ok(known) => known,
-        Err(error) => return Err(app.refused(audit, error).await),
-    };
+    let known = app.or_refused(&audit, known).await?;
     let order = Order {
         id: Uuid::now_v7(),
         verb: verb(known.alias.clone()),
