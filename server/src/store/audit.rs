@@ -120,6 +120,12 @@ pub(super) async fn append(
     keys::note_effect(change, record).await
 }
 
+/// Makes a change stay, with the record of the order that makes it.
+pub(super) async fn commit(change: Change, entry: AuditEntry) -> Result<()> {
+    append(&change, entry, None, None).await?;
+    Ok(change.commit().await?)
+}
+
 async fn insert(
     change: &Change,
     entry: AuditEntry,
