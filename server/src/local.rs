@@ -159,35 +159,8 @@ mod tests {
 
     fn process(alias: &str, wanted: bool) -> Process {
         let phase = if wanted { Phase::Running } else { Phase::Stopped };
-        Process {
-            id: 7.try_into().expect("an id"),
-            host: 20.try_into().expect("an id"),
-            alias: alias.into(),
-            declared: true,
-            operable: true,
-            log_file_pattern: String::new(),
-            create_time: Timestamp::UNIX_EPOCH,
-            update_time: Timestamp::UNIX_EPOCH,
-            observed: Some(Observed {
-                revision: 1,
-                phase,
-                desired_running: wanted,
-                alive: None,
-                last_active_time: None,
-                generation: 1,
-                last_exit: None,
-                leftovers: Vec::new(),
-                stop_budget: SignedDuration::from_secs(16),
-                start_budget: SignedDuration::from_secs(3),
-                trouble: String::new(),
-                next_start_time: None,
-                endings: 0,
-                grouped: true,
-                not_applied: Vec::new(),
-            }),
-            observed_time: None,
-            fresh: true,
-        }
+        let observed = Some(Observed::of_test(phase));
+        Process { observed, fresh: true, ..Process::of_test(20, 7, alias) }
     }
 
     #[track_caller]
