@@ -415,7 +415,7 @@ mod tests {
     use belay_proto::agent::v1 as agent;
 
     use super::*;
-    use crate::convert::inward::observed;
+    use crate::convert::agent::observed;
 
     /// The process that a caller is shown where an agent says this.
     fn told(seen: agent::ObservedProcess) -> v1::AgentProcess {

@@ -3,7 +3,7 @@
 use belay_proto::Reason;
 
 use super::*;
-use crate::{convert::Page, process::Phase};
+use crate::{convert::Page, process::Phase, store::Declared};
 
 fn facts(labels: &str) -> Facts {
     Facts {
