@@ -141,7 +141,8 @@ impl Store {
             Member::Host(id) => target(*id),
             Member::Gateway(name) => format!("gateways/{name}"),
         };
-        audit::commit(change, AuditEntry { principal, target, ..audit }).await?;
+        audit::append(&change, AuditEntry { principal, target, ..audit }, None, None).await?;
+        change.commit().await?;
         Ok(Joined { member, generation, host })
     }
 
