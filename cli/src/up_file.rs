@@ -1,15 +1,14 @@
 //! `DIR/up.json`: how other programs find and call what `belay up --data DIR` runs.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, File},
+    io::ErrorKind,
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
-use belay_proto::Exit;
+use belay_proto::{Exit, open_private, replace_private};
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -87,15 +86,7 @@ impl UpFile {
 
 /// Writes a file that is readable for its owner alone: whole or not at all.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // A temporary file is made with mode 0600.
-    tempfile::NamedTempFile::new_in(folder)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path).map_err(|error| error.error)
-        })
-        .map(drop)
+    replace_private(path, text.as_bytes())
         .map_err(|error| Failure::caused(format!("cannot write `{}`", path.display()), &error))
 }
 
@@ -115,13 +106,7 @@ impl Lock {
         let cannot = |error: &(dyn std::error::Error + 'static)| {
             Failure::caused(format!("cannot lock `{}`", path.display()), error)
         };
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| cannot(&error))?;
+        let file = open_private(&path).map_err(|error| cannot(&error))?;
         for _ in 0..Self::ATTEMPTS {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self { _file: file }),

@@ -9,7 +9,6 @@
 
 mod body; // the body of a request, bounded
 mod config; // typed settings, checked before anything binds
-mod core_dumps; // none of this program
 mod docs; // the description of the REST API, and pages that show it
 mod envelope; // the one shape of every answer
 mod error; // the one table from a reason to an HTTP status and an error code
@@ -38,7 +37,10 @@ mod tests; // whole requests
 
 use std::{future::Future, io, net::SocketAddr, path::Path};
 
-use belay_proto::listen::{Bounds, Incoming, Plain, Speaks};
+use belay_proto::{
+    forbid_core_dumps,
+    listen::{Bounds, Incoming, Plain, Speaks},
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -70,7 +72,7 @@ pub async fn run(
 
 /// Loads and checks the settings in `config`, binds, and serves until SIGTERM or Ctrl-C.
 pub async fn start(config: &Path) -> Result<(), Error> {
-    core_dumps::forbid();
+    forbid_core_dumps();
     let config = Config::load(config)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;

@@ -31,6 +31,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 pub const RPCS: &[&str] = include!(concat!(env!("OUT_DIR"), "/rpcs.rs"));
 
 mod bucket;
+mod core_dumps;
 mod exit;
 mod fail_point;
 #[cfg(fuzzing)]
@@ -41,12 +42,15 @@ mod label;
 pub mod listen;
 mod passed;
 mod planted;
+mod private_file;
 mod problem;
+mod seldom;
 pub mod tls;
 mod together;
 mod trace;
 
 pub use bucket::Bucket;
+pub use core_dumps::forbid_core_dumps;
 pub use exit::Exit;
 pub use fail_point::{fail_io, fail_point};
 pub use ids::{HostId, HostTypeId, IdcId, InvalidId, ProcessId, RegionId, SubtaskId, TaskId, UserId};
@@ -55,6 +59,8 @@ pub use passed::{
     CLIENT_ADDRESS, LONGEST_STRING_TO_SIGN, RATE_LIMIT, SIGNATURE_FAMILY, SIGNATURE_SCHEME, STRING_TO_SIGN,
 };
 pub use planted::planted;
+pub use private_file::{UnsafeFile, open_private, read_private, replace_private};
 pub use problem::{CHINESE, Chinese, DOMAIN, Facts, Problem, Reason, field_in_chinese};
+pub use seldom::Seldom;
 pub use together::{Join, Together, all};
 pub use trace::Trace;

@@ -19,7 +19,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::Extensions;
@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_stream::Stream;
 use tracing::{debug, warn};
@@ -37,6 +37,7 @@ pub use self::{
     connection::{Caller, Connection},
 };
 use self::{connection::Times, seats::Seats};
+use crate::Seldom;
 
 /// How long to wait when the system refuses a connection, say because there are no more descriptors: as long as it does,
 /// trying again at once only costs time.
@@ -98,8 +99,8 @@ pub struct Incoming<H: Handshake> {
     /// Those that shake hands and whose they are, the oldest first; and some that are through.
     by_age: VecDeque<(IpAddr, AbortHandle)>,
     pause: Option<Pin<Box<Sleep>>>,
-    refused: Told,
-    failed: Told,
+    refused: Seldom,
+    failed: Seldom,
 }
 
 impl<H: Handshake> Incoming<H> {
@@ -114,8 +115,8 @@ impl<H: Handshake> Incoming<H> {
             shaking: JoinSet::new(),
             by_age: VecDeque::new(),
             pause: None,
-            refused: Told::default(),
-            failed: Told::default(),
+            refused: Seldom::new(1, TELL_EVERY),
+            failed: Seldom::new(1, TELL_EVERY),
         }
     }
 
@@ -123,9 +124,9 @@ impl<H: Handshake> Incoming<H> {
     fn begin(&mut self, stream: TcpStream, address: SocketAddr) {
         // It fails where the peer is gone.
         let Ok(local) = stream.local_addr() else { return };
-        let Some(seat) = self.seats.take(address.ip(), std::time::Instant::now()) else {
-            if let Some(refused) = self.refused.again() {
-                warn!(%address, refused, "Connections are refused: there are as many as may be, or as one peer may have or make at a time.");
+        let Some(seat) = self.seats.take(address.ip(), Instant::now()) else {
+            if let Some(untold) = self.refused.again() {
+                warn!(%address, refused = untold + 1, "Connections are refused: there are as many as may be, or as one peer may have or make at a time.");
             }
             return;
         };
@@ -211,8 +212,8 @@ impl<H: Handshake> Stream for Incoming<H> {
                 Ok((stream, address)) => this.begin(stream, address),
                 Err(error) if is_of_the_peer(&error) => debug!(%error, "Connection was gone at once."),
                 Err(error) => {
-                    if let Some(failed) = this.failed.again() {
-                        warn!(%error, failed, "Connections can not be accepted; it is tried again for ever.");
+                    if let Some(untold) = this.failed.again() {
+                        warn!(%error, failed = untold + 1, "Connections can not be accepted; it is tried again for ever.");
                     }
                     this.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
                 }
@@ -225,26 +226,6 @@ impl<H: Handshake> Stream for Incoming<H> {
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-/// Says now and then how often something happened.
-#[derive(Debug, Default)]
-struct Told {
-    count: u64,
-    last: Option<Instant>,
-}
-
-impl Told {
-    /// Counts it. Gives the count when it is to be told.
-    fn again(&mut self) -> Option<u64> {
-        self.count += 1;
-        let now = Instant::now();
-        if self.last.is_some_and(|last| now.duration_since(last) < TELL_EVERY) {
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 
 mod accept; // the side that is called
 mod connect; // the side that calls
-mod files; // secrets on a disk
 mod identity; // whom a certificate names
 mod join; // how a part gets its first certificate, and the next ones
 mod own; // certificates that operators bring
@@ -16,7 +15,6 @@ mod verify; // whether a certificate is believed
 
 pub use accept::{Acceptor, Callers, Peer, TlsStream};
 pub use connect::{Connector, TlsClientStream};
-pub use files::{UnsafeFile, read_private, replace_private};
 pub use identity::{BadCertificate, BadUri, Identity, Named, Role, TrustDomain, is_name, read, validity_of};
 pub use join::{
     JoinError, Joining, Renewal, Token, endpoint, must_join, papers_file, standing, watch_authorities,
@@ -29,14 +27,16 @@ pub use verify::{Expected, verify};
 
 pub use rustls::pki_types::CertificateDer;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
 /// The one provider of cryptography. Whoever needs one takes it from here: two in one program would be a mistake that shows
 /// only at run time.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
+    PROVIDER.clone()
 }
 
 /// What is spoken on top: HTTP/2 and nothing else.

@@ -6,13 +6,14 @@ mod pass;
 mod password;
 pub(crate) mod policy;
 mod scope;
-mod seldom;
 mod signature;
 mod vault;
 mod verifier;
 
 use belay_proto::{Trace, UserId};
 use jiff::Timestamp;
+
+use crate::error::Error;
 
 #[cfg(fuzzing)]
 pub(crate) use signature::{Paths, Shown, Statement};
@@ -85,4 +86,11 @@ pub(crate) struct Caller {
     /// The hosts that the call may be about.
     pub(crate) reach: Reach,
     pub(crate) trace: Trace,
+}
+
+impl Caller {
+    /// Why it may not make this call.
+    pub(crate) fn lacks(&self, needs: String) -> Error {
+        Error::Denied { user: self.user.name.clone(), action: self.rule.action(), needs }
+    }
 }

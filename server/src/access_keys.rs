@@ -26,7 +26,7 @@ pub(crate) async fn create(
     let audit = entry(caller, "CreateAccessKey", &format!("users/{name}/accessKeys"));
     let user = match whose(app, caller, &name).await? {
         Whose::Mine(user) => user,
-        Whose::Foreign => return Err(denied(app, caller, audit).await),
+        Whose::Foreign => return Err(app.refused(audit.denied(), foreign(caller)).await),
         Whose::Nobodys => return Err(app.refused(audit, Error::UserUnknown(name)).await),
     };
     let id = hex(&random::<ID>()?);
@@ -51,7 +51,7 @@ pub(crate) async fn list(app: &App, caller: &Caller, user: String) -> Result<Vec
     app.verifier.save_uses().await;
     match whose(app, caller, &name).await? {
         Whose::Mine(user) => Ok(app.store.access_keys(&user).await?),
-        Whose::Foreign => Err(refusal(caller, "ListAccessKeys")),
+        Whose::Foreign => Err(foreign(caller)),
         Whose::Nobodys => Err(Error::UserUnknown(name)),
     }
 }
@@ -117,22 +117,13 @@ async fn owner(
             let audit = audit(&user.name);
             Ok((user, audit))
         }
-        Some(user) => {
-            let entry = AuditEntry { allowed: false, ..audit(&user.name) };
-            Err(app.refused(entry, Error::AccessKeyUnknown(shown(id))).await)
-        }
+        Some(user) => Err(app.refused(audit(&user.name).denied(), Error::AccessKeyUnknown(shown(id))).await),
         None => Err(app.refused(audit(&caller.user.name), Error::AccessKeyUnknown(shown(id))).await),
     }
 }
 
-async fn denied(app: &App, caller: &Caller, audit: AuditEntry) -> Error {
-    let action = audit.action;
-    app.refused(AuditEntry { allowed: false, ..audit }, refusal(caller, action)).await
-}
-
-fn refusal(caller: &Caller, action: &'static str) -> Error {
-    let needs = "the role ADMIN for another user's access keys".to_owned();
-    Error::Denied { user: caller.user.name.clone(), action, needs }
+fn foreign(caller: &Caller) -> Error {
+    caller.lacks("the role ADMIN for another user's access keys".to_owned())
 }
 
 fn entry(caller: &Caller, action: &'static str, target: &str) -> AuditEntry {

@@ -78,7 +78,7 @@ impl Api {
             return Err(why);
         }
         let entry = AuditEntry::of(caller, caller.rule.action(), named.target(), String::new());
-        Err(self.app.refused(AuditEntry { allowed: false, ..entry }, why).await)
+        Err(self.app.refused(entry.denied(), why).await)
     }
 
     /// A task as it is now, with what holds it up.

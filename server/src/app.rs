@@ -77,6 +77,18 @@ impl App {
         ended.unwrap_or_else(|panic| Err(Error::Internal(format!("an order ended unexpectedly: {panic}"))))
     }
 
+    /// What an order needs. Where it is refused for want of that, the audit trail says so before its caller hears of it.
+    pub(crate) async fn or_refused<T>(
+        &self,
+        audit: &AuditEntry,
+        needed: Result<T, Error>,
+    ) -> Result<T, Error> {
+        match needed {
+            Ok(needed) => Ok(needed),
+            Err(why) => Err(self.refused(audit.clone(), why).await),
+        }
+    }
+
     /// Writes into the audit trail that an order of someone who may give it was refused, and gives the refusal back.
     pub(crate) async fn refused(&self, audit: AuditEntry, why: Error) -> Error {
         if planted("refusal-not-audited") {

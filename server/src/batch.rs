@@ -188,10 +188,7 @@ async fn accept(app: &Arc<App>, caller: &Caller, verb: BatchVerb, order: BatchOr
         check_free(&plan)?;
         Ok((plan, order))
     });
-    let (plan, order) = match laid_out {
-        Ok(laid_out) => laid_out,
-        Err(error) => return Err(app.refused(audit, error).await),
-    };
+    let (plan, order) = app.or_refused(&audit, laid_out).await?;
     let all = plan.ids();
     info!(verb = verb.as_str(), hosts = all.len(), waves = plan.batch.waves.len(), "Batch laid out.");
     fail_point(|| "batch.laid_out");

@@ -4,6 +4,7 @@
 
 mod access_key;
 mod address;
+mod agent;
 mod audit;
 mod batch;
 mod diagnosis;
@@ -11,6 +12,7 @@ mod enrolment;
 mod grants;
 mod host_list;
 mod inward;
+mod operation;
 mod outward;
 mod reference;
 mod task_list;
@@ -21,6 +23,7 @@ mod watch;
 
 pub(crate) use {
     access_key::access_key_to_wire,
+    agent::{Hello, Report, inventory, planned, report},
     audit::{audit_page_to_wire, audit_place, audit_stretch_to_wire},
     batch::{batch_order, batch_verb, plan_to_wire},
     diagnosis::finding_to_wire,
@@ -28,10 +31,10 @@ pub(crate) use {
     grants::{grant, grants, token_to_wire, user_to_wire},
     host_list::{host_filter, host_sort},
     inward::{
-        Hello, Operation, OperationState, Page, Report, approved_wave, host_id, host_order, inventory,
-        label_order, log_to_read, maintenance_order, page, planned, process_id, process_order, reason,
-        report, stop_mode, subtask_order, task_id, task_order,
+        Page, approved_wave, host_id, host_order, label_order, log_to_read, maintenance_order, page,
+        process_id, process_order, reason, stop_mode, subtask_order, task_id, task_order,
     },
+    operation::{Operation, OperationState},
     outward::{
         agent_to_wire, host_to_watch, host_to_wire, page_to_wire, piece_to_wire, process_in_list,
         process_to_watch, process_to_wire, task_to_wire, time,

@@ -62,9 +62,7 @@ pub(crate) async fn create(app: &Arc<App>, caller: &Caller, order: CreateOrder) 
         Ok(()) => check_absent(app, &hosts),
         refused => refused,
     };
-    if let Err(error) = checked {
-        return Err(app.refused(audit, error).await);
-    }
+    app.or_refused(&audit, checked).await?;
     let dag = dag().checked().map_err(|invalid| Error::Internal(invalid.to_string()))?;
     let task_of = |host| NewTask {
         not_started_after: None,

@@ -5,6 +5,7 @@ use crate::{
     app::App,
     error::Error,
     store::{AuditEntry, GrantChange, StoreError},
+    users::target,
 };
 
 /// Grants that one user may have.
@@ -27,10 +28,8 @@ async fn change(
     how: GrantChange,
     grant: Grant,
 ) -> Result<User, Error> {
-    let shown = name.escape_default().take(64).collect::<String>();
     // What is given or taken is said in the place of a reason.
-    let audit = AuditEntry::of(caller, caller.rule.action(), format!("users/{shown}"), grant.to_string());
-    let audit = audit.done();
+    let audit = AuditEntry::of(caller, caller.rule.action(), target(&name), grant.to_string()).done();
     match app.store.change_grant(&name, how, &grant, MOST_GRANTS, audit.clone()).await {
         Ok(user) => {
             app.verifier.forget(&name);

@@ -50,19 +50,13 @@ pub(crate) async fn update_labels(
     let audit = AuditEntry::of(caller, "UpdateHostLabels", host::target(id), reason).done();
     // Held until memory has what the database has: what is changed is what the order before this one left.
     let _turn = app.fleet.turn_of_operators().await;
-    let mut labels = match app.fleet.host(id) {
-        Ok(view) => view.host.operator_labels,
-        Err(error) => return Err(app.refused(audit, error).await),
-    };
+    let mut labels = app.or_refused(&audit, app.fleet.host(id)).await?.host.operator_labels;
     if let Some(key) = set.keys().find(|key| key.starts_with(RESERVED)) {
         let what = format!("`{key}` says where the host stands: set that with `belay host set`");
         return Err(app.refused(audit, Error::invalid("set", what)).await);
     }
-    if let Err(denied) =
-        check_own_scope(app, caller, |key| set.contains_key(key) || remove.contains(key)).await
-    {
-        return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
-    }
+    let own = check_own_scope(app, caller, |key| set.contains_key(key) || remove.contains(key)).await;
+    app.or_refused(&audit.clone().denied(), own).await?;
     labels.retain(|key, _| !remove.contains(key));
     labels.extend(set);
     if let Err(fault) = check_labels(labels.iter().map(|(key, value)| (&key[..], &value[..]))) {
@@ -92,8 +86,7 @@ pub(crate) async fn check_own_scope(
     match depended.iter().find(|key| changes(key)) {
         None => Ok(()),
         Some(key) => {
-            let needs = format!("a role on every host: scopes of roles depend on the label `{key}`");
-            Err(Error::Denied { user: caller.user.name.clone(), action: caller.rule.action(), needs })
+            Err(caller.lacks(format!("a role on every host: scopes of roles depend on the label `{key}`")))
         }
     }
 }

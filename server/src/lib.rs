@@ -12,7 +12,6 @@ mod batch; // orders to many hosts at once
 mod clones; // whether agents with one identity are one or copies
 mod config; // settings
 mod convert; // wire types to domain types and back
-mod core_dumps; // none of this program
 mod create; // the whole workflow of hosts that are added
 mod delete; // hosts that leave the fleet
 mod diagnose; // whether this installation is as safe as it could be
@@ -41,7 +40,7 @@ mod reports; // the streams on which agents report
 mod restart; // the whole Restart workflow
 mod retention; // forgetting what is too old or too much
 mod selector; // which hosts are meant, by their labels
-mod server;
+mod server; // opens and runs all of it
 mod start; // the whole Start workflow
 mod stop; // the whole Stop workflow
 mod store; // what must survive a crash
@@ -51,7 +50,7 @@ mod terms; // on which terms an order is given
 mod throttle; // how many requests each user may send
 mod tokens; // bearer tokens of users
 mod trust; // whom parts of the fleet believe, and who is one
-mod users; // changes of users // opens and runs all of it
+mod users; // changes of users
 mod watch; // hosts and processes as they change
 
 /// What is logged where nobody says otherwise: libraries only when something is wrong.

@@ -82,19 +82,12 @@ pub(crate) async fn take_in(app: &Arc<App>, host: HostId, operation: LocalOperat
         _ => None,
     };
     let trace = Trace::of_operation(id.into_bytes());
-    let audit = AuditEntry {
-        // A clock that is ahead must not keep the trail from growing old.
-        time: time.unwrap_or(now).min(now),
-        principal: format!("local:{user}@{}", view.host.facts.name),
-        action: verb.action(),
-        target: process.map_or_else(|| agent_target(host), |process| target(host, process)),
-        reason: format!("ordered on the host itself{at}: {}", list(&aliases)),
-        allowed: true,
-        // It is that of the operation.
-        outcome: String::new(),
-        trace,
-    };
-    let principal = audit.principal.clone();
+    let principal = format!("local:{user}@{}", view.host.facts.name);
+    let target = process.map_or_else(|| agent_target(host), |process| target(host, process));
+    let reason = format!("ordered on the host itself{at}: {}", list(&aliases));
+    let audit = AuditEntry::new(principal.clone(), verb.action(), target, reason, trace);
+    // A clock that is ahead must not keep the trail from growing old.
+    let audit = AuditEntry { time: time.unwrap_or(now).min(now), ..audit };
     let record =
         LocalRecord { id, verb: verb.rpc(), host, process, trace, begun: audit.time, ended: now, outcome };
     match app.store.record_local(record, state, audit).await.map_err(Error::Store)? {
@@ -166,35 +159,8 @@ mod tests {
 
     fn process(alias: &str, wanted: bool) -> Process {
         let phase = if wanted { Phase::Running } else { Phase::Stopped };
-        Process {
-            id: 7.try_into().expect("an id"),
-            host: 20.try_into().expect("an id"),
-            alias: alias.into(),
-            declared: true,
-            operable: true,
-            log_file_pattern: String::new(),
-            create_time: Timestamp::UNIX_EPOCH,
-            update_time: Timestamp::UNIX_EPOCH,
-            observed: Some(Observed {
-                revision: 1,
-                phase,
-                desired_running: wanted,
-                alive: None,
-                last_active_time: None,
-                generation: 1,
-                last_exit: None,
-                leftovers: Vec::new(),
-                stop_budget: SignedDuration::from_secs(16),
-                start_budget: SignedDuration::from_secs(3),
-                trouble: String::new(),
-                next_start_time: None,
-                endings: 0,
-                grouped: true,
-                not_applied: Vec::new(),
-            }),
-            observed_time: None,
-            fresh: true,
-        }
+        let observed = Some(Observed::of_test(phase));
+        Process { observed, fresh: true, ..Process::of_test(20, 7, alias) }
     }
 
     #[track_caller]

@@ -63,10 +63,7 @@ pub(crate) async fn set_maintenance(
     let now = audit.time;
     // Held until memory has what the database has: of two orders the later one is what is shown.
     let _turn = app.fleet.turn_of_operators().await;
-    let before = match app.fleet.host(id) {
-        Ok(view) => view.host.maintenance,
-        Err(error) => return Err(app.refused(audit, error).await),
-    };
+    let before = app.or_refused(&audit, app.fleet.host(id)).await?.host.maintenance;
     let maintenance = match order {
         MaintenanceOrder::End { .. } => None,
         MaintenanceOrder::Begin { reason, duration } => Some(Maintenance {

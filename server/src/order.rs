@@ -103,10 +103,7 @@ async fn accept(
         policy?.check_process(host, process, &known.alias, verb(known.alias.clone()).effect())?;
         Ok(known)
     });
-    let known = match known {
-        Ok(known) => known,
-        Err(error) => return Err(app.refused(audit, error).await),
-    };
+    let known = app.or_refused(&audit, known).await?;
     let order = Order {
         id: Uuid::now_v7(),
         verb: verb(known.alias.clone()),
@@ -342,21 +339,9 @@ mod tests {
     #[track_caller]
     fn check(stop_budget: i64, start_budget: i64, verb: fn(String) -> Verb, expected: Duration) {
         let observed = Observed {
-            revision: 1,
-            phase: Phase::Running,
-            desired_running: true,
-            alive: None,
-            last_active_time: None,
-            generation: 1,
-            last_exit: None,
-            leftovers: Vec::new(),
             stop_budget: SignedDuration::from_secs(stop_budget),
             start_budget: SignedDuration::from_secs(start_budget),
-            trouble: String::new(),
-            next_start_time: None,
-            endings: 0,
-            grouped: false,
-            not_applied: Vec::new(),
+            ..Observed::of_test(Phase::Running)
         };
         assert_eq!(budget(Some(&observed), &verb("obstat2".into())), expected);
     }

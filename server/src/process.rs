@@ -216,3 +216,47 @@ pub(crate) fn target(host: HostId, process: ProcessId) -> String {
 pub(crate) fn names(processes: &[&Process]) -> String {
     processes.iter().map(|process| process.alias.as_str()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+impl Process {
+    /// One that is declared, and of which nothing was seen.
+    pub(crate) fn of_test(host: i64, id: i64, alias: &str) -> Self {
+        Self {
+            id: id.try_into().expect("an id"),
+            host: host.try_into().expect("an id"),
+            alias: alias.into(),
+            declared: true,
+            operable: true,
+            log_file_pattern: String::new(),
+            create_time: Timestamp::UNIX_EPOCH,
+            update_time: Timestamp::UNIX_EPOCH,
+            observed: None,
+            observed_time: None,
+            fresh: false,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Observed {
+    /// A process in this phase, as wanted, and nothing else.
+    pub(crate) fn of_test(phase: Phase) -> Self {
+        Self {
+            revision: 1,
+            phase,
+            desired_running: phase == Phase::Running,
+            alive: None,
+            last_active_time: None,
+            generation: 1,
+            last_exit: None,
+            leftovers: Vec::new(),
+            stop_budget: SignedDuration::ZERO,
+            start_budget: SignedDuration::ZERO,
+            trouble: String::new(),
+            next_start_time: None,
+            endings: 0,
+            grouped: true,
+            not_applied: Vec::new(),
+        }
+    }
+}

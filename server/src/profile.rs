@@ -39,15 +39,11 @@ pub(crate) async fn update_profile(
     let audit = AuditEntry::of(caller, "UpdateHostProfile", host::target(id), reason).done();
     // Held until memory has what the database has: what is changed is what the order before this one left.
     let _turn = app.fleet.turn_of_operators().await;
-    let before = match app.fleet.host(id) {
-        Ok(view) => view.host,
-        Err(error) => return Err(app.refused(audit, error).await),
-    };
+    let before = app.or_refused(&audit, app.fleet.host(id)).await?.host;
     // Where a host stands and what it is are labels too.
     let moves = idc.is_some() || host_type.is_some();
-    if let Err(denied) = check_own_scope(app, caller, |key| moves && key.starts_with(RESERVED)).await {
-        return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
-    }
+    let own = check_own_scope(app, caller, |key| moves && key.starts_with(RESERVED)).await;
+    app.or_refused(&audit.clone().denied(), own).await?;
     let said = Profile::clone(&before.profile);
     let profile = Profile {
         alias: alias.unwrap_or(said.alias),

@@ -1,19 +1,12 @@
 //! Opens the server's parts, serves, and ends in order.
 
-use std::{
-    fs,
-    future::Future,
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, future::Future, io::ErrorKind, path::Path, sync::Arc, time::Duration};
 
 use belay_proto::{
     fleet::v1::{fleet_service_server::FleetServiceServer, join_service_server::JoinServiceServer},
-    http2,
+    forbid_core_dumps, http2,
     listen::{Bounds, Incoming, Speaks},
+    replace_private,
     tls::Acceptor,
 };
 use prost_reflect::DescriptorPool;
@@ -33,7 +26,6 @@ use crate::{
     app::App,
     batch::Plans,
     config::Config,
-    core_dumps,
     error::{Chain, Error},
     fleet::{Fleet, OFFLINE_AFTER},
     flood::Floods,
@@ -139,7 +131,7 @@ impl Server {
 pub async fn start(config: &Path) -> Result<(), Error> {
     let config = Config::load(config)?;
     allow_open_files();
-    core_dumps::forbid();
+    forbid_core_dumps();
     let address = config.listen;
     let server = Server::open(config).await?;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
@@ -295,9 +287,7 @@ fn secret_file(path: &Path) -> Result<String, Error> {
         Err(error) => return Err(failed(error)),
     }
     let secret = random_secret()?;
-    let mut file =
-        fs::File::options().create(true).write(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
-    writeln!(file, "{secret}").and_then(|()| file.sync_all()).map_err(failed)?;
+    replace_private(path, format!("{secret}\n").as_bytes()).map_err(failed)?;
     Ok(secret)
 }
 

@@ -82,9 +82,7 @@ pub(crate) async fn list(app: &App, caller: &Caller, name: String) -> Result<Vec
             found.map(|(user, _)| user).ok_or(Error::UserUnknown(name))?
         }
         false => {
-            let needs = "the role ADMIN for another user's tokens".to_owned();
-            let (user, action) = (caller.user.name.clone(), caller.rule.action());
-            return Err(Error::Denied { user, action, needs });
+            return Err(caller.lacks("the role ADMIN for another user's tokens".to_owned()));
         }
     };
     Ok(app.store.tokens(&user, Timestamp::now()).await?)
@@ -112,10 +110,7 @@ pub(crate) async fn revoke(app: &App, caller: &Caller, id: String) -> Result<(),
             }
         }
         // Another user's is as unknown as one that there is not.
-        Some(user) => {
-            let audit = AuditEntry { allowed: false, ..entry(&user.name) };
-            Err(app.refused(audit, unknown()).await)
-        }
+        Some(user) => Err(app.refused(entry(&user.name).denied(), unknown()).await),
         None => Err(app.refused(entry(&caller.user.name), unknown()).await),
     }
 }

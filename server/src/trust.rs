@@ -207,15 +207,8 @@ impl Trust {
     }
 
     /// Takes the next step of replacing the authority, and gives how they stand then. Blocks for as long as the disk does.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] where it would cut off a part, unless `force`.
-    pub(crate) fn rotate(&self, force: bool) -> Result<Seen, Error> {
+    fn step(&self) -> Result<Seen, Error> {
         let mut folder = lock(self.folder()?);
-        let seen = self.see(&folder);
-        if !seen.behind.is_empty() && !force {
-            return Err(behind(&seen));
-        }
         folder.step()?;
         self.papers.replace(issue_own(&folder, &self.names, self.lifetime)?);
         self.standing.send_replace(folder.standing());
@@ -337,6 +330,9 @@ pub(crate) fn tls_is_off() -> Error {
 }
 
 /// Takes the next step of replacing the authority, with its audit record first.
+///
+/// # Errors
+/// [`Error::Refused`] where it would cut off a part, unless `force`.
 pub(crate) async fn rotate(
     app: &Arc<App>,
     caller: &Caller,
@@ -345,13 +341,14 @@ pub(crate) async fn rotate(
 ) -> Result<Seen, Error> {
     let trust = app.trust.as_ref().ok_or_else(tls_is_off)?;
     let audit = AuditEntry::of(caller, "RotateAuthority", "authorities".to_owned(), reason).done();
-    // Looked at before, so that what is refused has no record of being done.
+    // Held until the step is taken: nobody takes another one meanwhile, or joins and would be cut off.
+    let _turn = app.fleet.turn_of_operators().await;
     let seen = trust.seen()?;
     if !seen.behind.is_empty() && !force {
         return Err(app.refused(audit, behind(&seen)).await);
     }
     app.store.audit(audit).await?;
     let trust = trust.clone();
-    let step = tokio::task::spawn_blocking(move || trust.rotate(force)).await;
+    let step = tokio::task::spawn_blocking(move || trust.step()).await;
     step.unwrap_or_else(|panic| Err(Error::Internal(format!("the step ended unexpectedly: {panic}"))))
 }

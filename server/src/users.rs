@@ -1,7 +1,6 @@
 //! Changes of users: checked, in the audit trail, and forgotten by the verifier.
 
 use belay_proto::{Trace, all};
-use jiff::Timestamp;
 
 use crate::{
     access::{Caller, Grant, Hasher, Overloaded, Role, User},
@@ -20,7 +19,8 @@ const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=256;
 /// Adds the first user to a new database, with every right.
 pub(crate) async fn create_first(store: &Store, hasher: &Hasher, password: String) -> Result<(), Error> {
     let trace = Trace::from_random(uuid::Uuid::new_v4().into_bytes());
-    let audit = entry(FIRST_USER, "CreateUser", FIRST_USER, trace);
+    let audit =
+        AuditEntry::new(FIRST_USER.into(), "CreateUser", target(FIRST_USER), String::new(), trace).done();
     let hash = hash(hasher, password).await?;
     store.add_user(FIRST_USER, &[Grant::everywhere(Role::Admin)], hash, audit).await?;
     Ok(())
@@ -40,7 +40,7 @@ pub(crate) async fn create(
         more => Err(Error::invalid("grants", format!("there are {more}, and a user may have {MOST_GRANTS}"))),
     };
     all((check_name(&name), check_password(&password), some_role))?;
-    let audit = entry(&caller.user.name, "CreateUser", &name, caller.trace);
+    let audit = entry(caller, "CreateUser", &name);
     let hash = hash(&app.verifier.hasher, password).await?;
     match app.store.add_user(&name, &given, hash, audit.clone()).await {
         Ok(user) => Ok(user),
@@ -51,7 +51,7 @@ pub(crate) async fn create(
 
 /// Deletes a user.
 pub(crate) async fn delete(app: &App, caller: &Caller, name: String) -> Result<(), Error> {
-    let audit = entry(&caller.user.name, "DeleteUser", &name, caller.trace);
+    let audit = entry(caller, "DeleteUser", &name);
     match app.store.delete_user(&name, audit.clone()).await {
         Ok(()) => {
             app.verifier.forget(&name);
@@ -70,11 +70,10 @@ pub(crate) async fn set_password(
     name: String,
     password: String,
 ) -> Result<(), Error> {
-    let audit = entry(&caller.user.name, "SetPassword", &name, caller.trace);
+    let audit = entry(caller, "SetPassword", &name);
     if name != caller.user.name && !caller.user.rights.is_admin() {
-        let needs = "the role ADMIN to set another user's password".to_owned();
-        let denied = Error::Denied { user: caller.user.name.clone(), action: "SetPassword", needs };
-        return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
+        let denied = caller.lacks("the role ADMIN to set another user's password".to_owned());
+        return Err(app.refused(audit.denied(), denied).await);
     }
     check_password(&password)?;
     let hash = hash(&app.verifier.hasher, password).await?;
@@ -88,17 +87,13 @@ pub(crate) async fn set_password(
     }
 }
 
-fn entry(principal: &str, action: &'static str, name: &str, trace: Trace) -> AuditEntry {
-    AuditEntry {
-        time: Timestamp::now(),
-        principal: principal.into(),
-        action,
-        target: format!("users/{}", name.escape_default().take(LONGEST_NAME).collect::<String>()),
-        reason: String::new(),
-        allowed: true,
-        outcome: "DONE".into(),
-        trace,
-    }
+fn entry(caller: &Caller, action: &'static str, name: &str) -> AuditEntry {
+    AuditEntry::of(caller, action, target(name), String::new()).done()
+}
+
+/// How the audit trail names a user, of whom nothing is known but how somebody calls them.
+pub(crate) fn target(name: &str) -> String {
+    format!("users/{}", name.escape_default().take(LONGEST_NAME).collect::<String>())
 }
 
 fn check_name(name: &str) -> Result<(), Error> {

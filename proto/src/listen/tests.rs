@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpSocket,
+    time::Instant,
 };
 use tokio_stream::StreamExt as _;
 use tonic::transport::server::Connected as _;

@@ -1,19 +1,10 @@
 //! The side that is called: shakes hands, and learns who calls.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use http::Extensions;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    CertificateError, DistinguishedName, OtherError, ServerConfig,
     pki_types::{CertificateDer, UnixTime},
     server::{
         NoServerSessionStorage,
@@ -27,18 +18,18 @@ use tracing::warn;
 
 use super::{
     ALPN, VERSIONS,
-    identity::{BadCertificate, Named, read},
+    identity::{Named, read},
     papers::LivePapers,
     provider,
-    verify::{Expected, verify},
+    verify::{Expected, refused, verify, verify_signatures},
 };
-use crate::listen::Handshake;
+use crate::{Seldom, listen::Handshake};
 
 /// What a connection is after its handshake.
 pub type TlsStream = Either<TcpStream, tokio_rustls::server::TlsStream<TcpStream>>;
 
 /// How often the log tells of handshakes that failed: whoever floods the listener does not flood the log.
-const TOLD: u64 = 20;
+const TOLD: u32 = 20;
 const TOLD_SPAN: Duration = Duration::from_secs(10);
 
 /// Who may call.
@@ -61,18 +52,22 @@ pub struct Peer {
 #[derive(Clone)]
 pub struct Acceptor {
     tls: Option<TlsAcceptor>,
-    failed: Arc<Failures>,
+    failed: Arc<Seldom>,
 }
 
 impl Acceptor {
     /// Speaks plain text.
     pub fn plain() -> Self {
-        Self { tls: None, failed: Arc::default() }
+        Self::new(None)
     }
 
     /// Speaks TLS with these papers, with those who may call.
     pub fn tls(papers: &LivePapers, callers: Callers) -> Self {
-        Self { tls: Some(TlsAcceptor::from(Arc::new(config(papers, callers)))), failed: Arc::default() }
+        Self::new(Some(TlsAcceptor::from(Arc::new(config(papers, callers)))))
+    }
+
+    fn new(tls: Option<TlsAcceptor>) -> Self {
+        Self { tls, failed: Arc::new(Seldom::new(TOLD, TOLD_SPAN)) }
     }
 
     /// Shakes hands. A failure is logged, with who called and why.
@@ -84,7 +79,10 @@ impl Acceptor {
         match tls.accept(stream).await {
             Ok(stream) => Ok(Either::Right(stream)),
             Err(error) => {
-                self.failed.tell(address.ok(), &error);
+                if let Some(untold) = self.failed.again() {
+                    let peer = address.map(|address| address.to_string()).unwrap_or_default();
+                    warn!(peer, reason = %why(&error), untold, "Handshake failed: the connection is refused.");
+                }
                 Err(error)
             }
         }
@@ -114,29 +112,6 @@ impl Handshake for Acceptor {
             learnt.insert(Peer { named: shown.and_then(|shown| read(shown).ok()) });
         }
         learnt
-    }
-}
-
-/// Tells of handshakes that failed, so many in a time.
-#[derive(Debug, Default)]
-struct Failures {
-    since: Mutex<Option<Instant>>,
-    told: AtomicU64,
-}
-
-impl Failures {
-    fn tell(&self, address: Option<SocketAddr>, error: &io::Error) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.is_none_or(|since| since.elapsed() > TOLD_SPAN) {
-            *since = Some(Instant::now());
-            self.told.store(0, Ordering::Relaxed);
-        }
-        drop(since);
-        let told = self.told.fetch_add(1, Ordering::Relaxed);
-        let peer = address.map(|address| address.to_string()).unwrap_or_default();
-        if told < TOLD {
-            warn!(peer, reason = %why(error), "Handshake failed: the connection is refused.");
-        }
     }
 }
 
@@ -202,31 +177,5 @@ impl ClientCertVerifier for Verifier {
             .map_err(refused)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// As rustls tells it. The reason is for the log; the peer gets an alert.
-pub(super) fn refused(why: BadCertificate) -> rustls::Error {
-    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
+    verify_signatures!();
 }

@@ -10,10 +10,10 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, RootCertStore,
     client::{
         Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -23,11 +23,10 @@ use tonic::codegen::{Service, http::Uri};
 
 use super::{
     ALPN, VERSIONS,
-    accept::refused,
     identity::{BadCertificate, Role, read},
     papers::{Fingerprint, LivePapers, PapersError},
     provider,
-    verify::{Expected, verify, verify_chain},
+    verify::{Expected, refused, verify, verify_chain, verify_signatures},
 };
 
 /// A connection to whom was meant.
@@ -49,8 +48,8 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// Calls `expected` with these papers.
     pub fn member(papers: &LivePapers, expected: Expected) -> Self {
-        let verifier = Verifier { papers: papers.clone(), expected };
-        let builder = builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        let believed = Believed::Member { papers: papers.clone(), expected };
+        let builder = builder().dangerous().with_custom_certificate_verifier(Arc::new(believed));
         Self::of(builder.with_client_cert_resolver(Arc::new(papers.clone())))
     }
 
@@ -70,8 +69,8 @@ impl Connector {
 
     /// Calls a server of which nothing is known but the fingerprint of its authority, which is in `found` afterwards.
     pub(super) fn joining(fingerprint: Fingerprint, found: Arc<OnceLock<CertificateDer<'static>>>) -> Self {
-        let verifier = Pinned { fingerprint, found };
-        let builder = builder().dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        let believed = Believed::Pinned { fingerprint, found };
+        let builder = builder().dangerous().with_custom_certificate_verifier(Arc::new(believed));
         Self::of(builder.with_no_client_auth())
     }
 
@@ -113,88 +112,60 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Believes the authorities that are believed now, of whoever is meant. Parts are called by address: it is the name in the
-/// URI that counts.
+/// Who is believed to be whom was meant.
 #[derive(Debug)]
-struct Verifier {
-    papers: LivePapers,
-    expected: Expected,
+enum Believed {
+    /// Whoever an authority vouches for that is believed now. Parts are called by address: it is the name in the URI that
+    /// counts.
+    Member { papers: LivePapers, expected: Expected },
+    /// A server, by the word of one authority, of which nothing is known but its fingerprint.
+    Pinned { fingerprint: Fingerprint, found: Arc<OnceLock<CertificateDer<'static>>> },
 }
 
-/// Believes one authority, of which nothing is known but its fingerprint.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: Fingerprint,
-    found: Arc<OnceLock<CertificateDer<'static>>>,
-}
-
-impl Pinned {
-    fn verify(
+impl Believed {
+    fn check(
         &self,
         end_entity: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), BadCertificate> {
-        let authority = others.iter().find(|other| Fingerprint::of(other) == self.fingerprint);
-        let Some(authority) = authority else {
-            let told = format!("none with the fingerprint {} is shown", self.fingerprint);
-            return Err(BadCertificate::Chain(told));
-        };
-        verify_chain(end_entity, others, std::slice::from_ref(authority), false, now)?;
-        let named = read(end_entity)?;
-        if named.identity.role() != Role::Server {
-            let (found, wanted) = (named.identity.to_string(), Role::Server.to_string());
-            return Err(BadCertificate::Other { found, wanted });
+        match self {
+            Self::Member { papers, expected } => {
+                let papers = papers.now();
+                let domain = &papers.named().domain;
+                verify(end_entity, others, papers.authorities(), domain, expected, false, now).map(drop)
+            }
+            Self::Pinned { fingerprint, found } => {
+                let authority = others.iter().find(|other| Fingerprint::of(other) == *fingerprint);
+                let Some(authority) = authority else {
+                    let told = format!("none with the fingerprint {fingerprint} is shown");
+                    return Err(BadCertificate::Chain(told));
+                };
+                verify_chain(end_entity, others, std::slice::from_ref(authority), false, now)?;
+                let named = read(end_entity)?;
+                if named.identity.role() != Role::Server {
+                    let (found, wanted) = (named.identity.to_string(), Role::Server.to_string());
+                    return Err(BadCertificate::Other { found, wanted });
+                }
+                // The same one each time.
+                let _ = found.set(authority.clone().into_owned());
+                Ok(())
+            }
         }
-        // The same one each time.
-        let _ = self.found.set(authority.clone().into_owned());
-        Ok(())
     }
 }
 
-macro_rules! verifies {
-    ($name:ident: $self:ident, $certificate:ident, $others:ident, $now:ident => $verified:expr) => {
-        impl ServerCertVerifier for $name {
-            fn verify_server_cert(
-                &$self,
-                $certificate: &CertificateDer<'_>,
-                $others: &[CertificateDer<'_>],
-                _: &ServerName<'_>,
-                _: &[u8],
-                $now: UnixTime,
-            ) -> Result<ServerCertVerified, rustls::Error> {
-                $verified.map(|_| ServerCertVerified::assertion()).map_err(refused)
-            }
+impl ServerCertVerifier for Believed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.check(end_entity, others, now).map(|()| ServerCertVerified::assertion()).map_err(refused)
+    }
 
-            fn verify_tls12_signature(
-                &self,
-                _: &[u8],
-                _: &CertificateDer<'_>,
-                _: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, rustls::Error> {
-                Err(rustls::Error::General("TLS 1.2 is not spoken".into()))
-            }
-
-            fn verify_tls13_signature(
-                &self,
-                message: &[u8],
-                cert: &CertificateDer<'_>,
-                dss: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, rustls::Error> {
-                let known = provider().signature_verification_algorithms;
-                rustls::crypto::verify_tls13_signature(message, cert, dss, &known)
-            }
-
-            fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-                provider().signature_verification_algorithms.supported_schemes()
-            }
-        }
-    };
+    verify_signatures!();
 }
-
-verifies!(Verifier: self, certificate, others, now => {
-    let papers = self.papers.now();
-    let domain = &papers.named().domain;
-    verify(certificate, others, papers.authorities(), domain, &self.expected, false, now)
-});
-verifies!(Pinned: self, certificate, others, now => self.verify(certificate, others, now));

@@ -5,6 +5,7 @@ use std::{
     fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -19,11 +20,11 @@ use rustls::{
 use tokio::sync::watch;
 
 use super::{
-    files::{UnsafeFile, read_private, replace_private},
     identity::{BadCertificate, Named, Role, read},
     provider,
     verify::verify_chain,
 };
+use crate::{UnsafeFile, read_private, replace_private};
 
 /// Why papers can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -175,10 +176,7 @@ impl Papers {
     ) -> Result<Self, PapersError> {
         let (own, others) = chain.split_first().ok_or(PapersError::Missing("certificate"))?;
         let named = read(own)?;
-        // What has ended is told by whoever is shown it; that a clock is wrong must not keep a part from starting.
-        let then = u64::try_from(named.begin.as_second()).unwrap_or_default();
-        let then = UnixTime::since_unix_epoch(std::time::Duration::from_secs(then + 1));
-        verify_chain(own, others, &authorities, true, then)?;
+        verify_chain(own, others, &authorities, true, at_its_beginning(&named))?;
         let signer = provider().key_provider.load_private_key(key.clone_key());
         let wrong = |error: rustls::Error| PapersError::Key(error.to_string());
         let certified = CertifiedKey::new(chain, signer.map_err(wrong)?);
@@ -197,7 +195,7 @@ impl Papers {
         let content = read_private(path)?;
         let key = PrivateKeyDer::from_pem_slice(&content).map_err(|_| PapersError::Missing("private key"))?;
         let all = certificates_of(&content)?;
-        // First those that are shown: the authorities begin where somebody vouches for itself, or after the first.
+        // As they are stored: its own, and after it the authorities.
         let (chain, authorities) = all.split_at(1);
         Self::new(chain.to_vec(), key, authorities.to_vec()).map(Some)
     }
@@ -261,8 +259,7 @@ impl Papers {
     /// The authority that vouches for the certificate.
     pub fn issuer(&self) -> Option<Fingerprint> {
         let (own, others) = self.certified.cert.split_first()?;
-        let then = u64::try_from(self.named.begin.as_second()).ok()?;
-        let then = UnixTime::since_unix_epoch(std::time::Duration::from_secs(then + 1));
+        let then = at_its_beginning(&self.named);
         let vouches = |authority: &&CertificateDer<'static>| {
             verify_chain(own, others, std::slice::from_ref(*authority), true, then).is_ok()
         };
@@ -312,6 +309,13 @@ impl ResolvesClientCert for LivePapers {
     fn has_certs(&self) -> bool {
         true
     }
+}
+
+/// When it is asked who vouches for a certificate. What has ended is told by whoever is shown it; that a clock is wrong must not
+/// keep a part from starting.
+fn at_its_beginning(named: &Named) -> UnixTime {
+    let begin = u64::try_from(named.begin.as_second()).unwrap_or_default();
+    UnixTime::since_unix_epoch(Duration::from_secs(begin + 1))
 }
 
 /// All certificates of a file in PEM.

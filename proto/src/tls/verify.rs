@@ -1,6 +1,11 @@
 //! Whether a certificate is believed: it comes from an authority of the fleet, is good now, and names who is meant.
 
-use rustls::pki_types::{CertificateDer, UnixTime};
+use std::sync::Arc;
+
+use rustls::{
+    CertificateError, OtherError,
+    pki_types::{CertificateDer, UnixTime},
+};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use super::{
@@ -124,3 +129,38 @@ fn vouches(
         false => Ok(()),
     }
 }
+
+/// As rustls tells it. The reason is for the log; the peer gets an alert.
+pub(super) fn refused(why: BadCertificate) -> rustls::Error {
+    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
+}
+
+/// What a verifier says of the signatures of a handshake. Rustls asks the side that calls and the side that is called for the
+/// same by two traits, so these are the functions of both.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &rustls::pki_types::CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            Err(rustls::Error::General("TLS 1.2 is not spoken".into()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &rustls::pki_types::CertificateDer<'_>,
+            signed: &rustls::DigitallySignedStruct,
+        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+            let known = crate::tls::provider().signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, certificate, signed, &known)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            crate::tls::provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+pub(super) use verify_signatures;

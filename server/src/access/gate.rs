@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use base64::{
@@ -13,7 +14,9 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use belay_proto::{CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Trace, listen, planted, tls::Peer};
+use belay_proto::{
+    CLIENT_ADDRESS, Problem, Reason, STRING_TO_SIGN, Seldom, Trace, listen, planted, tls::Peer,
+};
 use blake2::{Blake2s256, Digest};
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use jiff::{SignedDuration, Timestamp};
@@ -25,7 +28,6 @@ use tracing::{Instrument, Span, info_span, warn};
 use super::{
     Caller, Pass, Reach, Verifier,
     policy::{Policy, Rule, rule},
-    seldom::Seldom,
     signature::Paths,
     verifier::{NotVerified, Presented, Signed, token_digest},
 };
@@ -43,6 +45,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Lines about refused calls, and the time in which so many are written. Enough to see who does what, and not enough to fill a
+/// disk: some 2 kB a second.
+const REFUSALS: u32 = 100;
+const REFUSALS_SPAN: Duration = Duration::from_secs(10);
 
 /// Admits a call, or refuses it.
 #[derive(Debug, Clone)]
@@ -89,7 +96,7 @@ impl Gate {
                 throttle,
                 paths,
                 keys_are_kept,
-                refusals: Seldom::default(),
+                refusals: Seldom::new(REFUSALS, REFUSALS_SPAN),
             }),
         }
     }
@@ -147,8 +154,7 @@ impl Gate {
                 caller.reach = match caller.user.rights.reach(rule) {
                     Ok(reach) => reach,
                     Err(needs) => {
-                        let (user, action) = (caller.user.name.clone(), rule.action());
-                        let denied = Error::Denied { user, action, needs };
+                        let denied = caller.lacks(needs);
                         return Err(self.refuse(rule, caller, false, denied).await);
                     }
                 };

@@ -5,10 +5,7 @@ use belay_proto::{all, v1};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    inward::{page, read_time},
-    outward::audit_to_wire,
-};
+use super::{agent::read_time, inward::page, outward::audit_to_wire};
 use crate::{
     error::Error,
     store::{AuditFilter, AuditPage, AuditStretch, FaultKind, Place, Stretch, hex, unhex},

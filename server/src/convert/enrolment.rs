@@ -6,7 +6,8 @@ use belay_proto::{HostId, HostTypeId, IdcId, Problem, Reason, agent::v1 as agent
 
 use super::{
     address::is_nobodys,
-    inward::{Hello, host_id, read_hello, reason},
+    agent::{Hello, read_hello},
+    inward::{host_id, reason},
     reference::{check_alias, check_description, check_line},
 };
 use crate::{

@@ -415,7 +415,7 @@ mod tests {
     use belay_proto::agent::v1 as agent;
 
     use super::*;
-    use crate::convert::inward::observed;
+    use crate::convert::agent::observed;
 
     /// The process that a caller is shown where an agent says this.
     fn told(seen: agent::ObservedProcess) -> v1::AgentProcess {
@@ -425,19 +425,7 @@ mod tests {
     fn process(seen: agent::ObservedProcess) -> Process {
         let (alias, seen) =
             observed(agent::ObservedProcess { alias: "obstat2".into(), ..seen }).expect("it is read");
-        let mut process = Process {
-            id: 185.try_into().expect("an id"),
-            host: 20.try_into().expect("an id"),
-            alias,
-            declared: true,
-            operable: true,
-            log_file_pattern: String::new(),
-            create_time: Timestamp::UNIX_EPOCH,
-            update_time: Timestamp::UNIX_EPOCH,
-            observed: None,
-            observed_time: None,
-            fresh: false,
-        };
+        let mut process = Process::of_test(20, 185, &alias);
         process.observe(seen, Timestamp::now());
         process
     }

@@ -137,23 +137,7 @@ mod tests {
             peak_memory: None,
             last_output: vec!["x".repeat(1024); output],
         };
-        Observed {
-            revision: 1,
-            phase: Phase::Stopped,
-            desired_running: false,
-            alive: None,
-            last_active_time: None,
-            generation: 1,
-            last_exit: Some(exit),
-            leftovers: Vec::new(),
-            stop_budget: SignedDuration::ZERO,
-            start_budget: SignedDuration::ZERO,
-            trouble: "t".repeat(4096),
-            next_start_time: None,
-            endings: 0,
-            grouped: true,
-            not_applied: Vec::new(),
-        }
+        Observed { last_exit: Some(exit), trouble: "t".repeat(4096), ..Observed::of_test(Phase::Stopped) }
     }
 
     /// Hazard A13: what is kept of one host is bounded, whatever its agent says; what matters of a process is kept all the
@@ -189,18 +173,6 @@ mod tests {
     }
 
     fn process(number: i64) -> Process {
-        Process {
-            id: ProcessId::try_from(number).expect("an id"),
-            host: host().id,
-            alias: number.to_string(),
-            declared: true,
-            operable: true,
-            log_file_pattern: String::new(),
-            create_time: Timestamp::UNIX_EPOCH,
-            update_time: Timestamp::UNIX_EPOCH,
-            observed: None,
-            observed_time: None,
-            fresh: false,
-        }
+        Process::of_test(1, number, &number.to_string())
     }
 }

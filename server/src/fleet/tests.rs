@@ -1,10 +1,9 @@
 //! What is known of hosts beside what their agents report.
 
-use belay_proto::{ProcessId, Reason};
-use jiff::SignedDuration;
+use belay_proto::Reason;
 
 use super::*;
-use crate::{convert::Page, process::Phase};
+use crate::{convert::Page, process::Phase, store::Declared};
 
 fn facts(labels: &str) -> Facts {
     Facts {
@@ -107,36 +106,11 @@ fn a_hello_that_says_nothing_new_is_recognized() {
         alias: alias.into(),
         operable,
         log_file_pattern: "/x".into(),
-        observed: Observed {
-            revision: 1,
-            phase: Phase::Running,
-            desired_running: true,
-            alive: None,
-            last_active_time: None,
-            generation: 1,
-            last_exit: None,
-            leftovers: Vec::new(),
-            stop_budget: SignedDuration::ZERO,
-            start_budget: SignedDuration::ZERO,
-            trouble: String::new(),
-            next_start_time: None,
-            endings: 0,
-            grouped: false,
-            not_applied: Vec::new(),
-        },
+        observed: Observed::of_test(Phase::Running),
     };
-    let recorded = |id: i64, alias: &str, declared| Process {
-        id: ProcessId::try_from(id).expect("an id"),
-        host: HostId::try_from(1).expect("an id"),
-        alias: alias.into(),
-        declared,
-        operable: true,
-        log_file_pattern: "/x".into(),
-        create_time: Timestamp::UNIX_EPOCH,
-        update_time: Timestamp::UNIX_EPOCH,
-        observed: None,
-        observed_time: None,
-        fresh: false,
+    let recorded = |id: i64, alias: &str, declared| {
+        let log_file_pattern = "/x".into();
+        Process { declared, log_file_pattern, ..Process::of_test(1, id, alias) }
     };
     let processes = vec![recorded(1, "a", true), recorded(2, "b", true), recorded(3, "gone", false)];
     let known = host(1, "zone=z1");

@@ -75,8 +75,7 @@ impl Store {
             last_used_time: Set(None),
         };
         let row = row.insert(&change).await?;
-        audit::append(&change, audit, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, audit).await?;
         read(row, &user.name)
     }
 
@@ -121,8 +120,7 @@ impl Store {
             .filter(keys::Column::Id.eq(id))
             .exec(&change)
             .await?;
-        audit::append(&change, audit, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, audit).await?;
         read(keys::Model { enabled, ..row }, &owner.name)
     }
 
@@ -135,8 +133,7 @@ impl Store {
         if keys::Entity::delete_by_id(id).exec(&change).await?.rows_affected == 0 {
             return Err(StoreError::Missing);
         }
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        audit::commit(change, audit).await
     }
 
     /// Notes when keys were last used.

@@ -34,24 +34,33 @@ pub(crate) struct AuditEntry {
 }
 
 impl AuditEntry {
-    /// A call that its caller may make, now. How it ends, an operation or a task will tell.
+    /// What somebody may do, now. How it ends, an operation or a task will tell.
+    pub(crate) fn new(
+        principal: String,
+        action: &'static str,
+        target: String,
+        reason: String,
+        trace: Trace,
+    ) -> Self {
+        let (time, outcome) = (Timestamp::now(), String::new());
+        Self { time, principal, action, target, reason, allowed: true, outcome, trace }
+    }
+
+    /// A call that its caller may make.
     pub(crate) fn of(caller: &Caller, action: &'static str, target: String, reason: String) -> Self {
-        Self {
-            time: Timestamp::now(),
-            principal: caller.user.name.clone(),
-            action,
-            target,
-            reason,
-            allowed: true,
-            outcome: String::new(),
-            trace: caller.trace,
-        }
+        Self::new(caller.user.name.clone(), action, target, reason, caller.trace)
     }
 
     /// The same of a call that is done in the commit that writes it down.
     #[must_use]
     pub(crate) fn done(self) -> Self {
         Self { outcome: "DONE".into(), ..self }
+    }
+
+    /// The same of a call that its caller may not make.
+    #[must_use]
+    pub(crate) fn denied(self) -> Self {
+        Self { allowed: false, ..self }
     }
 }
 
@@ -109,6 +118,12 @@ pub(super) async fn append(
 ) -> Result<()> {
     let record = insert(change, entry, operation, task).await?;
     keys::note_effect(change, record).await
+}
+
+/// Makes a change stay, with the record of the order that makes it.
+pub(super) async fn commit(change: Change, entry: AuditEntry) -> Result<()> {
+    append(&change, entry, None, None).await?;
+    Ok(change.commit().await?)
 }
 
 async fn insert(

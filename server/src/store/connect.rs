@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
+use belay_proto::open_private;
 use sea_orm::{
     ColumnTrait, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, EntityTrait, QueryFilter,
     Set, SqliteTransactionMode, Statement, TransactionOptions,
@@ -168,13 +169,7 @@ fn lock(path: &Path, database: &Path) -> Result<File> {
 
 /// Opens a file that only the owner may read; made where it is missing.
 fn private_file(path: &Path) -> Result<File> {
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| StoreError::File { path: path.to_owned(), source })
+    open_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })
 }
 
 /// Whether a test wants commits to be acknowledged before they are on disk.

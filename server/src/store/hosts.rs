@@ -127,8 +127,7 @@ impl Store {
             Err(DbErr::RecordNotUpdated) => return Err(StoreError::Missing),
             Err(error) => return Err(error.into()),
         }
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        audit::commit(change, audit).await
     }
 
     /// Notes what an operator says that a host is, and tells where it stands then.
@@ -158,8 +157,7 @@ impl Store {
             Err(error) => return Err(error.into()),
         };
         let place = place_of(&change, &row).await?;
-        audit::append(&change, audit, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, audit).await?;
         Ok(place)
     }
 

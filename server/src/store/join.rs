@@ -88,8 +88,7 @@ impl Store {
             ..Default::default()
         };
         let row = row.insert(&change).await?;
-        audit::append(&change, audit, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, audit).await?;
         read_token(row)
     }
 
@@ -109,8 +108,7 @@ impl Store {
         if tokens::Entity::delete_by_id(id).exec(&change).await?.rows_affected == 0 {
             return Err(StoreError::Missing);
         }
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        audit::commit(change, audit).await
     }
 
     /// Takes in who shows the token of this digest, which is used up by that, and raises its generation. The principal and

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use belay_proto::{HostTypeId, IdcId, RegionId};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
-    QuerySelect, Set,
+    QuerySelect, Select, Set, ValidatedDeleteOne,
 };
 
 use super::{
@@ -64,9 +64,8 @@ pub(super) async fn place_of(db: &impl ConnectionTrait, host: &host::Model) -> R
 impl Store {
     /// One page of the regions, by rising id, and how many there are.
     pub(crate) async fn regions(&self, page: Page) -> Result<(Vec<Region>, u64)> {
-        let all = region::Entity::find().order_by_asc(region::Column::Id);
-        let rows = all.clone().offset(page.offset()).limit(size(page)).all(&self.read).await?;
-        Ok((rows.into_iter().map(read_region).collect::<Result<_>>()?, all.count(&self.read).await?))
+        let (rows, all) = self.page::<region::Entity>(region::Column::Id, page).await?;
+        Ok((rows.into_iter().map(read_region).collect::<Result<_>>()?, all))
     }
 
     /// One region.
@@ -92,8 +91,7 @@ impl Store {
         };
         let row = row.insert(&change).await?;
         let target = format!("regions/{}", row.id);
-        audit::append(&change, AuditEntry { target, ..audit }, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, AuditEntry { target, ..audit }).await?;
         read_region(row)
     }
 
@@ -102,21 +100,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Used`] where a data centre is in it.
     pub(crate) async fn delete_region(&self, region: RegionId, audit: AuditEntry) -> Result<()> {
-        let change = self.change().await?;
-        let of_it = idc::Entity::find().filter(idc::Column::RegionId.eq(region.get()));
-        check_unused(of_it.count(&change).await?, "data centre", "data centres")?;
-        if region::Entity::delete_by_id(region.get()).exec(&change).await?.rows_affected == 0 {
-            return Err(StoreError::Missing);
-        }
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        let in_it = idc::Entity::find().filter(idc::Column::RegionId.eq(region.get()));
+        let by = ["data centre", "data centres"];
+        self.delete_unused(region::Entity::delete_by_id(region.get()), in_it, by, audit).await
     }
 
     /// One page of the data centres, by rising id, and how many there are.
     pub(crate) async fn idcs(&self, page: Page) -> Result<(Vec<Idc>, u64)> {
-        let all = idc::Entity::find().order_by_asc(idc::Column::Id);
-        let rows = all.clone().offset(page.offset()).limit(size(page)).all(&self.read).await?;
-        Ok((read_idcs(&self.read, rows).await?, all.count(&self.read).await?))
+        let (rows, all) = self.page::<idc::Entity>(idc::Column::Id, page).await?;
+        Ok((read_idcs(&self.read, rows).await?, all))
     }
 
     /// One data centre.
@@ -145,10 +137,9 @@ impl Store {
             ..Default::default()
         };
         let row = row.insert(&change).await?;
-        let target = format!("idcs/{}", row.id);
-        audit::append(&change, AuditEntry { target, ..audit }, None, None).await?;
         let added = find_idc(&change, row.id).await?.ok_or(StoreError::Missing)?;
-        change.commit().await?;
+        let target = format!("idcs/{}", row.id);
+        audit::commit(change, AuditEntry { target, ..audit }).await?;
         Ok(added)
     }
 
@@ -157,21 +148,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Used`] where a host stands in it.
     pub(crate) async fn delete_idc(&self, idc: IdcId, audit: AuditEntry) -> Result<()> {
-        let change = self.change().await?;
         let in_it = host::Entity::find().filter(host::Column::IdcId.eq(idc.get()));
-        check_unused(in_it.count(&change).await?, "host", "hosts")?;
-        if idc::Entity::delete_by_id(idc.get()).exec(&change).await?.rows_affected == 0 {
-            return Err(StoreError::Missing);
-        }
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        self.delete_unused(idc::Entity::delete_by_id(idc.get()), in_it, ["host", "hosts"], audit).await
     }
 
     /// One page of the host types, by rising id, and how many there are.
     pub(crate) async fn host_types(&self, page: Page) -> Result<(Vec<HostType>, u64)> {
-        let all = host_type::Entity::find().order_by_asc(host_type::Column::Id);
-        let rows = all.clone().offset(page.offset()).limit(size(page)).all(&self.read).await?;
-        Ok((rows.into_iter().map(read_host_type).collect::<Result<_>>()?, all.count(&self.read).await?))
+        let (rows, all) = self.page::<host_type::Entity>(host_type::Column::Id, page).await?;
+        Ok((rows.into_iter().map(read_host_type).collect::<Result<_>>()?, all))
     }
 
     /// One host type.
@@ -198,8 +182,7 @@ impl Store {
         };
         let row = row.insert(&change).await?;
         let target = format!("hostTypes/{}", row.id);
-        audit::append(&change, AuditEntry { target, ..audit }, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, AuditEntry { target, ..audit }).await?;
         read_host_type(row)
     }
 
@@ -208,28 +191,43 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Used`] where a host is of it.
     pub(crate) async fn delete_host_type(&self, of: HostTypeId, audit: AuditEntry) -> Result<()> {
-        let change = self.change().await?;
         let of_it = host::Entity::find().filter(host::Column::TypeId.eq(of.get()));
-        check_unused(of_it.count(&change).await?, "host", "hosts")?;
-        if host_type::Entity::delete_by_id(of.get()).exec(&change).await?.rows_affected == 0 {
-            return Err(StoreError::Missing);
+        self.delete_unused(host_type::Entity::delete_by_id(of.get()), of_it, ["host", "hosts"], audit).await
+    }
+
+    /// One page of all rows of a table, and how many there are.
+    async fn page<E: EntityTrait>(&self, id: E::Column, page: Page) -> Result<(Vec<E::Model>, u64)>
+    where
+        E::Model: Sync,
+    {
+        let all = E::find().order_by_asc(id);
+        let size = u64::from(page.size.unsigned_abs());
+        let rows = all.clone().offset(page.offset()).limit(size).all(&self.read).await?;
+        Ok((rows, all.count(&self.read).await?))
+    }
+
+    /// Deletes what nothing points to. Of what points to it there is one word for one, and one for more.
+    async fn delete_unused<E: EntityTrait, P: EntityTrait>(
+        &self,
+        delete: ValidatedDeleteOne<E>,
+        pointing: Select<P>,
+        [one, many]: [&str; 2],
+        audit: AuditEntry,
+    ) -> Result<()>
+    where
+        P::Model: Sync,
+    {
+        let change = self.change().await?;
+        match pointing.count(&change).await? {
+            0 => {}
+            1 => return Err(StoreError::Used(format!("1 {one} still points"))),
+            users => return Err(StoreError::Used(format!("{users} {many} still point"))),
         }
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        match delete.exec(&change).await?.rows_affected {
+            0 => Err(StoreError::Missing),
+            _ => audit::commit(change, audit).await,
+        }
     }
-}
-
-/// Nothing may point to what is deleted.
-fn check_unused(users: u64, one: &str, many: &str) -> Result<()> {
-    match users {
-        0 => Ok(()),
-        1 => Err(StoreError::Used(format!("1 {one} still points"))),
-        users => Err(StoreError::Used(format!("{users} {many} still point"))),
-    }
-}
-
-fn size(page: Page) -> u64 {
-    page.size.unsigned_abs().into()
 }
 
 async fn find_idc(db: &impl ConnectionTrait, id: i64) -> Result<Option<Idc>> {

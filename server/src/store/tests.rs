@@ -47,16 +47,7 @@ fn trace() -> Trace {
 }
 
 fn audit(action: &'static str) -> AuditEntry {
-    AuditEntry {
-        time: Timestamp::now(),
-        principal: "admin".into(),
-        action,
-        target: "hosts/1".into(),
-        reason: String::new(),
-        allowed: true,
-        outcome: String::new(),
-        trace: trace(),
-    }
+    AuditEntry::new("admin".into(), action, "hosts/1".into(), String::new(), trace())
 }
 
 fn facts(identity: &str) -> Facts {
@@ -83,23 +74,7 @@ fn declared(alias: &str) -> Declared {
         alias: alias.into(),
         operable: true,
         log_file_pattern: "/var/log/x*".into(),
-        observed: Observed {
-            revision: 1,
-            phase: Phase::Stopped,
-            desired_running: false,
-            alive: None,
-            last_active_time: None,
-            generation: 3,
-            last_exit: None,
-            leftovers: vec![],
-            stop_budget: SignedDuration::from_secs(10),
-            start_budget: SignedDuration::from_secs(3),
-            trouble: String::new(),
-            next_start_time: None,
-            endings: 0,
-            grouped: true,
-            not_applied: vec![],
-        },
+        observed: Observed { generation: 3, ..Observed::of_test(Phase::Stopped) },
     }
 }
 

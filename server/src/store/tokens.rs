@@ -93,8 +93,7 @@ impl Store {
             last_used_time: Set(None),
         };
         token::Entity::insert(row).exec_without_returning(&change).await?;
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        audit::commit(change, audit).await
     }
 
     /// The tokens of a user that have not ended, the oldest first.
@@ -126,8 +125,7 @@ impl Store {
         let change = self.change().await?;
         let row = named(id).one(&change).await?.ok_or(StoreError::Missing)?;
         token::Entity::delete_by_id(row.digest).exec(&change).await?;
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        audit::commit(change, audit).await
     }
 
     /// Notes when tokens, by digest, were last used.

@@ -62,8 +62,7 @@ impl Store {
             ..Default::default()
         };
         let row = row.insert(&change).await?;
-        audit::append(&change, audit, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, audit).await?;
         Ok(read(row)?.0)
     }
 
@@ -81,8 +80,7 @@ impl Store {
         if user.rights.is_admin() {
             check_admin(&change).await?;
         }
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        audit::commit(change, audit).await
     }
 
     /// Gives a user a grant, or takes one, and answers with the user as it is then. What it has already it keeps.
@@ -124,8 +122,7 @@ impl Store {
         if was_admin {
             check_admin(&change).await?;
         }
-        audit::append(&change, audit, None, None).await?;
-        change.commit().await?;
+        audit::commit(change, audit).await?;
         Ok(user)
     }
 
@@ -155,8 +152,7 @@ impl Store {
         })
         .exec(&change)
         .await?;
-        audit::append(&change, audit, None, None).await?;
-        Ok(change.commit().await?)
+        audit::commit(change, audit).await
     }
 }
 

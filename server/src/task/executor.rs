@@ -99,9 +99,7 @@ async fn accept(
     let HostOrder { host, reason, terms } = order;
     let audit = AuditEntry::of(caller, action, agent_target(host), reason.clone());
     let taken = app.fleet.reachable(host).and_then(|_| app.fleet.host(host)?.policy.check_host(host, effect));
-    if let Err(error) = taken {
-        return Err(app.refused(audit, error).await);
-    }
+    app.or_refused(&audit, taken).await?;
     let hosts = Hosts { all: vec![host], batch: None, not_started_after: terms.expected.not_started_after };
     take(app, caller, hosts, dag, audit).await
 }

@@ -2,9 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use belay_proto::tls::{
-    CertificateDer, Fingerprint, Identity, PapersError, Role, TrustDomain, certificates_of, pem_of,
-    read_private, replace_private, validity_of,
+use belay_proto::{
+    read_private, replace_private,
+    tls::{
+        CertificateDer, Fingerprint, Identity, PapersError, Role, TrustDomain, certificates_of, pem_of,
+        validity_of,
+    },
 };
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use belay_proto::tls::{CertificateDer, Fingerprint, TrustDomain, pem_of, replace_private, standing};
+use belay_proto::{
+    replace_private,
+    tls::{CertificateDer, Fingerprint, TrustDomain, pem_of, standing},
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use belay_proto::{HostId, Problem, Reason, Trace, tls, tls::Identity};
-use jiff::Timestamp;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -65,16 +64,8 @@ pub(crate) async fn join(
         })),
         Joined::Gateway => Joins::Gateway,
     };
-    let audit = AuditEntry {
-        time: Timestamp::now(),
-        principal: String::new(),
-        action: "Join",
-        target: String::new(),
-        reason: String::new(),
-        allowed: true,
-        outcome: "DONE".into(),
-        trace,
-    };
+    // Who has joined, and as what, the token tells.
+    let audit = AuditEntry::new(String::new(), "Join", String::new(), String::new(), trace).done();
     // Held until memory has what the database has.
     let _turn = app.fleet.turn_of_operators().await;
     let recorded = match app.store.join(&token_digest(secret), joins, audit).await {

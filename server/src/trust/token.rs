@@ -55,8 +55,8 @@ pub(crate) async fn create_token(
         && !caller.user.rights.is_admin()
     {
         let needs = "the role ADMIN to let a gateway join".to_owned();
-        let denied = Error::Denied { user: caller.user.name.clone(), action: "CreateJoinToken", needs };
-        return Err(app.refused(AuditEntry { allowed: false, ..audit }, denied).await);
+        let denied = caller.lacks(needs);
+        return Err(app.refused(audit.denied(), denied).await);
     }
     let fingerprint = trust.fingerprint()?;
     let secret = secret();
@@ -93,19 +93,11 @@ pub(crate) async fn revoke_token(app: &App, caller: &Caller, id: i64, reason: St
 
 /// Makes a token for a part that runs in the same program, which is good for a minute.
 pub(crate) async fn local_token(trust: &Trust, store: &Store, who: Who) -> Result<String, Error> {
-    let now = Timestamp::now();
-    let audit = AuditEntry {
-        time: now,
-        principal: "local".into(),
-        action: "CreateJoinToken",
-        target: "hosts".into(),
-        reason: "a part of the same program".into(),
-        allowed: true,
-        outcome: "DONE".into(),
-        trace: Trace::from_random(Uuid::new_v4().into_bytes()),
-    };
+    let trace = Trace::from_random(Uuid::new_v4().into_bytes());
+    let reason = "a part of the same program".to_owned();
+    let audit = AuditEntry::new("local".into(), "CreateJoinToken", "hosts".into(), reason, trace).done();
     let secret = secret();
-    let expire = now + SignedDuration::from_secs(*SECONDS.start());
+    let expire = audit.time + SignedDuration::from_secs(*SECONDS.start());
     let token = NewJoinToken { digest: token_digest(&secret), who, expire };
     store.add_join_token(token, MOST, audit).await?;
     Ok(tls::Token::write(trust.fingerprint()?, &secret))

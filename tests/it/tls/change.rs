@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use belay_proto::v1::{Authorities, AuthorityPhase, GetAuthoritiesRequest, RotateAuthorityRequest};
+use belay_proto::v1::{
+    Authorities, AuthorityPhase, GetAuthoritiesRequest, ListAuditRecordsRequest, RotateAuthorityRequest,
+};
 use belay_tests::{Fleet, HostSetup, wait_for};
 use http::StatusCode;
 
@@ -109,9 +111,20 @@ async fn the_authority_is_replaced_while_orders_run() {
     let first = seen(&fleet).await;
     assert_eq!((first.phase(), first.authorities.len()), (AuthorityPhase::One, 1));
 
-    // Who is away is waited for.
+    // Who is away is waited for. Of operators who say the same at once, one takes the step, and the trail has no step that was
+    // not taken.
     fleet.agent(1).end();
-    let introduced = step(&fleet, false).await.expect("it cuts nobody off");
+    let steps = tokio::join!(step(&fleet, false), step(&fleet, false), step(&fleet, false));
+    let (taken, refused): (Vec<_>, Vec<_>) = [steps.0, steps.1, steps.2].into_iter().partition(Result::is_ok);
+    assert_eq!((taken.len(), refused.len()), (1, 2), "{taken:?} {refused:?}");
+    for refused in refused {
+        assert_eq!(reason(&refused.expect_err("refused")), belay_proto::Reason::AuthorityInUse);
+    }
+    let request = ListAuditRecordsRequest { action: "RotateAuthority".into(), ..Default::default() };
+    let records = fleet.wire().audit().list_audit_records(request).await.expect("read").into_inner().records;
+    let outcomes: Vec<_> = records.into_iter().rev().map(|record| record.outcome).collect();
+    assert_eq!(outcomes, ["DONE", "AUTHORITY_IN_USE", "AUTHORITY_IN_USE"]);
+    let introduced = taken.into_iter().next().and_then(Result::ok).expect("it cuts nobody off");
     assert_eq!((introduced.phase(), introduced.authorities.len()), (AuthorityPhase::Introduced, 2));
     assert!(introduced.authorities[0].signs && !introduced.authorities[1].signs);
     wait_for("only the one that is away is behind", async || {

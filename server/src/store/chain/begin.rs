@@ -1,12 +1,8 @@
 //! Opens the chain: its key, where it ends, and, once, the records that were there before it.
 
-use std::{
-    fs,
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs, io::ErrorKind, path::Path};
 
+use belay_proto::{open_private, replace_private};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder,
     QuerySelect, Set,
@@ -42,14 +38,7 @@ impl Chain {
                 }
                 let mut key = [0; MAC];
                 getrandom::fill(&mut key).map_err(|error| failed(std::io::Error::other(error)))?;
-                let mut file = fs::File::options()
-                    .create(true)
-                    .write(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&path)
-                    .map_err(failed)?;
-                writeln!(file, "{}", super::hex(&key)).and_then(|()| file.sync_all()).map_err(failed)?;
+                replace_private(&path, format!("{}\n", super::hex(&key)).as_bytes()).map_err(failed)?;
                 Ok(Self::new(key))
             }
         }
@@ -116,7 +105,7 @@ impl Store {
             }
             _ => found,
         };
-        let file = file::open(&path).map_err(failed)?;
+        let file = open_private(&path).map_err(failed)?;
         let mut end = self.chain.end();
         end.head = head;
         file::write(&file, &end.head, &self.chain.head_seal(&end.head))

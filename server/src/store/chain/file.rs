@@ -4,16 +4,11 @@
 use std::{
     fs::File,
     io::{self, ErrorKind},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
 use super::{Head, hex, unhex};
-
-/// Opens it for writing; made where it is missing, for its owner alone.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
-}
 
 /// Writes where the trail ends.
 pub(super) fn write(file: &File, head: &Head, seal: &[u8]) -> io::Result<()> {

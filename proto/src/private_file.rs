@@ -53,13 +53,21 @@ pub fn read_private(path: &Path) -> Result<Vec<u8>, UnsafeFile> {
     Ok(content)
 }
 
+/// Opens a file for writing, readable for its owner alone where it is made by this. What is in it stays.
+///
+/// # Errors
+/// What the system says.
+pub fn open_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
 /// Replaces a file with this content, readable for its owner alone. It is on disk when this answers. The folder is made
 /// where it is missing.
 ///
 /// # Errors
 /// What the system says.
 pub fn replace_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let temporary = path.with_extension("new");
     // A leftover of an earlier crash.
