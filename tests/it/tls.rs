@@ -2,6 +2,7 @@
 
 mod bad;
 mod change;
+mod own;
 
 use std::{fs, path::Path};
 

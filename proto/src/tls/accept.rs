@@ -27,6 +27,7 @@ use tracing::warn;
 
 use super::{
     ALPN, VERSIONS,
+    handshake::as_called,
     identity::{BadCertificate, Named, read},
     papers::LivePapers,
     provider,
@@ -135,23 +136,8 @@ impl Failures {
         let told = self.told.fetch_add(1, Ordering::Relaxed);
         let peer = address.map(|address| address.to_string()).unwrap_or_default();
         if told < TOLD {
-            warn!(peer, reason = %why(error), "Handshake failed: the connection is refused.");
+            warn!(peer, reason = %as_called(error), "Handshake failed: the connection is refused.");
         }
-    }
-}
-
-/// What went wrong, in words where we have some.
-fn why(error: &io::Error) -> String {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            "it does not speak TLS; use `https://`".to_owned()
-        }
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
-            format!("its certificate is refused: {why}")
-        }
-        Some(rustls::Error::NoCertificatesPresented) => "it shows no certificate".to_owned(),
-        _ => error.to_string(),
     }
 }
 

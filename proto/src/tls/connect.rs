@@ -24,6 +24,7 @@ use tonic::codegen::{Service, http::Uri};
 use super::{
     ALPN, VERSIONS,
     accept::refused,
+    handshake::as_caller,
     identity::{BadCertificate, Role, read},
     papers::{Fingerprint, LivePapers, PapersError},
     provider,
@@ -108,7 +109,7 @@ impl Service<Uri> for Connector {
             let name = ServerName::try_from(host.clone()).map_err(wrong)?;
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
-            Ok(TokioIo::new(connector.connect(name, stream).await?))
+            Ok(TokioIo::new(connector.connect(name, stream).await.map_err(as_caller)?))
         })
     }
 }
