@@ -2,6 +2,7 @@
 
 mod bad;
 mod change;
+mod doctor;
 mod own;
 
 use std::{fs, path::Path};
