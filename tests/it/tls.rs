@@ -3,6 +3,7 @@
 mod bad;
 mod change;
 mod doctor;
+mod mismatch;
 mod own;
 
 use std::{fs, path::Path};
