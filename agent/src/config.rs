@@ -49,7 +49,7 @@ pub struct Config {
     /// `HOST:PORT` at which the server reaches this agent. Default: the address that is listened on.
     pub advertise: Option<String>,
     /// The server to report to. With `https://` both sides show certificates, and the agent must have joined; with `http://`
-    /// they show the fleet's token in plain text. Default: `http://127.0.0.1:9440`.
+    /// they show the fleet's token in plain text. Default: `https://127.0.0.1:9440`.
     #[serde(default = "default_server")]
     pub server: String,
     /// The folder of everything that outlives the agent. Default: `/var/lib/belay-agent`.
@@ -312,7 +312,7 @@ fn default_listen() -> SocketAddr {
 }
 
 fn default_server() -> String {
-    "http://127.0.0.1:9440".to_owned()
+    "https://127.0.0.1:9440".to_owned()
 }
 
 fn default_state() -> PathBuf {

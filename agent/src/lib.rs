@@ -86,7 +86,7 @@ pub use crate::{
     error::{Chain, Error},
     import::{ImportError, Imported, import},
     life::{Backoff, Restart},
-    membership::{join, join_as},
+    membership::{check_credentials, join, join_as},
     process::Alias,
     report::pause_before_connecting,
     signal::Signal,

@@ -6,6 +6,7 @@ use std::{path::Path, sync::Arc};
 use belay_proto::tls::{
     Acceptor, Callers, Connector, Expected, Joining, LivePapers, Papers, Renewal, Role, papers_file,
 };
+use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -89,6 +90,18 @@ impl Membership {
     }
 }
 
+/// From when on the certificate is good that the agent shows with these settings, and until when. `None` where it shows the
+/// fleet's token instead, in plain text.
+///
+/// # Errors
+/// Where the agent has neither, or can not use it: what is wrong, and what to do.
+pub fn check_credentials(config: &Config) -> Result<Option<(Timestamp, Timestamp)>, ConfigError> {
+    match config.speaks_tls() {
+        true => papers(config).map(|papers| Some(papers.validity())),
+        false => config.token().map(|_| None),
+    }
+}
+
 /// The agent's certificate and key: those that the settings name, or those with which it joined.
 pub(crate) fn papers(config: &Config) -> Result<Papers, ConfigError> {
     let wrong = |what: String| ConfigError::Setting { setting: "tls".to_owned(), what };
@@ -101,7 +114,8 @@ pub(crate) fn papers(config: &Config) -> Result<Papers, ConfigError> {
         setting: "server".to_owned(),
         what: format!(
             "`{}` is to be called in TLS, and this agent has not joined its fleet yet; make a token there with \
-             `belay host token create`, then run `belay-agent join --config FILE --token-file FILE`",
+             `belay host token create`, then run `belay-agent join --config FILE --token-file FILE`; a server that speaks \
+             plain text is called with `http://`",
             config.server
         ),
     })?;

@@ -174,6 +174,8 @@ enum Ended {
     Connect(#[source] tonic::transport::Error),
     #[error("the server refused the report: {} ({:?})", .0.message(), .0.code())]
     Refused(Status),
+    #[error("the connection broke before the server answered: {why}; {hint}")]
+    Broken { why: String, hint: &'static str },
     #[error("the server did not answer in time")]
     Silent,
     #[error("the server ended the stream")]
@@ -248,7 +250,7 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
         Ok::<_, Status>((answers, answer))
     };
     let opened = timeout(WELCOME, opening).await.map_err(|_| Ended::Silent)?;
-    let (answers, answer) = opened.map_err(Ended::Refused)?;
+    let (answers, answer) = opened.map_err(|status| broken(membership, status))?;
     fail_point(|| "report.welcomed");
     if let Some(answer) = &answer {
         take_in(&reporting.authorities, &answer.authorities);
@@ -272,6 +274,25 @@ async fn connect(supervisor: &Supervisor, reporting: &Reporting) -> Result<Strea
         beats: 0,
         authorities: reporting.authorities.clone(),
     })
+}
+
+/// Who speaks something else, or refuses our certificate, hangs up without an answer.
+fn broken(membership: &Membership, status: Status) -> Ended {
+    if std::error::Error::source(&status).is_none() {
+        return Ended::Refused(status);
+    }
+    let causes = std::iter::successors(std::error::Error::source(&status), |cause| cause.source());
+    let why = causes.fold(status.message().to_owned(), |told, cause| format!("{told}: {cause}"));
+    let hint = match membership {
+        Membership::Token(_) => {
+            "it may speak TLS: then write `https://` in `server`, and let this agent join with a token of `belay host token create`"
+        }
+        Membership::Tls(_) => {
+            "where its log says that this certificate is refused, let this agent join with a new token of \
+             `belay host token create`, or bring another own certificate"
+        }
+    };
+    Ended::Broken { why, hint }
 }
 
 impl Stream {

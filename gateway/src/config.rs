@@ -20,7 +20,7 @@ pub struct Config {
     /// The address that REST callers connect to. Default: `127.0.0.1:8080`.
     pub listen: SocketAddr,
     /// The gRPC address of the server. With `https://` both show certificates, and the gateway must have joined; `http://` is
-    /// plain text, in which a server that speaks TLS is not reached. Default: `http://127.0.0.1:9440`.
+    /// plain text, in which a server that speaks TLS is not reached. Default: `https://127.0.0.1:9440`.
     pub server: String,
     /// The folder of the certificate with which the gateway joined, and of its key. Default: `/var/lib/belay-gateway`.
     pub state: PathBuf,
@@ -54,7 +54,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
-            server: "http://127.0.0.1:9440".to_owned(),
+            server: "https://127.0.0.1:9440".to_owned(),
             state: PathBuf::from("/var/lib/belay-gateway"),
             tls: OwnSettings::default(),
             timezone: None,

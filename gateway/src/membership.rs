@@ -31,7 +31,8 @@ pub(crate) fn papers(config: &Config) -> Result<Option<LivePapers>, ConfigError>
                 key: "server",
                 what: format!(
                     "`{}` is to be called in TLS, and this gateway has not joined its fleet yet; make a token there with \
-                     `belay host token create --gateway NAME`, then run `belay-gateway join --config FILE --token-file FILE`",
+                     `belay host token create --gateway NAME`, then run `belay-gateway join --config FILE --token-file FILE`; \
+                     a server that speaks plain text is called with `http://`",
                     config.server
                 ),
             })?;

@@ -43,6 +43,7 @@ pub(crate) struct Upstream {
     /// How many may last.
     lasting: Arc<Semaphore>,
     timeout: Duration,
+    is_plain: bool,
 }
 
 /// One request's call to the server: whose it is, and which trace it belongs to.
@@ -90,7 +91,13 @@ impl Upstream {
             Some(papers) => endpoint.connect_with_connector_lazy(Connector::member(papers, Expected::Server)),
             None => endpoint.connect_lazy(),
         };
-        Self { channel: connect(), patient: connect(), lasting: Arc::new(Semaphore::new(LASTING)), timeout }
+        Self {
+            channel: connect(),
+            patient: connect(),
+            lasting: Arc::new(Semaphore::new(LASTING)),
+            timeout,
+            is_plain: papers.is_none(),
+        }
     }
 }
 
@@ -100,7 +107,7 @@ macro_rules! clients {
             $(
                 $(#[$doc])*
                 pub(crate) fn $name(&self) -> $client<Listened> {
-                    let channel = self.told.listen(self.upstream.channel.clone());
+                    let channel = self.told.listen(self.upstream.channel.clone(), self.upstream.is_plain);
                     $client::new(channel).max_decoding_message_size(LARGEST_REPLY)
                 }
             )*

@@ -5,8 +5,10 @@
 
 mod accept; // the side that is called
 mod connect; // the side that calls
+mod handshake; // why one failed, in words
 mod identity; // whom a certificate names
 mod join; // how a part gets its first certificate, and the next ones
+mod lasts; // how long one is good still
 mod own; // certificates that operators bring
 mod papers; // a certificate with its key, and whom to believe
 #[cfg(test)]
@@ -19,7 +21,8 @@ pub use identity::{BadCertificate, BadUri, Identity, Named, Role, TrustDomain, i
 pub use join::{
     JoinError, Joining, Renewal, Token, endpoint, must_join, papers_file, standing, watch_authorities,
 };
-pub use own::{OwnFiles, OwnSettings};
+pub use lasts::Lasts;
+pub use own::{OwnFault, OwnFiles, OwnSettings};
 pub use papers::{
     Fingerprint, LivePapers, NewKey, Papers, PapersError, certificates_of, pem_of, read_certificates,
 };

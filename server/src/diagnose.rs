@@ -3,6 +3,7 @@
 //! Each part looks at one subject and adds what it found; what is looked at next is one more part.
 
 mod agents;
+mod certificates;
 mod database;
 mod files;
 mod server;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use crate::{access::Reach, app::App, error::Error};
 
-pub use files::{check_private_file, check_private_folder};
+pub use files::{check_private_file, check_private_folder, check_server_files};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +80,11 @@ impl Finding {
 /// Where the database can not be read.
 pub(crate) async fn diagnose(app: &Arc<App>) -> Result<Vec<Finding>, Error> {
     let mut findings = server::look(&app.config, app.address);
-    findings.extend(files::look(&app.config));
+    findings.extend(files::check_server_files(&app.config));
     findings.extend(database::look(app).await?);
     findings.extend(users::look(app).await?);
-    findings.extend(agents::look(&app.fleet.all(&Reach::WHOLE)));
+    findings.extend(certificates::look(app));
+    findings.extend(agents::look(&app.fleet.all(&Reach::WHOLE), app.trust.is_some()));
     // Stable: what belongs together stays together.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     Ok(findings)

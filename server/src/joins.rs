@@ -19,7 +19,7 @@ use crate::{
     app::App,
     convert::joining_agent,
     error::Error,
-    trust::{Issued, Joined, Part, confirm, join, renew, tls_is_off},
+    trust::{Issued, Joined, Part, confirm, join, renew, take, tls_is_off},
 };
 
 /// Gives certificates.
@@ -72,7 +72,7 @@ impl JoinService for JoinApi {
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
         let (part, ConfirmRequest { standing }) = member(request)?;
-        confirm(&self.app, &part, &standing).await?;
+        take(&self.app, &part, &standing).await?;
         Ok(Response::new(ConfirmResponse {}))
     }
 

@@ -59,7 +59,7 @@ pub const LOG_FILTER: &str = "info,sea_orm=warn,sea_orm_migration=warn,sqlx=warn
 pub use access::policy::UncoveredRpc;
 pub use audit_report::{AuditReport, verify_audit};
 pub use config::{Config, ConfigError, RateLimit, TlsMode, TlsSettings};
-pub use diagnose::{Finding, Level, check_private_file, check_private_folder};
+pub use diagnose::{Finding, Level, check_private_file, check_private_folder, check_server_files};
 pub use error::Error;
 pub use server::{Server, run, start};
 pub use store::{StoreError, VerifyError};

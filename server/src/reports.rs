@@ -11,7 +11,8 @@ use std::{
 use belay_proto::{
     HostId, Problem, Reason,
     fleet::v1::{ReportRequest, ReportResponse, Welcome, fleet_service_server::FleetService},
-    listen,
+    listen, planted,
+    tls::Identity,
 };
 use jiff::Timestamp;
 use prost::Message;
@@ -53,6 +54,8 @@ struct Reporter {
     host: HostId,
     identity: String,
     incarnation: String,
+    /// Of the certificate that it showed.
+    generation: u64,
 }
 
 /// How a stream came to its end.
@@ -148,7 +151,13 @@ impl Reports {
         let Part::Agent(host) = part else {
             return Err(Error::Internal("who is no agent was let through to report".into()));
         };
-        match self.app.fleet.host_of(&facts.identity) {
+        let is_own = self.app.trust.as_ref().is_some_and(|trust| trust.is_own());
+        // A host that was created waits for the agent at its address. It has joined as that one, unless nobody joins.
+        let known = match is_own {
+            true => self.app.fleet.with_agent(facts),
+            false => self.app.fleet.host_of(&facts.identity),
+        };
+        match known {
             Some(own) if own == *host => Ok(()),
             _ => {
                 warn!(%host, identity = facts.identity, name = facts.name, "An agent shows the certificate of another host.");
@@ -158,14 +167,25 @@ impl Reports {
                         format!("the certificate is that of host {host}, and this agent is another one"),
                     )
                     .target(target(*host))
-                    .hint("join with a token of its own: `belay host token create`")
+                    .hint(match is_own {
+                        true => "bring a certificate of its own host; a new host is created first, with the address of its agent",
+                        false => "join with a token of its own: `belay host token create`",
+                    })
                     .chinese(
                         format!("该证书属于主机 {host}，而这是另一个 Agent"),
-                        "请用它自己的令牌加入：`belay host token create`",
+                        match is_own {
+                            true => "请提供属于该主机自己的证书；新主机须先用其 Agent 的地址创建",
+                            false => "请用它自己的令牌加入：`belay host token create`",
+                        },
                     ),
                 ))
             }
         }
+    }
+
+    /// The generation of a host's certificate that is in force; 0 where plain text is spoken.
+    fn generation(&self, host: HostId) -> u64 {
+        self.app.trust.as_ref().map_or(0, |trust| trust.generation(host))
     }
 
     /// How the authorities stand; empty where plain text is spoken.
@@ -176,7 +196,7 @@ impl Reports {
     /// Reads a stream until it ends, falls silent, or is replaced.
     async fn follow(
         &self,
-        Reporter { host, identity, incarnation }: &Reporter,
+        Reporter { host, identity, incarnation, generation }: &Reporter,
         stream: &CancellationToken,
         connection: Option<&listen::Caller>,
         mut reports: Streaming<ReportRequest>,
@@ -198,6 +218,13 @@ impl Reports {
                 return Err(Status::deadline_exceeded(format!("no report for {patience:?}")));
             };
             let Some(message) = next? else { return Ok(Over::Ended) };
+            if let Some(trust) = &self.app.trust
+                && trust.generation(host) != *generation
+                && !planted("lower-generation-reports")
+            {
+                let identity = Identity::Host { id: host, generation: *generation };
+                return Err(trust.superseded(&identity).into());
+            }
             self.slow_down(host, identity, message.encoded_len(), stream).await?;
             let mut taken = Vec::with_capacity(2);
             let observed = match report(message)? {
@@ -287,6 +314,10 @@ impl FleetService for Reports {
     ) -> Result<Response<Self::ReportStream>, Status> {
         let connection = request.extensions().get().cloned();
         let part = request.extensions().get::<Part>().cloned();
+        let generation = match part {
+            Some(Part::Agent(host)) => self.generation(host),
+            _ => 0,
+        };
         #[allow(clippy::disallowed_methods)] // an agent names nothing of a caller's
         let mut reports = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, reports.message())
@@ -322,7 +353,7 @@ impl FleetService for Reports {
         let _ = acknowledge.try_send(Ok(ReportResponse { sequence, welcome, authorities }));
 
         let this = self.clone();
-        let reporter = Reporter { host, identity, incarnation };
+        let reporter = Reporter { host, identity, incarnation, generation };
         let follow = async move {
             let end =
                 this.follow(&reporter, &stream, connection.as_ref(), reports, acknowledge.clone()).await;

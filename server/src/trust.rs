@@ -17,10 +17,10 @@ use std::{
 };
 
 use belay_proto::{
-    HostId, Problem, Reason,
+    HostId, Problem, Reason, planted,
     tls::{
         Acceptor, Callers, CertificateDer, Connector, Expected, Fingerprint, Identity, LivePapers, NewKey,
-        OwnFiles, Papers, Peer, Role, TrustDomain,
+        OwnFiles, Papers, Peer, Role, TrustDomain, validity_of,
     },
 };
 use jiff::Timestamp;
@@ -29,9 +29,9 @@ use tracing::{info, warn};
 
 use self::{authority::Request, folder::Folder, members::Members};
 pub(crate) use self::{
-    folder::{Phase, Seen},
-    join::{Joined, confirm, join, renew},
-    members::{Member, Record},
+    folder::{Phase, Seen, SeenAuthority},
+    join::{Joined, confirm, join, renew, take},
+    members::{Member, Record, Validity},
     token::{NewToken, Who, create_token, list_tokens, local_token, revoke_token},
 };
 use crate::{
@@ -51,6 +51,7 @@ pub(crate) struct Trust {
     domain: TrustDomain,
     /// `None` where certificates are brought by operators.
     folder: Option<Mutex<Folder>>,
+    store: Arc<Store>,
     papers: LivePapers,
     members: Members,
     standing: watch::Sender<String>,
@@ -58,6 +59,22 @@ pub(crate) struct Trust {
     /// How long a certificate is good.
     lifetime: Duration,
     own: Option<OwnFiles>,
+}
+
+/// How long the certificates of the fleet last, and how far the replacement of the authority is.
+#[derive(Debug)]
+pub(crate) struct Health {
+    /// Whether operators bring the certificates.
+    pub(crate) is_own: bool,
+    /// Of the server's own certificate.
+    pub(crate) server: Validity,
+    /// Of each authority, by its fingerprint, and whether it vouches for new certificates.
+    pub(crate) authorities: Vec<(String, Validity, bool)>,
+    pub(crate) phase: Phase,
+    /// The parts that the next step would cut off.
+    pub(crate) behind: Vec<String>,
+    /// Of the parts that were heard since the server began.
+    pub(crate) parts: Vec<(Member, Validity)>,
 }
 
 /// Who calls, by its certificate.
@@ -71,13 +88,24 @@ pub(crate) enum Part {
     Agent(HostId),
 }
 
+impl Part {
+    /// As a member of the fleet. `None` for a user.
+    fn member(&self) -> Option<Member> {
+        match self {
+            Self::Agent(id) => Some(Member::Host(*id)),
+            Self::Gateway(name) => Some(Member::Gateway(name.clone())),
+            Self::Nobody => None,
+        }
+    }
+}
+
 impl Trust {
     /// Opens the folder of the authorities, made at the first start, or reads the certificates that operators bring. `None`
     /// where plain text is spoken.
     ///
     /// # Errors
     /// Where a file can not be used, or others can read a key.
-    pub(crate) async fn open(config: &Config, store: &Store) -> Result<Option<Self>, Error> {
+    pub(crate) async fn open(config: &Config, store: &Arc<Store>) -> Result<Option<Self>, Error> {
         if !config.tls.speaks() {
             return Ok(None);
         }
@@ -98,6 +126,7 @@ impl Trust {
         Ok(Some(Self {
             domain,
             folder,
+            store: store.clone(),
             papers: LivePapers::new(papers),
             members,
             standing: watch::Sender::new(standing),
@@ -114,9 +143,10 @@ impl Trust {
 
     /// The way to the agent of a host, as it is in force now. What operators bring may be of a generation that was not heard yet.
     pub(crate) fn connector(&self, host: HostId) -> Connector {
+        let generation = self.generation(host);
         let expected = match self.folder {
-            None => Expected::Host(host),
-            Some(_) => Expected::This(Identity::Host { id: host, generation: self.generation(host) }),
+            None => Expected::Since { host, generation },
+            Some(_) => Expected::This(Identity::Host { id: host, generation }),
         };
         Connector::member(&self.papers, expected)
     }
@@ -130,51 +160,131 @@ impl Trust {
     ///
     /// # Errors
     /// [`Error::Refused`] where it was, and is not any more.
-    pub(crate) fn recognize(&self, peer: Option<&Peer>) -> Result<Part, Error> {
+    pub(crate) async fn recognize(&self, peer: Option<&Peer>) -> Result<Part, Error> {
         let Some(named) = peer.and_then(|peer| peer.named.as_ref()) else {
             return Ok(Part::Nobody);
         };
+        let refused = |why, chinese| Err(self.not_good(&named.identity, why, chinese));
         if named.end < Timestamp::now() {
-            return Err(not_good(&named.identity, "it has ended", "它已过期"));
+            return refused("it has ended", "它已过期");
         }
-        match &named.identity {
+        let part = match &named.identity {
             Identity::Host { id, generation } => {
-                let in_force = self.generation(*id);
-                if self.folder.is_none() && *generation > in_force {
-                    // Operators raise it by the certificates that they bring.
-                    let record = Record { generation: *generation, standing: String::new() };
-                    self.members.set(Member::Host(*id), record);
-                    return Ok(Part::Agent(*id));
-                }
+                let known = self.generation(*id);
+                let in_force = match self.folder {
+                    None if *generation > known => self.raise(*id, *generation).await?,
+                    _ => known,
+                };
                 match *generation == in_force {
-                    true => Ok(Part::Agent(*id)),
-                    false if in_force == 0 => Err(not_good(
-                        &named.identity,
-                        "there is no such host in the fleet",
-                        "机群中没有这台主机",
-                    )),
-                    false => Err(not_good(
-                        &named.identity,
-                        "another agent has joined as this host since",
-                        "此后已有另一个 Agent 以这台主机的身份加入",
-                    )),
+                    true => Part::Agent(*id),
+                    false if in_force == 0 => {
+                        return refused("there is no such host in the fleet", "机群中没有这台主机");
+                    }
+                    false => return Err(self.superseded(&named.identity)),
                 }
             }
             Identity::Gateway(name) => {
                 let is_one = self.members.generation(&Member::Gateway(name.clone())) > 0;
                 match is_one || self.folder.is_none() {
-                    true => Ok(Part::Gateway(name.clone())),
-                    false => Err(not_good(
-                        &named.identity,
-                        "there is no such gateway in the fleet",
-                        "机群中没有这个网关",
-                    )),
+                    true => Part::Gateway(name.clone()),
+                    false => return refused("there is no such gateway in the fleet", "机群中没有这个网关"),
                 }
             }
             // The handshake takes no server.
-            Identity::Server => {
-                Err(not_good(&named.identity, "a server does not call here", "服务端不会调用此处"))
+            Identity::Server => return refused("a server does not call here", "服务端不会调用此处"),
+        };
+        if let Some(member) = part.member() {
+            self.members.has_shown(&member, (named.begin, named.end));
+        }
+        Ok(part)
+    }
+
+    /// Operators have brought a certificate of a higher generation: from now on it is in force, also after a restart. Gives
+    /// what is in force; 0 where there is no such host.
+    async fn raise(&self, host: HostId, generation: u64) -> Result<u64, Error> {
+        if planted("generation-in-memory") {
+            self.members.set(Member::Host(host), Record { generation, standing: String::new() });
+            return Ok(generation);
+        }
+        let Some(in_force) = self.store.raise_to(host, generation, Timestamp::now()).await? else {
+            return Ok(0);
+        };
+        let member = Member::Host(host);
+        self.members.set(member.clone(), Record { generation: in_force, standing: String::new() });
+        // Where the host was deleted meanwhile, that may have been forgotten before it was set.
+        if !self.store.is_member(&member).await? {
+            self.members.forget(&member);
+            return Ok(0);
+        }
+        info!(%host, generation = in_force, "A certificate of a higher generation is in force.");
+        Ok(in_force)
+    }
+
+    /// Another agent has the host, or another certificate, by now.
+    pub(crate) fn superseded(&self, identity: &Identity) -> Error {
+        match self.folder {
+            Some(_) => self.not_good(
+                identity,
+                "another agent has joined as this host since",
+                "此后已有另一个 Agent 以这台主机的身份加入",
+            ),
+            None => self.not_good(
+                identity,
+                "a certificate of a higher generation was shown since",
+                "此后已出示过更高代次的证书",
+            ),
+        }
+    }
+
+    fn not_good(&self, identity: &Identity, why: &str, chinese: &str) -> Error {
+        let message = format!("the certificate of `{identity}` is not good any more: {why}");
+        let chinese = format!("`{identity}` 的证书已失效：{chinese}");
+        let (hint, chinese_hint) = match self.folder {
+            Some(_) => (
+                "join again with a new token: `belay host token create`",
+                "请用新的令牌重新加入：`belay host token create`",
+            ),
+            None => (
+                "make another one with your own authority, for a host that is there and of a higher generation, and name it in \
+                 `tls.cert`",
+                "请用您自己的证书机构为现有主机签发更高代次的证书，并在 `tls.cert` 中指定",
+            ),
+        };
+        Error::Refused(
+            Problem::new(Reason::CertificateRefused, message).hint(hint).chinese(chinese, chinese_hint),
+        )
+    }
+
+    /// Whether operators bring the certificates.
+    pub(crate) fn is_own(&self) -> bool {
+        self.folder.is_none()
+    }
+
+    /// How long the certificates of the fleet last.
+    pub(crate) fn health(&self) -> Health {
+        let papers = self.papers.now();
+        let seen = self.seen().ok();
+        let authorities = match &seen {
+            Some(seen) => {
+                let told = |one: &SeenAuthority| (one.fingerprint.clone(), (one.begin, one.end), one.signs);
+                seen.authorities.iter().map(told).collect()
             }
+            None => {
+                let signs = papers.issuer();
+                let told = |one: &CertificateDer<'_>| {
+                    let fingerprint = Fingerprint::of(one);
+                    Some((fingerprint.to_string(), validity_of(one)?, signs == Some(fingerprint)))
+                };
+                papers.authorities().iter().filter_map(told).collect()
+            }
+        };
+        Health {
+            is_own: self.is_own(),
+            server: (papers.named().begin, papers.named().end),
+            authorities,
+            phase: seen.as_ref().map_or(Phase::One, |seen| seen.phase),
+            behind: seen.map(|seen| seen.behind).unwrap_or_default(),
+            parts: self.members.certificates(),
         }
     }
 
@@ -295,16 +405,6 @@ fn names(config: &Config) -> Vec<String> {
 
 fn lock(folder: &Mutex<Folder>) -> MutexGuard<'_, Folder> {
     folder.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn not_good(identity: &Identity, why: &str, chinese: &str) -> Error {
-    let message = format!("the certificate of `{identity}` is not good any more: {why}");
-    let chinese = format!("`{identity}` 的证书已失效：{chinese}");
-    Error::Refused(
-        Problem::new(Reason::CertificateRefused, message)
-            .hint("join again with a new token: `belay host token create`")
-            .chinese(chinese, "请用新的令牌重新加入：`belay host token create`"),
-    )
 }
 
 fn behind(seen: &Seen) -> Error {

@@ -2,6 +2,9 @@
 
 mod bad;
 mod change;
+mod doctor;
+mod mismatch;
+mod own;
 
 use std::{fs, path::Path};
 

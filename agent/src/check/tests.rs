@@ -25,8 +25,10 @@ impl Place {
 
     /// What is found with these settings.
     fn check(&self, settings: &str) -> (bool, String) {
-        let text =
-            format!("listen = \"127.0.0.1:0\"\nstate = \"state\"\nfleet_token_file = \"token\"\n{settings}");
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nserver = \"http://127.0.0.1:9440\"\nstate = \"state\"\n\
+             fleet_token_file = \"token\"\n{settings}"
+        );
         let findings = check(&self.write("agent.toml", &text, 0o644));
         let told = findings.to_string().replace(self.dir.path().to_str().unwrap(), "/etc");
         (findings.is_good(), told)
@@ -142,7 +144,7 @@ fn the_agents_own_needs_are_looked_at() {
     assert!(!good);
     assert!(told.contains("chmod 600 /etc/token") && told.contains("`/etc/state` is not a folder"), "{told}");
     let (good, told) = place.check("listten = 1");
-    assert!(!good && told.contains("line 4, column 1"), "{told}");
+    assert!(!good && told.contains("line 5, column 1"), "{told}");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let text = format!(
@@ -151,5 +153,8 @@ fn the_agents_own_needs_are_looked_at() {
     );
     let told = check(&place.write("agent.toml", &text, 0o600)).to_string();
     assert!(told.contains("somebody listens") && told.contains("is the agent's own"), "{told}");
+    assert!(told.contains("has not joined its fleet yet"), "{told}");
+    let text = format!("server = \"http://127.0.0.1:9440\"\n{text}");
+    let told = check(&place.write("agent.toml", &text, 0o600)).to_string();
     assert!(told.contains("`fleet_token_file`: it is missing"), "{told}");
 }

@@ -384,7 +384,8 @@ fn a_place_is_found_in_inline_tables_and_beside_other_letters() {
 
 #[test]
 fn plain_text_stays_on_the_host_unless_allowed() {
-    check_refused("listen = \"0.0.0.0:1\"", &["`listen`", "allow_plaintext"]);
+    let plain = "server = \"http://127.0.0.1:9440\"\nlisten = \"0.0.0.0:1\"";
+    check_refused(plain, &["`listen`", "allow_plaintext"]);
     check_refused("listen = \"0.0.0.0:1\"\nallow_plaintext = true", &["`advertise`", "HOST:PORT"]);
     check_refused("server = \"http://10.0.0.1:9440\"", &["`server`", "allow_plaintext"]);
     check_refused("server = \"ftp://localhost\"", &["`server`", "https://"]);

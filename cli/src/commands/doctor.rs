@@ -75,7 +75,7 @@ async fn ask(target: &Target, context: &Context) -> DiagnoseResponse {
             };
         }
     };
-    told.findings.push(to_wire(on_connection(&target.address)));
+    told.findings.push(to_wire(on_connection(&target.address, target.ca_file.is_some())));
     let server = told.server_time.as_ref().and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
     let clock = server.map(|server| on_clock(server, before, Timestamp::now()));
     told.findings.extend(clock.map(to_wire));
@@ -96,8 +96,11 @@ fn no_answer(target: &Target, failure: Failure) -> belay_server::Finding {
     )
 }
 
-fn on_connection(address: &str) -> belay_server::Finding {
+fn on_connection(address: &str, secure: bool) -> belay_server::Finding {
     const CHECK: &str = "connection.plaintext";
+    if secure {
+        return belay_server::Finding::ok(CHECK, address, "the server is asked in TLS");
+    }
     match is_loopback(address) {
         Ok(true) => belay_server::Finding::ok(CHECK, address, "the server is asked on this machine"),
         Ok(false) | Err(_) => belay_server::Finding::warn(
@@ -105,7 +108,7 @@ fn on_connection(address: &str) -> belay_server::Finding {
             address,
             "the server is asked in plain text, on another machine",
             "the password or token of whoever calls can be read on the way",
-            "ask from the server's own machine, or through something that encrypts",
+            "let the server speak TLS, and ask with `--ca-file FILE`, a copy of `pki/ca.pem` in its data",
         ),
     }
 }
@@ -198,9 +201,10 @@ mod tests {
 
     #[test]
     fn plain_text_beyond_this_machine_is_told() {
-        assert_eq!(on_connection("127.0.0.1:9440").level, Level::Ok);
-        assert_eq!(on_connection("[::1]:9440").level, Level::Ok);
-        assert_eq!(on_connection("belay.example:9440").level, Level::Warn);
+        assert_eq!(on_connection("127.0.0.1:9440", false).level, Level::Ok);
+        assert_eq!(on_connection("[::1]:9440", false).level, Level::Ok);
+        assert_eq!(on_connection("belay.example:9440", false).level, Level::Warn);
+        assert_eq!(on_connection("belay.example:9440", true).level, Level::Ok);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! back, so that no route has to pass it on and none can forget to.
 
 use std::{
+    error::Error as _,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -11,6 +12,7 @@ use std::{
 use belay_proto::{RATE_LIMIT, http2::Resend};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tonic::{
+    ConnectError,
     body::Body,
     transport::{self, Channel},
 };
@@ -21,9 +23,9 @@ use tower::Service;
 pub(crate) struct Told(Arc<Mutex<Vec<(&'static str, HeaderValue)>>>);
 
 impl Told {
-    /// A channel which is listened to for this request.
-    pub(super) fn listen(&self, channel: Channel) -> Listened {
-        Listened { channel: Resend::new(channel), told: self.clone() }
+    /// A channel which is listened to for this request. `is_plain`: it speaks plain text.
+    pub(super) fn listen(&self, channel: Channel, is_plain: bool) -> Listened {
+        Listened { channel: Resend::new(channel), told: self.clone(), is_plain }
     }
 
     /// Puts it into the head of the answer.
@@ -44,21 +46,47 @@ impl Told {
 pub(crate) struct Listened {
     channel: Resend<Channel>,
     told: Told,
+    is_plain: bool,
+}
+
+/// The connection broke.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// As it is told.
+    #[error(transparent)]
+    Transport(transport::Error),
+    /// In plain text, before there was an answer. Who speaks TLS hangs up like that.
+    #[error(
+        "it hung up; it may speak TLS: then write `https://` in `server`, and let this gateway join with a token of \
+         `belay host token create --gateway NAME`"
+    )]
+    Plain(#[source] transport::Error),
+}
+
+impl Broken {
+    fn of(error: transport::Error, is_plain: bool) -> Self {
+        let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+        match is_plain && !causes.any(|cause| cause.is::<ConnectError>()) {
+            true => Self::Plain(error),
+            false => Self::Transport(error),
+        }
+    }
 }
 
 impl Service<Request<Body>> for Listened {
     type Response = Response<Body>;
-    type Error = transport::Error;
+    type Error = Broken;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.channel.poll_ready(context)
+        let is_plain = self.is_plain;
+        self.channel.poll_ready(context).map_err(|error| Broken::of(error, is_plain))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (answer, told) = (self.channel.call(request), self.told.clone());
+        let (answer, told, is_plain) = (self.channel.call(request), self.told.clone(), self.is_plain);
         Box::pin(async move {
-            let answer = answer.await?;
+            let answer = answer.await.map_err(|error| Broken::of(error, is_plain))?;
             told.hear(answer.headers());
             Ok(answer)
         })

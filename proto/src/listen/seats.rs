@@ -177,8 +177,7 @@ mod tests {
         let seats = Seats::new(Bounds { most_of_peer: 1000, ..Bounds::SERVER }, Speaks::Http2);
         let (greedy, other) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let mut now = Instant::now();
-        let mut come =
-            |address, times: usize, now| (0..times).filter_map(|_| seats.take(address, now)).count();
+        let come = |address, times: usize, now| (0..times).filter_map(|_| seats.take(address, now)).count();
         assert_eq!(come(greedy, 2000, now), 250, "a quarter of what it may have, though none of them lasts");
         assert_eq!(come(other, 1, now), 1);
         now += Duration::from_secs(1);

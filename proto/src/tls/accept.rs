@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use http::Extensions;
 use rustls::{
-    CertificateError, DistinguishedName, OtherError, ServerConfig,
+    DistinguishedName, ServerConfig,
     pki_types::{CertificateDer, UnixTime},
     server::{
         NoServerSessionStorage,
@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::{
     ALPN, VERSIONS,
+    handshake::as_called,
     identity::{Named, read},
     papers::LivePapers,
     provider,
@@ -81,7 +82,7 @@ impl Acceptor {
             Err(error) => {
                 if let Some(untold) = self.failed.again() {
                     let peer = address.map(|address| address.to_string()).unwrap_or_default();
-                    warn!(peer, reason = %why(&error), untold, "Handshake failed: the connection is refused.");
+                    warn!(peer, reason = %as_called(&error), untold, "Handshake failed: the connection is refused.");
                 }
                 Err(error)
             }
@@ -112,21 +113,6 @@ impl Handshake for Acceptor {
             learnt.insert(Peer { named: shown.and_then(|shown| read(shown).ok()) });
         }
         learnt
-    }
-}
-
-/// What went wrong, in words where we have some.
-fn why(error: &io::Error) -> String {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            "it does not speak TLS; use `https://`".to_owned()
-        }
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
-            format!("its certificate is refused: {why}")
-        }
-        Some(rustls::Error::NoCertificatesPresented) => "it shows no certificate".to_owned(),
-        _ => error.to_string(),
     }
 }
 

@@ -23,6 +23,7 @@ use tonic::codegen::{Service, http::Uri};
 
 use super::{
     ALPN, VERSIONS,
+    handshake::as_caller,
     identity::{BadCertificate, Role, read},
     papers::{Fingerprint, LivePapers, PapersError},
     provider,
@@ -107,7 +108,7 @@ impl Service<Uri> for Connector {
             let name = ServerName::try_from(host.clone()).map_err(wrong)?;
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
-            Ok(TokioIo::new(connector.connect(name, stream).await?))
+            Ok(TokioIo::new(connector.connect(name, stream).await.map_err(as_caller)?))
         })
     }
 }

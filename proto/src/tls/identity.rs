@@ -312,6 +312,11 @@ pub(super) fn read_authority(certificate: &[u8]) -> Result<Authority, BadCertifi
     Ok(Authority { begin, end, most_between })
 }
 
+/// Whether a certificate is, by its names, from whom it is of.
+pub(super) fn vouches_for_itself(certificate: &[u8]) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, read)| read.issuer() == read.subject())
+}
+
 /// From when on a certificate of whomever is good, and until when. `None` where it can not be read.
 pub fn validity_of(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let (_, read) = X509Certificate::from_der(certificate).ok()?;

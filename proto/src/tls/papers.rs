@@ -20,7 +20,8 @@ use rustls::{
 use tokio::sync::watch;
 
 use super::{
-    identity::{BadCertificate, Named, Role, read},
+    identity::{BadCertificate, Named, Role, read, validity_of},
+    own::OwnFault,
     provider,
     verify::verify_chain,
 };
@@ -68,6 +69,9 @@ pub enum PapersError {
         /// Whose it must be.
         wanted: Role,
     },
+    /// What operators bring can not be used.
+    #[error(transparent)]
+    Own(#[from] OwnFault),
     /// No key could be made.
     #[error("no key could be made")]
     NoKey(#[from] rcgen::Error),
@@ -212,16 +216,6 @@ impl Papers {
             .map_err(|source| PapersError::Write { path: path.to_owned(), source })
     }
 
-    /// Reads own certificates: a chain, its key and the authorities, each in a file in PEM.
-    ///
-    /// # Errors
-    /// [`PapersError`].
-    pub fn load_own(certificate: &Path, key: &Path, authorities: &Path) -> Result<Self, PapersError> {
-        let content = read_private(key)?;
-        let key = PrivateKeyDer::from_pem_slice(&content).map_err(|_| PapersError::Missing("private key"))?;
-        Self::new(read_certificates(certificate)?, key, read_certificates(authorities)?)
-    }
-
     /// The same with other authorities.
     ///
     /// # Errors
@@ -256,14 +250,25 @@ impl Papers {
         &self.certified.cert
     }
 
+    /// From when on the certificate is good, and until when: no longer than the authority that vouches for it.
+    pub fn validity(&self) -> (Timestamp, Timestamp) {
+        let Named { begin, end, .. } = self.named;
+        let until = self.vouching().and_then(|authority| validity_of(authority)).map(|(_, end)| end);
+        (begin, until.map_or(end, |until| until.min(end)))
+    }
+
     /// The authority that vouches for the certificate.
     pub fn issuer(&self) -> Option<Fingerprint> {
+        self.vouching().map(|authority| Fingerprint::of(authority))
+    }
+
+    fn vouching(&self) -> Option<&CertificateDer<'static>> {
         let (own, others) = self.certified.cert.split_first()?;
         let then = at_its_beginning(&self.named);
         let vouches = |authority: &&CertificateDer<'static>| {
             verify_chain(own, others, std::slice::from_ref(*authority), true, then).is_ok()
         };
-        self.authorities.iter().find(vouches).map(|authority| Fingerprint::of(authority))
+        self.authorities.iter().find(vouches)
     }
 
     /// When they are to be renewed: after a third of their life.

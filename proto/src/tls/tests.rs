@@ -291,8 +291,27 @@ fn a_role_is_taken_where_it_belongs_and_nowhere_else() {
     check(&Expected::AnyHost, false, [false, false, true]);
     check(&Expected::This(host(20, 3)), false, [false, false, true]);
     check(&Expected::This(Identity::Server), false, [true, false, false]);
+    let since = |id, generation| Expected::Since { host: HostId::try_from(id).expect("an id"), generation };
+    for (meant, is_taken) in
+        [(since(20, 3), true), (since(20, 0), true), (since(20, 4), false), (since(21, 3), false)]
+    {
+        check(&meant, false, [false, false, is_taken]);
+    }
     // A gateway is never called.
     check(&Expected::Member, false, [false, false, true]);
+}
+
+/// Who shows the authority as well is told the same of another fleet.
+#[test]
+fn a_stranger_is_called_one() {
+    let (own, other) = (authority("own", |_| {}), authority("other", |_| {}));
+    let shown = leaf(&other, server);
+    for others in [vec![], vec![other.certificate.clone()]] {
+        let taken =
+            verify(&shown, &others, &[own.certificate.clone()], &fleet(), &Expected::Server, false, NOW);
+        let told = taken.expect_err("refused").to_string();
+        assert!(told.contains("it comes from another authority"), "{told}");
+    }
 }
 
 /// Hazard S20: both are believed while one takes the place of the other, and then only that one.

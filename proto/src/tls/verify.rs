@@ -9,7 +9,10 @@ use rustls::{
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use super::{
-    identity::{Authority, BadCertificate, Identity, Named, Role, TrustDomain, read, read_authority},
+    identity::{
+        Authority, BadCertificate, Identity, Named, Role, TrustDomain, read, read_authority,
+        vouches_for_itself,
+    },
     provider,
 };
 use crate::HostId;
@@ -23,8 +26,13 @@ pub enum Expected {
     Member,
     /// The agent of any host.
     AnyHost,
-    /// The agent of this host, whatever its generation.
-    Host(HostId),
+    /// The agent of this host, of this generation or a higher one.
+    Since {
+        /// The host.
+        host: HostId,
+        /// The generation.
+        generation: u64,
+    },
     /// This one alone.
     This(Identity),
 }
@@ -35,7 +43,9 @@ impl Expected {
             Self::Server => identity.role() == Role::Server,
             Self::Member => matches!(identity.role(), Role::Agent | Role::Gateway),
             Self::AnyHost => identity.role() == Role::Agent,
-            Self::Host(host) => matches!(identity, Identity::Host { id, .. } if id == host),
+            Self::Since { host, generation: least } => {
+                matches!(identity, Identity::Host { id, generation } if id == host && generation >= least)
+            }
             Self::This(one) => one == identity,
         }
     }
@@ -45,7 +55,7 @@ impl Expected {
             Self::Server => "server".to_owned(),
             Self::Member => "a gateway or a host".to_owned(),
             Self::AnyHost => "a host".to_owned(),
-            Self::Host(host) => format!("host/{host}"),
+            Self::Since { host, generation } => format!("host/{host}/{generation} or a higher generation"),
             Self::This(one) => one.to_string(),
         }
     }
@@ -91,14 +101,33 @@ pub(super) fn verify_chain(
     calls: bool,
     now: UnixTime,
 ) -> Result<(), BadCertificate> {
-    let mut refused = BadCertificate::Chain("there is none".to_owned());
+    let mut refused = None;
     for authority in authorities {
-        match vouches(authority, certificate, others, calls, now) {
-            Ok(()) => return Ok(()),
-            Err(why) => refused = why,
+        let Err(why) = vouches(authority, certificate, others, calls, now) else { return Ok(()) };
+        // A library looks for what those lack that are shown beside it; that is no reason where they vouch for themselves alone.
+        let others: Vec<_> = others.iter().filter(|other| !vouches_for_itself(other)).cloned().collect();
+        let why = vouches(authority, certificate, &others, calls, now).err().unwrap_or(why);
+        // That another one did not make it says little.
+        if refused.is_none() || why != BadCertificate::Chain(STRANGE.to_owned()) {
+            refused = Some(why);
         }
     }
-    Err(refused)
+    Err(refused.unwrap_or_else(|| BadCertificate::Chain("there is none".to_owned())))
+}
+
+/// What is said of a certificate that this authority did not make.
+const STRANGE: &str = "it comes from another authority";
+
+/// Why a library does not believe it: in words, where it is what people meet.
+fn why(error: webpki::Error) -> BadCertificate {
+    use webpki::Error::{CertExpired, CertNotValidYet, InvalidSignatureForPublicKey, UnknownIssuer};
+    BadCertificate::Chain(match error {
+        UnknownIssuer => STRANGE.to_owned(),
+        CertExpired { .. } => "it has ended".to_owned(),
+        CertNotValidYet { .. } => "it is not good yet; see whether the clocks agree".to_owned(),
+        InvalidSignatureForPublicKey => "its signature is not that of the authority of that name".to_owned(),
+        other => other.to_string(),
+    })
 }
 
 /// Whether this authority does. A library takes the key and the name of an anchor and nothing else, so what the authority says
@@ -110,12 +139,11 @@ fn vouches(
     calls: bool,
     now: UnixTime,
 ) -> Result<(), BadCertificate> {
-    let chain = |error: webpki::Error| BadCertificate::Chain(error.to_string());
-    let leaf = EndEntityCert::try_from(certificate).map_err(chain)?;
-    let anchors = [anchor_from_trusted_cert(authority).map_err(chain)?];
+    let leaf = EndEntityCert::try_from(certificate).map_err(why)?;
+    let anchors = [anchor_from_trusted_cert(authority).map_err(why)?];
     let usage = KeyUsage::required(if calls { CLIENT_AUTH } else { SERVER_AUTH });
     let algorithms = provider().signature_verification_algorithms.all;
-    let path = leaf.verify_for_usage(algorithms, &anchors, others, now, usage, None, None).map_err(chain)?;
+    let path = leaf.verify_for_usage(algorithms, &anchors, others, now, usage, None, None).map_err(why)?;
 
     let Authority { begin, end, most_between } = read_authority(authority)?;
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

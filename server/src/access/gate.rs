@@ -273,11 +273,11 @@ where
             let peer = caller.as_ref().map(listen::Caller::address);
             let peer = peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default();
             let mut left = None;
-            let part = gate
-                .inner
-                .trust
-                .as_ref()
-                .map(|trust| trust.recognize(caller.as_ref().and_then(|caller| caller.known::<Peer>())));
+            let peer_of_tls = caller.as_ref().and_then(|caller| caller.known::<Peer>());
+            let part = match &gate.inner.trust {
+                Some(trust) => Some(trust.recognize(peer_of_tls).await),
+                None => None,
+            };
             let admitted = match part.transpose() {
                 Ok(part) => {
                     let (path, headers) = (request.uri().path(), request.headers());

@@ -18,13 +18,20 @@ const CONDUCT: &str = "agents.conduct";
 const ORDERS: &str = "agents.orders";
 const PLAINTEXT: &str = "agents.plaintext";
 
+/// What to do about plain text.
+pub(super) const TO_TLS: &str = "take `mode = \"off\"` out of `[tls]` in the server's settings, write `https://` in those of agents and \
+                                 gateways, and let each join with a token of `belay host token create`; until then use a network \
+                                 that is itself encrypted";
+
 /// How far a clock may be off before it is told.
 const FAR_OFF: SignedDuration = SignedDuration::from_secs(5);
 /// So many hosts are named of those that are alike.
 const NAMED: usize = 10;
 
-pub(super) fn look(hosts: &[HostView]) -> Vec<Finding> {
-    let mut findings = vec![on_offline(hosts), on_versions(hosts), on_clocks(hosts), on_plaintext(hosts)];
+/// `secure`: whether agents and the server speak TLS.
+pub(super) fn look(hosts: &[HostView], secure: bool) -> Vec<Finding> {
+    let mut findings =
+        vec![on_offline(hosts), on_versions(hosts), on_clocks(hosts), on_plaintext(hosts, secure)];
     findings.extend(hosts.iter().filter(|view| !view.clones.is_empty()).map(cloned));
     findings.extend(hosts.iter().filter(|view| !view.trouble.is_empty()).map(|view| {
         Finding::fail(
@@ -100,7 +107,10 @@ fn on_clocks(hosts: &[HostView]) -> Finding {
     )
 }
 
-fn on_plaintext(hosts: &[HostView]) -> Finding {
+fn on_plaintext(hosts: &[HostView], secure: bool) -> Finding {
+    if secure {
+        return Finding::ok(PLAINTEXT, "", "agents report, and are given orders, in TLS");
+    }
     let remote = |view: &&HostView| {
         let address = view.host.facts.inner_ip_address();
         let loopback = address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
@@ -108,13 +118,13 @@ fn on_plaintext(hosts: &[HostView]) -> Finding {
     };
     let remote: Vec<_> = hosts.iter().filter(remote).collect();
     match remote.is_empty() {
-        true => Finding::ok(PLAINTEXT, "", "no order leaves this machine"),
+        true => Finding::ok(PLAINTEXT, "", "no order and no report leaves this machine"),
         false => Finding::warn(
             PLAINTEXT,
             named(&remote),
-            format!("orders go to other machines in plain text: {}", remote.len()),
+            format!("hosts whose orders and reports cross the network in plain text: {}", remote.len()),
             "the secret of the fleet can be read on the way, and whoever has it can order anything",
-            "use a network that is itself encrypted",
+            TO_TLS,
         ),
     }
 }

@@ -9,25 +9,45 @@ use crate::config::Config;
 
 const FOLDER: &str = "files.folder";
 const SECRET: &str = "files.secret";
+const CA: &str = "files.authorities";
+
+/// Whom users of the server believe, in the folder of the authorities.
+const CA_FILE: &str = "ca.pem";
 
 const WHY_FOLDER: &str = "whoever can change the folder can replace what is in it: the database, the secret of the fleet, passwords";
+const WHY_CA: &str = "whoever changes it decides whom users take for the server";
 const WHY_SECRET: &str = "whoever reads it can act in its name, and whoever changes it decides who may act";
 
-/// Looks at the folder of the data and at what lies in it.
-pub(super) fn look(config: &Config) -> Vec<Finding> {
+/// Looks at the folder of the data and at what lies in it: all that is secret, or that nobody else may change. Nothing is said
+/// of what is not there.
+pub fn check_server_files(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<_> = check_private_folder(&config.data).into_iter().collect();
     let database = config.database();
     let beside = |ending: &str| database.with_extension(ending);
-    for secret in [
+    let secrets = [
         config.fleet_token(),
         config.access_key_seal(),
+        config.audit_key(),
+        config.audit_head(),
         config.admin_password(),
         database.clone(),
         beside("db-wal"),
         beside("db-shm"),
-    ] {
-        findings.extend(check_private_file(&secret));
-    }
+    ];
+    let pki = config.pki();
+    findings.extend(secrets.iter().filter_map(|secret| check_private_file(secret)));
+    findings.extend(check_private_folder(&pki));
+    let mut authorities: Vec<_> =
+        fs::read_dir(&pki).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    authorities.sort_unstable();
+    findings.extend(authorities.iter().filter_map(|file| match file == &pki.join(CA_FILE) {
+        // Anybody may read whom to believe.
+        true => check(file, CA, WHY_CA, |check, shown, _, _, _| {
+            Finding::ok(check, shown, "nobody else can change it")
+        }),
+        false => check_private_file(file),
+    }));
+    findings.extend(config.tls.key.iter().filter_map(|key| check_private_file(key)));
     findings
 }
 
@@ -104,5 +124,49 @@ mod tests {
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).expect("set");
             assert_eq!(check_private_folder(folder.path()).map(|found| found.level), Some(level));
         }
+    }
+
+    /// Hazard X04: nothing that is secret in the data folder is forgotten.
+    #[test]
+    fn every_secret_of_a_server_is_looked_at() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data");
+        let config = Config { data: data.clone(), ..Config::default() };
+        assert_eq!(check_server_files(&config), []);
+        fs::create_dir_all(config.pki()).expect("made");
+        for private in [&data, &config.pki()] {
+            fs::set_permissions(private, fs::Permissions::from_mode(0o700)).expect("set");
+        }
+        let secrets = [
+            "fleet.token",
+            "access-keys.seal",
+            "audit.key",
+            "audit.head",
+            "admin.password",
+            "belay.db",
+            "belay.db-wal",
+            "belay.db-shm",
+            "pki/authority-1.pem",
+            "pki/standing.json",
+        ];
+        let set = |name: &str, mode| {
+            fs::write(data.join(name), "secret").expect("written");
+            fs::set_permissions(data.join(name), fs::Permissions::from_mode(mode)).expect("set");
+        };
+        secrets.iter().for_each(|secret| set(secret, 0o600));
+        // A copy of it is given to everybody.
+        set("pki/ca.pem", 0o644);
+        let bad = || {
+            let found = check_server_files(&config).into_iter().filter(|found| found.level != Level::Ok);
+            found.map(|found| found.subject).collect::<Vec<_>>()
+        };
+        assert_eq!(bad(), Vec::<String>::new());
+        for secret in secrets {
+            set(secret, 0o604);
+            assert_eq!(bad(), [data.join(secret).display().to_string()]);
+            set(secret, 0o600);
+        }
+        set("pki/ca.pem", 0o666);
+        assert_eq!(bad(), [data.join("pki/ca.pem").display().to_string()]);
     }
 }

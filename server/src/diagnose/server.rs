@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rustix::process::geteuid;
 
-use super::Finding;
+use super::{Finding, agents::TO_TLS};
 use crate::config::Config;
 
 const USER: &str = "server.user";
@@ -16,7 +16,7 @@ pub(super) fn look(config: &Config, address: SocketAddr) -> Vec<Finding> {
     let open = !address.ip().to_canonical().is_loopback();
     vec![
         on_user(geteuid().is_root()),
-        on_listener(open, address),
+        on_listener(open, config.tls.speaks(), address),
         on_reflection(config.reflection, open),
         on_rate_limit(config.rate_limit.enabled),
     ]
@@ -35,15 +35,16 @@ fn on_user(is_root: bool) -> Finding {
     }
 }
 
-fn on_listener(open: bool, address: SocketAddr) -> Finding {
-    match open {
-        false => Finding::ok(LISTENER, address.to_string(), "it is reached from this machine alone"),
-        true => Finding::warn(
+fn on_listener(open: bool, secure: bool, address: SocketAddr) -> Finding {
+    match (open, secure) {
+        (false, _) => Finding::ok(LISTENER, address.to_string(), "it is reached from this machine alone"),
+        (true, true) => Finding::ok(LISTENER, address.to_string(), "TLS is spoken with other machines"),
+        (true, false) => Finding::warn(
             LISTENER,
             address.to_string(),
-            "plain text is spoken beyond this machine",
+            "plain text is spoken beyond this machine: `tls.mode` is `off`",
             "passwords, tokens and the secret of the fleet can be read on the way, and orders changed",
-            "listen on a loopback address behind something that encrypts, or use a network that is itself encrypted",
+            TO_TLS,
         ),
     }
 }
@@ -78,7 +79,11 @@ fn on_rate_limit(enabled: bool) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{RateLimit, diagnose::Level};
+    use crate::{
+        RateLimit,
+        config::{TlsMode, TlsSettings},
+        diagnose::Level,
+    };
 
     #[track_caller]
     fn check(config: &Config, address: &str, not_well: &[&str]) {
@@ -99,8 +104,11 @@ mod tests {
         let open = Config { reflection: true, ..Config::default() };
         check(&closed, "127.0.0.1:9440", &[]);
         check(&open, "127.0.0.1:9440", &[]);
-        check(&closed, "0.0.0.0:9440", &[LISTENER]);
-        check(&open, "10.0.0.5:9440", &[LISTENER, REFLECTION]);
+        check(&closed, "0.0.0.0:9440", &[]);
+        check(&open, "10.0.0.5:9440", &[REFLECTION]);
+        let tls = TlsSettings { mode: TlsMode::Off, ..TlsSettings::default() };
+        check(&Config { tls: tls.clone(), ..Config::default() }, "127.0.0.1:9440", &[]);
+        check(&Config { tls, ..Config::default() }, "0.0.0.0:9440", &[LISTENER]);
         let rate_limit = RateLimit { enabled: false, ..RateLimit::default() };
         check(&Config { rate_limit, ..Config::default() }, "[::1]:9440", &[RATE_LIMIT]);
         assert_eq!((on_user(true).level, on_user(false).level), (Level::Warn, Level::Ok));

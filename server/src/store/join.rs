@@ -161,6 +161,36 @@ impl Store {
         rows.into_iter().map(read).collect()
     }
 
+    /// Operators have brought a certificate of this generation for a host. Where it is a higher one, it is in force from now
+    /// on. Gives the one that is in force; `None` where there is no such host.
+    pub(crate) async fn raise_to(
+        &self,
+        host_id: HostId,
+        generation: u64,
+        now: Timestamp,
+    ) -> Result<Option<u64>> {
+        if host::Entity::find_by_id(host_id.get()).one(&self.read).await?.is_none() {
+            return Ok(None);
+        }
+        let change = self.change().await?;
+        if host::Entity::find_by_id(host_id.get()).one(&change).await?.is_none() {
+            return Ok(None);
+        }
+        let member = Member::Host(host_id);
+        let known = member::Entity::find_by_id(member.to_string()).one(&change).await?;
+        let in_force = known.and_then(|row| u64::try_from(row.generation).ok()).unwrap_or_default();
+        if in_force < generation {
+            set_generation(&change, &member, generation, now).await?;
+            change.commit().await?;
+        }
+        Ok(Some(in_force.max(generation)))
+    }
+
+    /// Whether there is a record of this member.
+    pub(crate) async fn is_member(&self, member: &Member) -> Result<bool> {
+        Ok(member::Entity::find_by_id(member.to_string()).one(&self.read).await?.is_some())
+    }
+
     /// Notes which standing of the authorities a member has.
     pub(crate) async fn confirm_standing(&self, member: &Member, standing: &str) -> Result<()> {
         let change = self.change().await?;
@@ -234,12 +264,23 @@ async fn write_agent(
 
 /// One generation more. The standing that it had is forgotten.
 async fn raise(change: &DatabaseTransaction, member: &Member, now: Timestamp) -> Result<u64> {
-    let name = member.to_string();
-    let known = member::Entity::find_by_id(&name).one(change).await?;
+    let known = member::Entity::find_by_id(member.to_string()).one(change).await?;
     let generation = known.map_or(0, |row| row.generation) + 1;
+    let generation =
+        u64::try_from(generation).map_err(|_| StoreError::Damaged(format!("the generation {generation}")))?;
+    set_generation(change, member, generation, now).await?;
+    Ok(generation)
+}
+
+async fn set_generation(
+    change: &DatabaseTransaction,
+    member: &Member,
+    generation: u64,
+    now: Timestamp,
+) -> Result<()> {
     let row = member::ActiveModel {
-        name: Set(name),
-        generation: Set(generation),
+        name: Set(member.to_string()),
+        generation: Set(i64::try_from(generation).unwrap_or(i64::MAX)),
         standing: Set(String::new()),
         join_time: Set(micros(now)),
     };
@@ -247,7 +288,7 @@ async fn raise(change: &DatabaseTransaction, member: &Member, now: Timestamp) ->
         .update_columns([member::Column::Generation, member::Column::Standing, member::Column::JoinTime])
         .to_owned();
     member::Entity::insert(row).on_conflict(again).exec_without_returning(change).await?;
-    u64::try_from(generation).map_err(|_| StoreError::Damaged(format!("the generation {generation}")))
+    Ok(())
 }
 
 fn read_token(row: tokens::Model) -> Result<JoinToken> {

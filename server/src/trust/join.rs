@@ -100,22 +100,30 @@ pub(crate) async fn join(
 /// Another certificate for a part that has shown one.
 pub(crate) fn renew(trust: &Trust, part: &Part, request: &[u8]) -> Result<Issued, Error> {
     let request = Request::read(request)?;
-    let identity = match part {
-        Part::Agent(id) => Identity::Host { id: *id, generation: trust.generation(*id) },
-        Part::Gateway(name) => Identity::Gateway(name.clone()),
+    let (member, identity) = match part {
+        Part::Agent(id) => (Member::Host(*id), Identity::Host { id: *id, generation: trust.generation(*id) }),
+        Part::Gateway(name) => (Member::Gateway(name.clone()), Identity::Gateway(name.clone())),
         Part::Nobody => return Err(Error::Internal("a user was let through to renew a certificate".into())),
     };
-    trust.issue(&request, &identity)
+    let issued = trust.issue(&request, &identity)?;
+    if let Some(validity) = tls::validity_of(&issued.certificate) {
+        trust.members.was_made(&member, validity);
+    }
+    Ok(issued)
+}
+
+/// A part says that it has the certificate that was made for it, and which standing of the authorities.
+pub(crate) async fn take(app: &App, part: &Part, standing: &str) -> Result<(), Error> {
+    if let (Some(trust), Some(member)) = (&app.trust, part.member()) {
+        trust.members.has_taken(&member);
+    }
+    confirm(app, part, standing).await
 }
 
 /// Notes which standing of the authorities a part has, by its own word.
 pub(crate) async fn confirm(app: &App, part: &Part, standing: &str) -> Result<(), Error> {
     let Some(trust) = &app.trust else { return Ok(()) };
-    let member = match part {
-        Part::Agent(id) => Member::Host(*id),
-        Part::Gateway(name) => Member::Gateway(name.clone()),
-        Part::Nobody => return Ok(()),
-    };
+    let Some(member) = part.member() else { return Ok(()) };
     let is_news = !standing.is_empty()
         && *standing == *trust.standing.borrow()
         && !trust.members.has(&member, standing);

@@ -19,14 +19,14 @@ use crate::secure_fleet;
 
 /// Reads and orders through the gateway, and reads over gRPC on new connections, until it is told to end. Each that fails is
 /// told.
-struct Load {
+pub(super) struct Load {
     end: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     callers: Vec<tokio::task::JoinHandle<Vec<String>>>,
 }
 
 impl Load {
-    async fn begin(fleet: &Fleet) -> Self {
+    pub(super) async fn begin(fleet: &Fleet) -> Self {
         let (end, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let process = fleet.process_path(0, "obstat2").await;
         let mut callers = Vec::new();
@@ -52,7 +52,7 @@ impl Load {
         Self { end, answered, callers }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.end.store(true, Ordering::Release);
         for caller in self.callers {
             let failed = caller.await.expect("it ends");

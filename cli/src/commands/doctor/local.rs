@@ -2,13 +2,17 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use belay_server::{Finding, check_private_file, check_private_folder};
+use belay_proto::tls::{Lasts, OwnSettings, Role, papers_file};
+use belay_server::{Finding, check_private_file, check_private_folder, check_server_files};
+use jiff::Timestamp;
 
 use crate::{failure::Failure, folders, target::Connection, up_file::UpFile};
 
 const SERVER_CONFIG: &str = "server.config";
 const AGENT_CONFIG: &str = "agent.config";
 const AGENT_STATE: &str = "agent.state";
+const AGENT_CERTIFICATE: &str = "agent.certificate";
+const SERVER_CERTIFICATE: &str = "server.certificate";
 const PROFILES: &str = "client.profiles";
 
 /// Looks at the folder of a `belay up`, at the configurations that are named, and at what the caller keeps for itself.
@@ -37,18 +41,14 @@ pub(super) fn look(
 
 /// The data of a server.
 fn of_server(data: &Path) -> Vec<Finding> {
-    let config = belay_server::Config { data: data.to_owned(), ..belay_server::Config::default() };
-    let secrets =
-        [config.fleet_token(), config.access_key_seal(), config.admin_password(), config.database()];
-    let mut findings: Vec<_> = check_private_folder(data).into_iter().collect();
-    findings.extend(secrets.iter().filter_map(|path| check_private_file(path)));
-    findings
+    check_server_files(&belay_server::Config { data: data.to_owned(), ..belay_server::Config::default() })
 }
 
 /// The state of an agent.
 fn of_state(state: &Path) -> Vec<Finding> {
     let mut findings: Vec<_> = check_private_folder(state).into_iter().collect();
     findings.extend(["identity", "journal"].iter().filter_map(|name| check_private_file(&state.join(name))));
+    findings.extend(check_private_file(&papers_file(state)));
     findings
 }
 
@@ -56,7 +56,10 @@ fn on_server(file: &Path) -> Vec<Finding> {
     let shown = file.display().to_string();
     let mut findings: Vec<_> = unchanged_by_others(SERVER_CONFIG, file).into_iter().collect();
     match belay_server::Config::load(file) {
-        Ok(config) => findings.extend(of_server(&config.data)),
+        Ok(config) => {
+            findings.extend(check_server_files(&config));
+            findings.extend(own_certificate(&config));
+        }
         Err(error) => findings.push(Finding::fail(
             SERVER_CONFIG,
             shown,
@@ -68,16 +71,70 @@ fn on_server(file: &Path) -> Vec<Finding> {
     findings
 }
 
+/// The certificate that operators bring for a server.
+fn own_certificate(config: &belay_server::Config) -> Option<Finding> {
+    let belay_server::TlsSettings { cert, key, ca, .. } = config.tls.clone();
+    let shown = cert.as_ref()?.display().to_string();
+    let files = OwnSettings { cert, key, ca }.files().ok().flatten().filter(|_| config.tls.speaks())?;
+    Some(match files.load(Role::Server) {
+        Ok(papers) => on_certificate(SERVER_CERTIFICATE, shown, papers.validity(), NEW_FILES),
+        Err(error) => Finding::fail(
+            SERVER_CERTIFICATE,
+            shown,
+            Failure::caused("the server refuses its certificate", &error).message,
+            "the server does not start with it, and does not take it over while it runs",
+            "do what the message says",
+        ),
+    })
+}
+
+const NEW_FILES: &str = "put a new one into the files that the settings name: they are read by themselves";
+
+fn on_certificate(
+    check: &'static str,
+    subject: String,
+    (begin, end): (Timestamp, Timestamp),
+    remedy: &str,
+) -> Finding {
+    const WHY: &str = "nobody believes a certificate that is not good: no order and no report gets through";
+    match Lasts::of(begin, end, Timestamp::now()) {
+        Lasts::Long => Finding::ok(check, subject, format!("its certificate is good until {end}")),
+        Lasts::ShortTime => {
+            Finding::warn(check, subject, format!("its certificate ends at {end}"), WHY, remedy)
+        }
+        Lasts::NotYet => Finding::fail(
+            check,
+            subject,
+            format!("its certificate is good from {begin} on, which is still to come"),
+            WHY,
+            "see whether the clock of this machine is right",
+        ),
+        Lasts::Ended => {
+            Finding::fail(check, subject, format!("its certificate has ended at {end}"), WHY, remedy)
+        }
+    }
+}
+
 fn on_agent(file: &Path) -> Vec<Finding> {
     let shown = file.display().to_string();
     let loaded = belay_agent::Config::load(file).and_then(|config| {
         config.validate()?;
-        config.token()?;
-        Ok(config)
+        let validity = belay_agent::check_credentials(&config)?;
+        Ok((config, validity))
     });
     match loaded {
-        Ok(config) => {
-            let mut findings = vec![Finding::ok(AGENT_CONFIG, shown, "the agent accepts it, and its secret")];
+        Ok((config, validity)) => {
+            let mut findings =
+                vec![Finding::ok(AGENT_CONFIG, shown.clone(), "the agent accepts it, and its secret")];
+            let remedy = match config.tls == OwnSettings::default() {
+                true => {
+                    "a running agent renews it by itself, long before: see its log for why not; where it has ended, join again with a \
+                     new token of `belay host token create`"
+                }
+                false => NEW_FILES,
+            };
+            findings
+                .extend(validity.map(|validity| on_certificate(AGENT_CERTIFICATE, shown, validity, remedy)));
             findings.extend(of_state(&config.state));
             if !config.state.exists() {
                 let state = config.state.display().to_string();
@@ -151,7 +208,10 @@ mod tests {
         assert_eq!(worst(&found), [("server.config", "server.toml"), ("files.secret", "fleet.token")]);
 
         let token = write(folder.path(), "token", 0o600, "secret");
-        let text = format!("fleet_token_file = \"{}\"\nstate = \"state\"\n", token.display());
+        let text = format!(
+            "server = \"http://127.0.0.1:9440\"\nfleet_token_file = \"{}\"\nstate = \"state\"\n",
+            token.display()
+        );
         let agent = write(folder.path(), "agent.toml", 0o600, &text);
         write(folder.path(), "state/identity", 0o600, "");
         private(&folder.path().join("state"));
