@@ -226,6 +226,21 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
+/// Whether a connection failed because somebody else answered than was meant.
+pub fn is_another(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>() {
+        // Its own source would be that of what it holds.
+        Some(io) => io.get_ref().map(|held| held as _),
+        None => error.source(),
+    });
+    causes.any(|cause| match cause.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
+            matches!(why.downcast_ref(), Some(BadCertificate::Other { .. }))
+        }
+        _ => false,
+    })
+}
+
 /// As rustls tells it. The reason is for the log; the peer gets an alert.
 pub(super) fn refused(why: BadCertificate) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
