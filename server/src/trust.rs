@@ -17,7 +17,7 @@ use std::{
 };
 
 use belay_proto::{
-    HostId, Problem, Reason,
+    HostId, Problem, Reason, fail_point,
     tls::{
         Acceptor, Callers, CertificateDer, Connector, Expected, Fingerprint, Identity, LivePapers, NewKey,
         OwnFiles, Papers, Peer, Role, TrustDomain,
@@ -135,7 +135,7 @@ impl Trust {
             return Ok(Part::Nobody);
         };
         if named.end < Timestamp::now() {
-            return Err(not_good(&named.identity, "it has ended", "它已过期"));
+            return Err(not_good(&named.identity, "it has ended", "它已过期", &whom(&named.identity)));
         }
         match &named.identity {
             Identity::Host { id, generation } => {
@@ -152,11 +152,13 @@ impl Trust {
                         &named.identity,
                         "there is no such host in the fleet",
                         "机群中没有这台主机",
+                        "",
                     )),
                     false => Err(not_good(
                         &named.identity,
                         "another agent has joined as this host since",
                         "此后已有另一个 Agent 以这台主机的身份加入",
+                        &whom(&named.identity),
                     )),
                 }
             }
@@ -168,12 +170,13 @@ impl Trust {
                         &named.identity,
                         "there is no such gateway in the fleet",
                         "机群中没有这个网关",
+                        &whom(&named.identity),
                     )),
                 }
             }
             // The handshake takes no server.
             Identity::Server => {
-                Err(not_good(&named.identity, "a server does not call here", "服务端不会调用此处"))
+                Err(not_good(&named.identity, "a server does not call here", "服务端不会调用此处", ""))
             }
         }
     }
@@ -216,9 +219,12 @@ impl Trust {
         if !seen.behind.is_empty() && !force {
             return Err(behind(&seen));
         }
-        folder.step()?;
+        let stepped = folder.step();
+        fail_point(|| "rotate.stepped");
+        // What is in force is told also where a file beside it could not be written.
         self.papers.replace(issue_own(&folder, &self.names, self.lifetime)?);
         self.standing.send_replace(folder.standing());
+        stepped?;
         info!(phase = folder.phase().as_str(), signs = %folder.signs().fingerprint(), "The authorities have changed.");
         Ok(self.see(&folder))
     }
@@ -304,13 +310,23 @@ fn lock(folder: &Mutex<Folder>) -> MutexGuard<'_, Folder> {
     folder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn not_good(identity: &Identity, why: &str, chinese: &str) -> Error {
+/// For whom a token must be with which this part joins again.
+fn whom(identity: &Identity) -> String {
+    match identity {
+        Identity::Host { id, .. } => format!(" --host {id}"),
+        Identity::Gateway(name) => format!(" --gateway {name}"),
+        Identity::Server => String::new(),
+    }
+}
+
+/// `whom`: for whom the token must be that is good for another one.
+fn not_good(identity: &Identity, why: &str, chinese: &str, whom: &str) -> Error {
     let message = format!("the certificate of `{identity}` is not good any more: {why}");
     let chinese = format!("`{identity}` 的证书已失效：{chinese}");
     Error::Refused(
         Problem::new(Reason::CertificateRefused, message)
-            .hint("join again with a new token: `belay host token create`")
-            .chinese(chinese, "请用新的令牌重新加入：`belay host token create`"),
+            .hint(format!("join again with a new token: `belay host token create{whom}`"))
+            .chinese(chinese, format!("请用新的令牌重新加入：`belay host token create{whom}`")),
     )
 }
 
@@ -351,6 +367,7 @@ pub(crate) async fn rotate(
         return Err(app.refused(audit, behind(&seen)).await);
     }
     app.store.audit(audit).await?;
+    fail_point(|| "rotate.recorded");
     let trust = trust.clone();
     let step = tokio::task::spawn_blocking(move || trust.rotate(force)).await;
     step.unwrap_or_else(|panic| Err(Error::Internal(format!("the step ended unexpectedly: {panic}"))))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belay_proto::{HostId, Problem, Reason, Trace, tls, tls::Identity};
+use belay_proto::{HostId, Problem, Reason, Trace, fail_point, tls, tls::Identity};
 use jiff::Timestamp;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -103,7 +103,9 @@ pub(crate) async fn join(
         }
     };
     info!(%member, generation, address, "A part has joined the fleet.");
-    Ok((trust.issue(&request, &identity)?, id))
+    let issued = trust.issue(&request, &identity)?;
+    fail_point(|| "join.issued");
+    Ok((issued, id))
 }
 
 /// Another certificate for a part that has shown one.
@@ -114,7 +116,9 @@ pub(crate) fn renew(trust: &Trust, part: &Part, request: &[u8]) -> Result<Issued
         Part::Gateway(name) => Identity::Gateway(name.clone()),
         Part::Nobody => return Err(Error::Internal("a user was let through to renew a certificate".into())),
     };
-    trust.issue(&request, &identity)
+    let issued = trust.issue(&request, &identity)?;
+    fail_point(|| "renew.issued");
+    Ok(issued)
 }
 
 /// Notes which standing of the authorities a part has, by its own word.
