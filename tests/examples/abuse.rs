@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
     let only = text("--only");
     allow_files(wide as u64 * 2 + 1000);
     let host = HostSetup::new().worker("obstat2", "plain");
-    let mut fleet = Fleet::start(&built("belay-under-test"), &built("victim"), vec![host]).await;
+    let mut fleet = Fleet::start_plain(&built("belay-under-test"), &built("victim"), vec![host]).await;
     let aims = fleet.aims().await;
     println!("{time:?} each, {few} connections, or {wide} that hardly do anything");
     let mut broken = Vec::new();
