@@ -33,7 +33,9 @@ impl Scene {
             }
             let deaths = self.deaths;
             self.step(from, to).await;
-            self.follow(comes_by && self.deaths == deaths && self.dying.what == "kill").await;
+            let missed = comes_by && self.deaths == deaths;
+            assert!(!missed || self.dying.what == "kill", "{}: nothing failed", self.told());
+            self.follow(missed).await;
         }
         let now = self.authorities().await;
         assert_eq!(now.authorities.len(), 1, "{}: {now:?}", self.told());
