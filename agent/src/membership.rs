@@ -3,8 +3,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use belay_proto::tls::{
-    Acceptor, Callers, Connector, Expected, Joining, LivePapers, Papers, Renewal, Role, papers_file,
+use belay_proto::{
+    fail_point,
+    tls::{Acceptor, Callers, Connector, Expected, Joining, LivePapers, Papers, Renewal, Role, papers_file},
 };
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -153,6 +154,7 @@ pub async fn join_as(config: &Config, server: &str, token: &str) -> Result<Strin
     let told = |source| Error::Join(Arc::new(source));
     let papers = joining.join(server, token).await.map_err(told)?;
     papers.store(&papers_file(&config.state)).map_err(|error| told(error.into()))?;
+    fail_point(|| "join.stored");
     let named = papers.named();
     info!(identity = %named.identity, end = %named.end, "Joined.");
     Ok(named.identity.uri(&named.domain))

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use belay_proto::tls::{
-    JoinError, Joining, LivePapers, Papers, PapersError, Renewal, Role, papers_file, watch_authorities,
+use belay_proto::{
+    fail_point,
+    tls::{
+        JoinError, Joining, LivePapers, Papers, PapersError, Renewal, Role, papers_file, watch_authorities,
+    },
 };
 use tokio::{sync::watch, task::JoinSet};
 use tracing::info;
@@ -74,6 +77,7 @@ pub async fn join_as(config: &Config, server: &str, token: &str) -> Result<Strin
     let told = |error| Error::Join(Box::new(error));
     let papers = Joining::Gateway.join(server, token).await.map_err(told)?;
     papers.store(&papers_file(&config.state)).map_err(|error| told(JoinError::from(error)))?;
+    fail_point(|| "join.stored");
     let named = papers.named();
     info!(identity = %named.identity, end = %named.end, "Joined.");
     Ok(named.identity.uri(&named.domain))

@@ -15,7 +15,7 @@ mod papers; // a certificate with its key, and whom to believe
 mod tests; // bad certificates, all refused
 mod verify; // whether a certificate is believed
 
-pub use accept::{Acceptor, Callers, Peer, TlsStream};
+pub use accept::{Acceptor, Callers, Peer, TlsStream, is_another};
 pub use connect::{Connector, TlsClientStream};
 pub use identity::{BadCertificate, BadUri, Identity, Named, Role, TrustDomain, is_name, read, validity_of};
 pub use join::{

@@ -16,6 +16,7 @@ use belay_proto::{
         self as pb, agent_service_client::AgentServiceClient,
         introduction_service_client::IntroductionServiceClient,
     },
+    tls::is_another,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
@@ -224,6 +225,12 @@ impl Agents {
                 Ok(operation) if operation.state != OperationState::Running => return Ok(operation),
                 Ok(_) => NoAnswer::Wrong("the operation goes on, and that is no answer to an order".into()),
                 Err(NoAnswer::Refused(problem)) => return Err(NoAnswer::Refused(problem)),
+                // No byte of it was sent by anybody: that is no unknown outcome.
+                Err(NoAnswer::Lost(status))
+                    if lost_since.is_none() && !order.resumed && is_another(&status) =>
+                {
+                    return Err(NoAnswer::Refused(another_agent(host)));
+                }
                 Err(lost) => lost,
             };
             let since = *lost_since.get_or_insert_with(|| {
@@ -589,6 +596,16 @@ fn no_answer(status: Status) -> NoAnswer {
         Some(problem) if problem.reason != Reason::ShuttingDown => NoAnswer::Refused(problem),
         _ => NoAnswer::Lost(status),
     }
+}
+
+/// What the certificate shows of whoever answers where the agent of a host should.
+fn another_agent(host: HostId) -> Problem {
+    Problem::new(
+        Reason::WrongAgent,
+        format!("another agent answers at the address of the agent of host {host}; nothing was done"),
+    )
+    .target(format!("hosts/{host}"))
+    .hint("where two agents report the same address, give each its own `advertise`; see `belay host list`")
 }
 
 /// Reads what an agent says of an operation, and holds it against what was asked.

@@ -432,7 +432,8 @@ impl Error {
             Error::AgentCloned { host, .. } => {
                 told(Reason::AgentCloned).target(format!("hosts/{host}")).hint(
                     "on the host that is the copy: stop its processes with `belay-agent ctl stop --all`, end its agent, \
-                     remove `identity` and `journal` from its state folder and start it again; it becomes a host of its own",
+                     remove `identity`, `journal` and `tls.pem` from its state folder, join with a token of its own where the \
+                     fleet speaks TLS (`belay host token create`), and start it again; it becomes a host of its own",
                 )
             }
             Error::AgentDoubted(host) => told(Reason::AgentUnreachable)

@@ -17,7 +17,7 @@ use std::{
 };
 
 use belay_proto::{
-    HostId, Problem, Reason, planted,
+    HostId, Problem, Reason, fail_point, planted,
     tls::{
         Acceptor, Callers, CertificateDer, Connector, Expected, Fingerprint, Identity, LivePapers, NewKey,
         OwnFiles, Papers, Peer, Role, TrustDomain, validity_of,
@@ -239,15 +239,22 @@ impl Trust {
     fn not_good(&self, identity: &Identity, why: &str, chinese: &str) -> Error {
         let message = format!("the certificate of `{identity}` is not good any more: {why}");
         let chinese = format!("`{identity}` 的证书已失效：{chinese}");
+        // For whom a token must be with which this part joins again; who is gone joins as somebody new.
+        let whom = match identity {
+            Identity::Host { id, .. } if self.generation(*id) > 0 => format!(" --host {id}"),
+            Identity::Gateway(name) => format!(" --gateway {name}"),
+            Identity::Host { .. } | Identity::Server => String::new(),
+        };
         let (hint, chinese_hint) = match self.folder {
             Some(_) => (
-                "join again with a new token: `belay host token create`",
-                "请用新的令牌重新加入：`belay host token create`",
+                format!("join again with a new token: `belay host token create{whom}`"),
+                format!("请用新的令牌重新加入：`belay host token create{whom}`"),
             ),
             None => (
                 "make another one with your own authority, for a host that is there and of a higher generation, and name it in \
-                 `tls.cert`",
-                "请用您自己的证书机构为现有主机签发更高代次的证书，并在 `tls.cert` 中指定",
+                 `tls.cert`"
+                    .to_owned(),
+                "请用您自己的证书机构为现有主机签发更高代次的证书，并在 `tls.cert` 中指定".to_owned(),
             ),
         };
         Error::Refused(
@@ -319,9 +326,12 @@ impl Trust {
     /// Takes the next step of replacing the authority, and gives how they stand then. Blocks for as long as the disk does.
     fn step(&self) -> Result<Seen, Error> {
         let mut folder = lock(self.folder()?);
-        folder.step()?;
+        let stepped = folder.step();
+        fail_point(|| "rotate.stepped");
+        // What is in force is told also where a file beside it could not be written.
         self.papers.replace(issue_own(&folder, &self.names, self.lifetime)?);
         self.standing.send_replace(folder.standing());
+        stepped?;
         info!(phase = folder.phase().as_str(), signs = %folder.signs().fingerprint(), "The authorities have changed.");
         Ok(self.see(&folder))
     }
@@ -448,6 +458,7 @@ pub(crate) async fn rotate(
         return Err(app.refused(audit, behind(&seen)).await);
     }
     app.store.audit(audit).await?;
+    fail_point(|| "rotate.recorded");
     let trust = trust.clone();
     let step = tokio::task::spawn_blocking(move || trust.step()).await;
     step.unwrap_or_else(|panic| Err(Error::Internal(format!("the step ended unexpectedly: {panic}"))))

@@ -117,7 +117,7 @@ async fn belay(mode: &str, setup: HostSetup, program: Option<&Path>, floor: f64)
     println!("{mode}: {PROCESSES} times `sleep infinity`, orders by gRPC, proven, on the disk");
     let setup = program.into_iter().fold(setup, HostSetup::as_installed);
     let (under_test, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
-    let mut fleet = Fleet::start(under_test, victim, vec![setup]).await;
+    let mut fleet = Fleet::start_plain(under_test, victim, vec![setup]).await;
     let pid = fleet.agent(0).pid();
     let agent = Agent(fleet.agent_wire(0));
     tokio::time::sleep(LONG_PAUSE).await;

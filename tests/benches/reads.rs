@@ -29,7 +29,8 @@ async fn main() {
     let setup =
         HostSetup::new().worker("obstat2", "plain").worker("node_exporter", "plain").base("ocp_agentd");
     let mut fleet =
-        Fleet::start(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), vec![setup]).await;
+        Fleet::start_plain(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), vec![setup])
+            .await;
     fleet.set_server("[rate_limit]\nenabled = false").await;
     let path = format!("{}/processes", fleet.agent_path(0).await);
     let bytes = fleet.admin().get(&path).await.text;

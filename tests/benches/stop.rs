@@ -18,9 +18,9 @@ const READING: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() {
+    let (program, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
     let setup = HostSetup::new().sleeper("sleeper").worker("obstat2", "plain").base("ocp_agentd");
-    let mut fleet =
-        Fleet::start(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), vec![setup]).await;
+    let mut fleet = Fleet::start(program, victim, vec![setup.clone()]).await;
     fleet.set_server("[rate_limit]\nenabled = false").await;
     println!("idle: resident memory");
     let (server, gateway, agent) = (fleet.server.pid(), fleet.gateway.pid(), fleet.agent(0).pid());
@@ -30,7 +30,11 @@ async fn main() {
 
     println!("stop of `sleep infinity`, {STOPS} times");
     report("floor: kill and pidfd", (0..STOPS).map(|_| Sleepers::start(1).0.stop()).collect());
-    report("Belay: REST, proven, audited", rest_stops(&fleet).await);
+    report("Belay: REST, proven, audited, TLS", rest_stops(&fleet).await);
+    let mut plain = Fleet::start_plain(program, victim, vec![setup]).await;
+    plain.set_server("[rate_limit]\nenabled = false").await;
+    report("the same in plain text", rest_stops(&plain).await);
+    drop(plain);
     match supervisord(&fleet).await {
         Some(times) => report("supervisord: XML-RPC stopProcess", times),
         None => println!("  supervisord is not installed"),

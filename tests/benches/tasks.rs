@@ -78,7 +78,7 @@ async fn main() {
 /// A server with so many agents, all of which it has heard.
 async fn fleet_of(agents: usize) -> (Fleet, SimulatedFleet, Vec<i64>) {
     let belay = env!("CARGO_BIN_EXE_belay-under-test");
-    let fleet = Fleet::without_hosts(belay, env!("CARGO_BIN_EXE_victim"), "5s").await;
+    let fleet = Fleet::plain_without_hosts(belay, env!("CARGO_BIN_EXE_victim"), "5s").await;
     let simulated = fleet.simulate(Simulation::new(agents, fleet.address())).await;
     let mut ids = Vec::new();
     for agent in simulated.agents() {

@@ -39,7 +39,7 @@ async fn main() {
     let supposed: fn(u32) -> Duration = |_| Duration::from_secs(1);
     let real: fn(u32) -> Duration = pause_before_connecting;
     for (name, pause) in [("as agents come back", real), ("all together", supposed)] {
-        let mut fleet = Fleet::without_hosts(&built("belay-under-test"), &built("victim"), "5s").await;
+        let mut fleet = Fleet::plain_without_hosts(&built("belay-under-test"), &built("victim"), "5s").await;
         let simulation = Simulation { pause, ..Simulation::new(agents, fleet.address()) };
         let begin = Instant::now();
         let simulated = fleet.simulate(simulation).await;

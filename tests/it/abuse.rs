@@ -15,7 +15,7 @@ use http::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 
-use crate::fleet;
+use crate::plain_fleet as fleet;
 
 const HOSTS: &str = "/api/v2/compute/hosts";
 /// What no attack may make a part of the fleet grow by, in MiB.

@@ -10,7 +10,7 @@ use belay_tests::{Fleet, HostSetup, NOBODY, Wire};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::fleet;
+use crate::{fleet, plain_fleet};
 
 async fn add_user(fleet: &Fleet, name: &str, role: Role) -> Wire {
     let password = format!("{name} has a password");
@@ -21,7 +21,7 @@ async fn add_user(fleet: &Fleet, name: &str, role: Role) -> Wire {
         ..Default::default()
     };
     fleet.wire().users().create_user(request).await.expect("added");
-    Wire::user(&fleet.server_address(), name, &password)
+    fleet.wire_of(name, &password)
 }
 
 async fn audit(fleet: &Fleet) -> Vec<Value> {
@@ -91,7 +91,7 @@ async fn a_changed_user_is_forgotten_at_once() {
     list(&viewer).await.expect("allowed");
     let token =
         viewer.users().create_token(CreateTokenRequest::default()).await.expect("made").into_inner().token;
-    let bearer = Wire::new(&fleet.server_address(), &format!("Bearer {token}"));
+    let bearer = fleet.wire_with(&format!("Bearer {token}"));
     list(&bearer).await.expect("allowed");
 
     let set = SetPasswordRequest { name: "viewer".into(), password: "another password".into() };
@@ -103,7 +103,7 @@ async fn a_changed_user_is_forgotten_at_once() {
             Some(Reason::Unauthenticated)
         );
     }
-    let viewer = Wire::user(&fleet.server_address(), "viewer", "another password");
+    let viewer = fleet.wire_of("viewer", "another password");
     list(&viewer).await.expect("allowed");
     let foreign = SetPasswordRequest { name: "admin".into(), password: "mine, all mine".into() };
     let refused = viewer.users().set_password(foreign).await.expect_err("another's");
@@ -146,7 +146,7 @@ async fn users_are_checked() {
 #[tokio::test]
 async fn an_agent_takes_orders_from_the_server_only() {
     use belay_proto::agent::v1::{StopAllProcessesRequest, agent_service_client::AgentServiceClient};
-    let fleet = fleet(vec![HostSetup::new().worker("obstat2", "plain")]).await;
+    let fleet = plain_fleet(vec![HostSetup::new().worker("obstat2", "plain")]).await;
     let agent = format!("http://{}:9441", fleet.address());
     let mut client = AgentServiceClient::connect(agent).await.expect("connected");
     for authorization in [None, Some(belay_tests::basic("admin", fleet.password())), Some("Bearer x".into())]

@@ -120,9 +120,9 @@ async fn a_change_behind_the_servers_back_is_found() {
         assert_eq!(done.status, StatusCode::OK, "{}", done.text);
     }
     let (code, out, err) = belay(&fleet, &["audit", "verify"]);
-    assert!(code == 0 && out.contains("as it was written: 5 records"), "{out}{err}");
+    assert!(code == 0 && out.contains("as it was written: 9 records"), "{out}{err}");
     let rest = fleet.admin().get("/api/v2/audit/verification").await;
-    assert_eq!((rest.data()["sound"].as_i64(), rest.data()["newestId"].as_i64()), (Some(5), Some(5)));
+    assert_eq!((rest.data()["sound"].as_i64(), rest.data()["newestId"].as_i64()), (Some(9), Some(9)));
     assert!(rest.data()["fault"].is_null(), "{}", rest.text);
     let config = fleet.folder().join("server.toml");
     let running = belay_server::verify_audit(&config).await.expect_err("a server has it");
@@ -131,7 +131,7 @@ async fn a_change_behind_the_servers_back_is_found() {
     // Over its end and a crash.
     fleet.server.end();
     let report = belay_server::verify_audit(&config).await.expect("read");
-    assert_eq!((report.sound, report.fault), (5, None));
+    assert_eq!((report.sound, report.fault), (9, None));
     fleet.server.start();
     fleet.wait_until_ready().await;
     fleet.server.kill();
@@ -139,25 +139,25 @@ async fn a_change_behind_the_servers_back_is_found() {
     fleet.wait_until_ready().await;
     assert_eq!(verified(&fleet.wire()).await.fault, None);
 
-    tamper(&fleet, "UPDATE audit SET principal = 'kim' WHERE id = 3").await;
+    tamper(&fleet, "UPDATE audit SET principal = 'kim' WHERE id = 7").await;
     let fault = verified(&fleet.wire()).await.fault.expect("found");
-    assert_eq!((fault.record_id, fault.kind()), (3, AuditFaultKind::Edited));
+    assert_eq!((fault.record_id, fault.kind()), (7, AuditFaultKind::Edited));
     let (code, out, err) = belay(&fleet, &["audit", "verify"]);
-    assert!(code == 1 && out.is_empty() && err.contains("from record 3 on"), "{code} {out}{err}");
+    assert!(code == 1 && out.is_empty() && err.contains("from record 7 on"), "{code} {out}{err}");
     assert!(err.contains("hint:"), "{err}");
     let (code, out, _) = belay(&fleet, &["audit", "verify", "-o", "json"]);
     let told: Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!((code, &told["fault"]["kind"], &told["sound"]), (1, &"EDITED".into(), &2.into()));
-    tamper(&fleet, "UPDATE audit SET principal = 'admin' WHERE id = 3").await;
+    assert_eq!((code, &told["fault"]["kind"], &told["sound"]), (1, &"EDITED".into(), &6.into()));
+    tamper(&fleet, "UPDATE audit SET principal = 'admin' WHERE id = 7").await;
     assert_eq!(verified(&fleet.wire()).await.fault, None);
 
-    tamper(&fleet, "DELETE FROM audit WHERE id = 5").await;
+    tamper(&fleet, "DELETE FROM audit WHERE id = 9").await;
     let fault = verified(&fleet.wire()).await.fault.expect("found");
-    assert_eq!((fault.record_id, fault.kind()), (5, AuditFaultKind::CutAtTheEnd));
+    assert_eq!((fault.record_id, fault.kind()), (9, AuditFaultKind::CutAtTheEnd));
     fleet.server.end();
     let report = belay_server::verify_audit(&config).await.expect("read");
-    assert_eq!(report.fault.as_ref().map(|(record, _)| *record), Some(5));
-    assert!(report.to_string().contains("record 5 is missing at the end"), "{report}");
+    assert_eq!(report.fault.as_ref().map(|(record, _)| *record), Some(9));
+    assert!(report.to_string().contains("record 9 is missing at the end"), "{report}");
 }
 
 /// Who may reads what they look for, page by page; nobody else reads anything. Hazard I12: what a program reads a line at a
@@ -196,27 +196,28 @@ async fn the_trail_is_filtered_paged_and_exported() {
         let records = records(&fleet, query).await;
         records.iter().map(|record| record["id"].as_i64().expect("an id")).collect()
     };
-    // 1 and 2 made users, 3 is kim's stop, 4 was denied, 5 to 7 are of no host.
-    assert_eq!(ids("").await, [7, 6, 5, 4, 3, 2, 1]);
-    let time = records(&fleet, "afterId=2&size=1").await[0]["time"].as_str().expect("a time").to_owned();
+    // 1 made the first user; with 2 to 5 the gateway and the host joined; 6 made kim, 7 is kim's stop, 8 was denied, and 9 to 11
+    // are of no host.
+    assert_eq!(ids("").await, [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]);
+    let time = records(&fleet, "afterId=6&size=1").await[0]["time"].as_str().expect("a time").to_owned();
     let time = time.replace('+', "%2B");
     let trace = stopped.trace();
     for (query, expected) in [
-        ("principal=kim".to_owned(), &[4, 3][..]),
-        ("action=StopHostAgent".to_owned(), &[7, 6, 5]),
+        ("principal=kim".to_owned(), &[8, 7][..]),
+        ("action=StopHostAgent".to_owned(), &[11, 10, 9]),
         ("action=StopHostAgent&principal=kim".to_owned(), &[]),
-        (format!("target=hosts/{host}"), &[3]),
+        (format!("target=hosts/{host}"), &[7, 5]),
         ("target=hosts/99".to_owned(), &[]),
-        ("decision=DENY".to_owned(), &[4]),
-        ("decision=ALLOW&principal=kim".to_owned(), &[3]),
-        ("outcome=DONE&principal=kim".to_owned(), &[3]),
-        ("outcome=HOST_UNKNOWN".to_owned(), &[7, 6, 5]),
-        (format!("traceId={trace}"), &[3]),
-        (format!("until={time}"), &[2, 1]),
+        ("decision=DENY".to_owned(), &[8]),
+        ("decision=ALLOW&principal=kim".to_owned(), &[7]),
+        ("outcome=DONE&principal=kim".to_owned(), &[7]),
+        ("outcome=HOST_UNKNOWN".to_owned(), &[11, 10, 9]),
+        (format!("traceId={trace}"), &[7]),
+        (format!("until={time}"), &[6, 5, 4, 3, 2, 1]),
         ("from=2999-01-01T00:00:00Z".to_owned(), &[]),
         ("beforeId=3".to_owned(), &[2, 1]),
-        ("afterId=4".to_owned(), &[5, 6, 7]),
-        ("afterId=0&outcome=HOST_UNKNOWN&size=2".to_owned(), &[5, 6]),
+        ("afterId=8".to_owned(), &[9, 10, 11]),
+        ("afterId=0&outcome=HOST_UNKNOWN&size=2".to_owned(), &[9, 10]),
     ] {
         assert_eq!(ids(&query).await, expected, "{query}");
     }
@@ -241,14 +242,14 @@ async fn the_trail_is_filtered_paged_and_exported() {
     let next = ListAuditRecordsRequest { page_token: page_token.clone(), ..asked };
     let second = wire.audit().list_audit_records(next).await.expect("read").into_inner();
     let told: Vec<_> = first.records.iter().chain(&second.records).map(|record| record.id).collect();
-    assert_eq!((told, second.next_page_token.as_str()), (vec![7, 6, 5], ""));
+    assert_eq!((told, second.next_page_token.as_str()), (vec![11, 10, 9], ""));
     let foreign = ListAuditRecordsRequest { page_token, ..Default::default() };
     wire.audit().list_audit_records(foreign).await.expect_err("of another list");
     let link = fleet.admin().get(&format!("{RECORDS}?principal=kim&size=1")).await;
     let link = link.headers["link"].to_str().expect("a text").to_owned();
     let next = link.trim_start_matches('<').split('>').next().expect("an address");
     let next = fleet.admin().get(next).await;
-    assert_eq!(next.data()["contents"][0]["id"], 3, "{}", next.text);
+    assert_eq!(next.data()["contents"][0]["id"], 7, "{}", next.text);
 
     // The command line.
     let (code, out, err) = belay(&fleet, &["audit", "list", "--by", "kim", "--host", "host-1", "-o", "json"]);
@@ -263,12 +264,12 @@ async fn the_trail_is_filtered_paged_and_exported() {
     };
     let all = export("0");
     let ids = |records: &[Value]| records.iter().map(|record| record["id"].as_i64()).collect::<Vec<_>>();
-    assert_eq!(ids(&all), (1..=7).map(Some).collect::<Vec<_>>());
-    assert_eq!(all[2]["reason"], odd);
+    assert_eq!(ids(&all), (1..=11).map(Some).collect::<Vec<_>>());
+    assert_eq!(all[6]["reason"], odd);
     assert!(all.iter().all(|record| record["mac"].as_str().is_some_and(|mac| mac.len() == 64)));
     let newest = verified(&wire).await;
-    assert_eq!((all[6]["mac"].as_str(), newest.newest_id), (Some(newest.newest_mac.as_str()), 7));
-    assert_eq!(export("5"), all[5..], "it goes on where it was left");
+    assert_eq!((all[10]["mac"].as_str(), newest.newest_id), (Some(newest.newest_mac.as_str()), 11));
+    assert_eq!(export("9"), all[9..], "it goes on where it was left");
 }
 
 /// Hazard X07: where nothing can be written down nothing is done, and what only reads goes on.

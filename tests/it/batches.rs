@@ -29,9 +29,12 @@ struct Setup {
 
 impl Setup {
     async fn start(count: usize) -> Self {
-        let fleet =
-            Fleet::without_hosts(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), "1s")
-                .await;
+        let fleet = Fleet::plain_without_hosts(
+            env!("CARGO_BIN_EXE_belay-under-test"),
+            env!("CARGO_BIN_EXE_victim"),
+            "1s",
+        )
+        .await;
         let simulation = Simulation {
             labels: |number| {
                 let cluster = if number % 2 == 0 { "obtest" } else { "other" };

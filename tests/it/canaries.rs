@@ -81,14 +81,21 @@ impl Canaries {
 
 /// Every file below a folder, but for those where a secret is at home.
 fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
-    const AT_HOME: &[&str] =
-        &["fleet.token", "admin.password", "access-keys.seal", "audit.key", "host-1.toml", "secret-file"];
+    const AT_HOME: &[&str] = &[
+        "fleet.token",
+        "admin.password",
+        "access-keys.seal",
+        "audit.key",
+        "host-1.toml",
+        "secret-file",
+        "tls.pem",
+    ];
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         if path.is_dir() {
             files(&path, found);
-        } else if path.is_file() && !AT_HOME.contains(&name.as_str()) {
+        } else if path.is_file() && !AT_HOME.contains(&name.as_str()) && !name.starts_with("authority-") {
             found.push(path);
         }
     }
@@ -144,12 +151,12 @@ async fn passwords(fleet: &Fleet, canaries: &mut Canaries) {
         canaries.hear(&client.call(Method::POST, &path, body.into()).await);
         let foreign = canaries.plant("another user's password");
         let foreign = SetPasswordRequest { name: "admin".into(), password: foreign };
-        let caller = Wire::user(&fleet.server_address(), &name, &next);
+        let caller = fleet.wire_of(&name, &next);
         canaries.refused(caller.users().set_password(foreign).await);
         let wrong = canaries.shown("a wrong password", &name);
         canaries.hear(&fleet.anyone().user(&name, &wrong).get("/api/v2/compute/hosts").await);
         let wrong = canaries.shown("a wrong password", &name);
-        let caller = Wire::user(&fleet.server_address(), &name, &wrong);
+        let caller = fleet.wire_of(&name, &wrong);
         canaries.refused(caller.hosts().list_hosts(ListHostsRequest::default()).await);
     }
     for number in 0..12 {
@@ -174,19 +181,35 @@ async fn passwords(fleet: &Fleet, canaries: &mut Canaries) {
     }
 }
 
+/// Those of the authority and of the parts. One line of each tells it.
+fn private_keys(fleet: &Fleet, canaries: &mut Canaries) {
+    let folder = fleet.folder();
+    let authorities = fs::read_dir(fleet.data().join("pki")).expect("a folder").flatten();
+    let authorities = authorities.map(|entry| entry.path());
+    let of_parts = ["host-1-state/tls.pem", "gateway-state/tls.pem"].map(|file| folder.join(file));
+    let mut keys = 0;
+    for file in authorities.chain(of_parts) {
+        let text = fs::read_to_string(&file).expect("readable");
+        if let Some((_, key)) = text.split_once("-----BEGIN PRIVATE KEY-----\n") {
+            canaries.keep(&format!("the key in {}", file.display()), key.lines().next().expect("a line"));
+            keys += 1;
+        }
+    }
+    assert_eq!(keys, 3, "those of the authority, an agent and a gateway");
+}
+
 /// Tokens and keys: those that the server makes, and such as it does not know.
 async fn tokens(fleet: &Fleet, canaries: &mut Canaries) {
     let wire = fleet.wire();
     for number in 0..8 {
         let made = wire.users().create_token(CreateTokenRequest::default()).await.expect("made").into_inner();
         canaries.keep("a token", &made.token);
-        let bearer = Wire::new(&fleet.server_address(), &format!("Bearer {}", made.token));
+        let bearer = fleet.wire_with(&format!("Bearer {}", made.token));
         bearer.hosts().list_hosts(ListHostsRequest::default()).await.expect("allowed");
         let unknown = canaries.plant("a wrong token");
         let header = format!("Bearer {unknown}");
         canaries.hear(&fleet.anyone().header("authorization", &header).get("/api/v2/compute/hosts").await);
-        let caller =
-            Wire::new(&fleet.server_address(), &format!("Bearer {}", canaries.plant("a wrong token")));
+        let caller = fleet.wire_with(&format!("Bearer {}", canaries.plant("a wrong token")));
         let request = StopAgentProcessRequest { host_id: number, ..Default::default() };
         canaries.refused(caller.processes().stop_agent_process(request).await);
         let agent = Wire::new(
@@ -247,6 +270,7 @@ fn command_line(fleet: &Fleet, canaries: &mut Canaries) {
         let mut child = Command::new(fleet.program())
             .args(arguments)
             .env("BELAY_SERVER", fleet.server_address())
+            .env("BELAY_CA_FILE", fleet.ca_file())
             .env("BELAY_USER", "admin")
             .env("BELAY_PASSWORD", password)
             .env("RUST_LOG", "debug")
@@ -296,6 +320,10 @@ async fn no_secret_is_anywhere_it_does_not_belong() {
         let text = fs::read_to_string(fleet.folder().join(key)).expect("there");
         canaries.keep(key, text.trim());
     }
+
+    private_keys(&fleet, &mut canaries);
+    let token = fleet.join_token(0, "").await;
+    canaries.keep("a join token", token.rsplit('.').next().expect("its secret"));
 
     passwords(&fleet, &mut canaries).await;
     tokens(&fleet, &mut canaries).await;

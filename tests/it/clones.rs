@@ -82,9 +82,11 @@ async fn no_order_reaches_an_agent_that_has_a_copy() {
 
     // As the hint says: the copy becomes a host of its own.
     fleet.ledger(1, "ob_cleaner").end_all();
-    for file in ["identity", "journal"] {
+    for file in ["identity", "journal", "tls.pem"] {
         std::fs::remove_file(fleet.folder().join("host-2-state").join(file)).expect("removed");
     }
+    let token = fleet.join_token(0, "").await;
+    belay_agent::join(&fleet.agent_config(1), None, &token).await.expect("it joins");
     fleet.agent(1).start();
     assert_ne!(fleet.host_id(1).await, host_id);
     assert_eq!(fleet.host_id(0).await, host_id);
@@ -123,7 +125,9 @@ fn check(refused: &Answer, addresses: &[String]) {
         "{}",
         refused.text
     );
-    for named in addresses.iter().map(String::as_str).chain(["host-1", "host-2", "machine", "`identity`"]) {
+    for named in
+        addresses.iter().map(String::as_str).chain(["host-1", "host-2", "machine", "`identity`", "`tls.pem`"])
+    {
         assert!(refused.message().contains(named), "`{named}` is not in: {}", refused.message());
     }
 }

@@ -8,6 +8,7 @@
 mod arena; // a server with hosts, for many rounds
 mod asks; // what callers and operators ask of it
 mod check; // what must hold at the end of each
+mod joins; // parts join, and authorities are replaced, while somebody dies
 mod moves; // a host that is deleted and added again
 mod places; // where the server dies
 mod round; // one death, and what comes before and after it

@@ -218,10 +218,10 @@ async fn flood(wire: Wire) -> Status {
 async fn a_flooding_agent_hurts_its_own_host() {
     // A heartbeat with which a busy machine does not lose sight of anybody.
     let (program, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
-    let mut fleet = Fleet::without_hosts(program, victim, "3s").await;
+    let mut fleet = Fleet::plain_without_hosts(program, victim, "3s").await;
     fleet.add_host(HostSetup::new().sleeper("x")).await;
     let before = Memory::of(fleet.server.pid()).resident;
-    let wire = Wire::new(&fleet.server_address(), &format!("Bearer {}", fleet.token()));
+    let wire = fleet.wire_with(&format!("Bearer {}", fleet.token()));
     let flood = tokio::spawn(flood(wire));
     let path = fleet.process_path(0, "x").await;
     let (mut slowest, mut most) = (Duration::ZERO, before);

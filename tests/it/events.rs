@@ -127,14 +127,14 @@ async fn a_stream_ends_with_the_right_to_it() {
         ..Default::default()
     };
     fleet.wire().users().create_user(request).await.expect("added");
-    let viewer = Wire::user(&fleet.server_address(), "viewer", "viewer has a password");
+    let viewer = fleet.wire_of("viewer", "viewer has a password");
     let mut stream = hosts(&viewer, "").await;
     let token = viewer
         .users()
         .create_token(CreateTokenRequest { lifetime_seconds: 60, ..Default::default() })
         .await
         .expect("made");
-    let bearer = Wire::new(&fleet.server_address(), &format!("Bearer {}", token.into_inner().token));
+    let bearer = fleet.wire_with(&format!("Bearer {}", token.into_inner().token));
     let mut by_token = hosts(&bearer, "").await;
     next(&mut stream).await.expect("told");
     next(&mut by_token).await.expect("told");

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use belay_tests::{Fleet, HostSetup, NOBODY, basic};
 
-use crate::{fleet, secure_fleet};
+use crate::{fleet, fleet_with};
 
 /// `grpcurl`, or nothing where it is not installed; on the build machine it must be.
 #[allow(clippy::print_stdout)] // where a person looks who wonders what was tested
@@ -59,7 +59,7 @@ async fn lists_describes_calls_and_shows_details() {
 /// It needs the authorities, and no certificate; without them it does not believe the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn speaks_tls() {
-    let fleet = secure_fleet("", vec![HostSetup::new().worker("obstat2", "plain")]).await;
+    let fleet = fleet_with("", vec![HostSetup::new().worker("obstat2", "plain")]).await;
     let server = fleet.server_address();
     let Some((listed, text)) = grpcurl(&fleet, &[&server, "list"]) else { return };
     assert!(listed && text.contains("belay.v1.TrustService"), "{text}");

@@ -5,7 +5,7 @@ use belay_tests::{Answer, Fleet, HostSetup, Simulation, wait_for};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{cli::belay, fleet};
+use crate::{cli::belay, fleet, plain_fleet};
 
 const HOSTS: &str = "/api/v2/compute/hosts";
 
@@ -167,9 +167,12 @@ async fn hosts_are_selected_by_where_they_stand() {
 /// Every documented parameter of the list, with exact totals.
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_are_listed_as_documented() {
-    let mut fleet =
-        Fleet::without_hosts(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), "200ms")
-            .await;
+    let mut fleet = Fleet::plain_without_hosts(
+        env!("CARGO_BIN_EXE_belay-under-test"),
+        env!("CARGO_BIN_EXE_victim"),
+        "200ms",
+    )
+    .await;
     let agents = fleet.simulate(Simulation::new(12, fleet.address())).await;
     for number in 0..12 {
         agents.agent(number).wait_for_host().await;
@@ -307,7 +310,8 @@ async fn a_host_is_added_before_its_agent_runs() {
 /// host, which is reached at its address.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_host_comes_back_only_as_another() {
-    let mut fleet = fleet(vec![HostSetup::new().worker("obstat2", "plain")]).await;
+    // By its address; in TLS by a token.
+    let mut fleet = plain_fleet(vec![HostSetup::new().worker("obstat2", "plain")]).await;
     let (_, _, _) = place(&fleet).await;
     let host = fleet.host_id(0).await;
     let process = fleet.process(0, "obstat2").await["id"].as_i64().expect("an id");
@@ -443,9 +447,12 @@ async fn hosts_are_added_all_or_none() {
 /// where it was is alive, whatever is forced.
 #[tokio::test]
 async fn hosts_are_deleted_all_or_none() {
-    let fleet =
-        Fleet::without_hosts(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), "200ms")
-            .await;
+    let fleet = Fleet::plain_without_hosts(
+        env!("CARGO_BIN_EXE_belay-under-test"),
+        env!("CARGO_BIN_EXE_victim"),
+        "200ms",
+    )
+    .await;
     let agents = fleet.simulate(Simulation::new(4, fleet.address())).await;
     let mut ids = Vec::new();
     for number in 0..4 {

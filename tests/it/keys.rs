@@ -15,7 +15,7 @@ use http::{Method, StatusCode};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tonic::{Request, metadata::MetadataValue, transport::Channel};
+use tonic::{Request, metadata::MetadataValue};
 
 use crate::fleet;
 
@@ -273,8 +273,8 @@ async fn a_signature_is_for_the_call_that_was_signed() {
     let (key, secret) = make_key(&fleet.admin()).await;
     let path = format!("/api/v2/compute/hosts/{host_id}");
     let (authorization, text) = Signer::new(&key, &secret).frozen().signed_text("GET", "h:80", &path);
-    let channel = Channel::from_shared(format!("http://{}", fleet.server_address())).expect("an address");
-    let channel = channel.connect().await.expect("connected");
+    // What was signed is for the gateway alone to say.
+    let channel = fleet.channel_of("gateway-state");
     let with = |text: Option<&str>, authorization: &str| {
         let mut request = Request::new(());
         request.metadata_mut().insert("authorization", authorization.parse().expect("a value"));
@@ -287,6 +287,9 @@ async fn a_signature_is_for_the_call_that_was_signed() {
     let mut hosts = HostServiceClient::new(channel.clone());
     let got = with(Some(&text), &authorization).map(|()| GetHostRequest { host_id });
     hosts.get_host(got).await.expect("it is what was signed");
+    let user = with(Some(&text), &authorization).map(|()| GetHostRequest { host_id });
+    let refused = HostServiceClient::new(fleet.channel()).get_host(user).await.expect_err("no gateway");
+    assert_eq!(reason(refused), Reason::Unauthenticated);
     let bare = with(None, &authorization).map(|()| GetHostRequest { host_id });
     assert_eq!(reason(hosts.get_host(bare).await.expect_err("what is signed?")), Reason::Unauthenticated);
     let forged = text.replace("GET", "PUT");

@@ -21,6 +21,7 @@ fn belay_log(fleet: &Fleet, arguments: &[&str]) -> Command {
         .arg("log")
         .args(arguments)
         .env("BELAY_SERVER", fleet.server_address())
+        .env("BELAY_CA_FILE", fleet.ca_file())
         .env("BELAY_USER", "admin")
         .env("BELAY_PASSWORD", fleet.password())
         .env_remove("RUST_LOG");
@@ -149,7 +150,7 @@ async fn only_who_may_read_a_host_reads_its_logs() {
             ..Default::default()
         };
         admin.users().create_user(user).await.expect("created");
-        Wire::user(&fleet.server_address(), &name, "another password")
+        fleet.wire_of(&name, "another password")
     };
     readable(&create(Role::HostViewer).await, second, id(1).await).await;
     let stranger = create(Role::TaskManager).await;

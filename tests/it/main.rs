@@ -39,13 +39,19 @@ mod tls;
 
 use belay_tests::{Fleet, HostSetup};
 
-/// A fleet of these hosts, all parts of which speak TLS with each other. `settings`: more lines for the server.
-async fn secure_fleet(settings: &str, hosts: Vec<HostSetup>) -> Fleet {
-    let (program, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
-    Fleet::start_secure(program, victim, settings, hosts).await
+/// A fleet of these hosts, all parts of which speak TLS with each other.
+async fn fleet(hosts: Vec<HostSetup>) -> Fleet {
+    fleet_with("", hosts).await
 }
 
-/// A fleet of these hosts.
-async fn fleet(hosts: Vec<HostSetup>) -> Fleet {
-    Fleet::start(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), hosts).await
+/// The same with more lines for the server.
+async fn fleet_with(settings: &str, hosts: Vec<HostSetup>) -> Fleet {
+    let (program, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
+    Fleet::start_with(program, victim, settings, hosts).await
+}
+
+/// A fleet of these hosts in plain text, for what is about plain text or speaks it itself.
+async fn plain_fleet(hosts: Vec<HostSetup>) -> Fleet {
+    let (program, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
+    Fleet::start_plain(program, victim, hosts).await
 }

@@ -32,7 +32,7 @@ async fn add_user(fleet: &Fleet, name: &str, grants: Vec<Grant>) -> Wire {
     let request =
         CreateUserRequest { name: name.into(), password: password(name), grants, ..Default::default() };
     fleet.wire().users().create_user(request).await.expect("added");
-    Wire::user(&fleet.server_address(), name, &password(name))
+    fleet.wire_of(name, &password(name))
 }
 
 /// Two hosts of two teams: that of the users under test, and another.

@@ -11,8 +11,12 @@ use belay_tests::{Fleet, Kind, PATIENCE, Script, SimulatedFleet, Simulation, wai
 const MANY: usize = 200;
 
 async fn server(heartbeat: &str) -> Fleet {
-    Fleet::without_hosts(env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"), heartbeat)
-        .await
+    Fleet::plain_without_hosts(
+        env!("CARGO_BIN_EXE_belay-under-test"),
+        env!("CARGO_BIN_EXE_victim"),
+        heartbeat,
+    )
+    .await
 }
 
 async fn hosts(fleet: &Fleet) -> Vec<Host> {

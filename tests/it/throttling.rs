@@ -6,10 +6,10 @@ use belay_proto::{
     Problem, RATE_LIMIT, Reason,
     v1::{CreateUserRequest, ListHostsRequest, Role},
 };
-use belay_tests::{Answer, Fleet, HostSetup, NOBODY, Wire, wait_for};
+use belay_tests::{Answer, Fleet, HostSetup, NOBODY, wait_for};
 use http::StatusCode;
 use tokio::task::JoinSet;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::fleet;
@@ -76,7 +76,7 @@ async fn a_user_who_asks_too_much_is_told_so_and_nobody_else() {
     assert_eq!(lee.data()["contents"][0]["status"], "AVAILABLE", "{}", lee.text);
 
     // With gRPC it is the same, in the words of gRPC.
-    let ann = Wire::user(&fleet.server_address(), "ann", &password("ann"));
+    let ann = fleet.wire_of("ann", &password("ann"));
     let number = |metadata: &tonic::metadata::MetadataMap, name: &str| {
         metadata.get(name).expect(name).to_str().expect("a text").parse::<u64>().expect("a number")
     };
@@ -148,8 +148,7 @@ async fn a_server_with_too_much_to_do_says_so_and_drops_nothing() {
         paths.push(fleet.process_path(0, alias).await);
     }
     let admin = fleet.admin();
-    let channel = Channel::from_shared(format!("http://{}", fleet.server_address())).expect("an address");
-    let mut health = HealthClient::new(channel.connect().await.expect("connected"));
+    let mut health = HealthClient::new(fleet.channel());
 
     // Five orders that go on take all places.
     fleet.proxy(0).hold_requests();

@@ -24,7 +24,7 @@ use belay_tests::{Fleet, HostSetup, NOBODY, Wire, basic, wait_for};
 use http::StatusCode;
 use tonic::{Request, transport::Channel};
 
-use crate::{cli::belay, secure_fleet};
+use crate::{cli::belay, fleet_with};
 
 fn one_worker() -> HostSetup {
     HostSetup::new().worker("obstat2", "plain")
@@ -48,7 +48,7 @@ fn reason(status: &tonic::Status) -> Reason {
 /// The first hour: all parts join with tokens, an order goes the whole way, and nobody speaks plain text.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_goes_through_a_fleet_that_speaks_tls() {
-    let mut fleet = secure_fleet("", vec![one_worker()]).await;
+    let mut fleet = fleet_with("", vec![one_worker()]).await;
     let process = fleet.process_path(0, "obstat2").await;
     let stopped = fleet.admin().post(&format!("{process}/stop")).await;
     assert_eq!(stopped.status, StatusCode::OK, "{}", stopped.text);
@@ -104,7 +104,7 @@ fn new_agent() -> Joining {
 /// another is not, and guesses are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_good_once() {
-    let fleet = secure_fleet("[rate_limit]\nwrong_passwords = 6", vec![one_worker()]).await;
+    let fleet = fleet_with("[rate_limit]\nwrong_passwords = 6", vec![one_worker()]).await;
     let server = format!("https://{}", fleet.server_address());
     let join = async |who: Joining, token: &str| {
         let joined = who.join(&server, token).await;
@@ -151,7 +151,7 @@ async fn a_token_is_good_once() {
         name: "host-1".to_owned(),
     };
     let told = join(known, &fleet.join_token(0, "").await).await.expect_err("refused");
-    assert!(told.contains("already"), "{told}");
+    assert!(told.contains("already") && told.contains("`belay host token create --host 1`"), "{told}");
 
     // Guesses are counted, also when the next one would be right.
     let mut told = String::new();
@@ -167,7 +167,7 @@ async fn a_token_is_good_once() {
 /// Hazards S14 and S17: no part plays another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_part_plays_another() {
-    let fleet = secure_fleet("", vec![one_worker()]).await;
+    let fleet = fleet_with("", vec![one_worker()]).await;
     let agent = || line(&fleet, papers(&fleet.folder().join("host-1-state")));
     let gateway = || line(&fleet, papers(&fleet.folder().join("gateway-state")));
 
@@ -226,8 +226,7 @@ async fn no_part_plays_another() {
 /// Hazard S16: an agent is the one that its certificate names.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_certificate_of_another_host_is_refused() {
-    let mut fleet =
-        secure_fleet("", vec![one_worker(), HostSetup::new().worker("ob_cleaner", "plain")]).await;
+    let mut fleet = fleet_with("", vec![one_worker(), HostSetup::new().worker("ob_cleaner", "plain")]).await;
     let (first, second) = (fleet.host_id(0).await, fleet.host_id(1).await);
     let [one, other] = ["host-1-state/tls.pem", "host-2-state/tls.pem"].map(|file| fleet.folder().join(file));
     fleet.agent(1).end();
@@ -250,7 +249,7 @@ async fn the_certificate_of_another_host_is_refused() {
 /// host's agent shows is worthless.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_generation_and_a_deleted_host_are_worthless() {
-    let mut fleet = secure_fleet("", vec![one_worker()]).await;
+    let mut fleet = fleet_with("", vec![one_worker()]).await;
     let host_id = fleet.host_id(0).await;
     let before = || papers(&fleet.folder().join("host-1-state"));
     let renew = async |papers: Papers| {
@@ -276,6 +275,9 @@ async fn an_older_generation_and_a_deleted_host_are_worthless() {
     fleet.wait_for_status(host_id, "OFFLINE").await;
     let log = fleet.server.log_text();
     assert!(log.contains("another agent has joined as this host since"), "{log}");
+    assert!(cut.message().contains("another agent"), "{cut:?}");
+    let hint = Problem::from_status(&cut).expect("a problem").hint;
+    assert!(hint.contains(&format!("`belay host token create --host {host_id}`")), "{hint}");
     assert_eq!(fleet.ledger(0, "obstat2").alive().len(), 1, "the agent stops nothing for it");
 
     // Joined again with a token for its host, it is that host as before.
@@ -309,7 +311,7 @@ async fn an_older_generation_and_a_deleted_host_are_worthless() {
 /// Hazard A10: a copy of an agent's state folder has its certificate too, and freezes its host all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copied_certificate_freezes_its_host() {
-    let mut fleet = secure_fleet("", vec![one_worker()]).await;
+    let mut fleet = fleet_with("", vec![one_worker()]).await;
     let host_id = fleet.host_id(0).await;
     let process = fleet.process_path(0, "obstat2").await;
     fleet.add_host(HostSetup::new().worker("ob_cleaner", "plain").copied_from_the_first()).await;

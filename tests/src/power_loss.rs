@@ -183,7 +183,7 @@ impl PowerLoss {
         Ok(Self { fleet, disk, hosts: ids, processes, marks, acknowledged: Acknowledged::default() })
     }
 
-    /// Has orders come in for so long, cuts the power in the middle, and says what of all that was acknowledged is not there
+    /// Has orders come in for so long after the first ones are acknowledged, cuts the power in the middle, and says what of all that was acknowledged is not there
     /// when everything runs again.
     pub async fn cut(&mut self, load: Duration) -> Vec<String> {
         let told = Arc::new(Mutex::new(Told::default()));
@@ -194,6 +194,12 @@ impl PowerLoss {
         for &process in &self.processes {
             callers.spawn(order_process(self.fleet.wire(), process, self.marks.clone(), told.clone()));
         }
+        // The first ones wait for connections to be made anew.
+        wait_for("orders are acknowledged", async || {
+            let told = lock(&told);
+            if told.tasks.is_empty() || told.orders.is_empty() { Err("none yet") } else { Ok(()) }
+        })
+        .await;
         sleep(load).await;
         self.disk.cut().expect("cut");
         self.fleet.server.kill();

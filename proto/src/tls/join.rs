@@ -12,7 +12,7 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tonic::{Status, transport::Endpoint};
+use tonic::{Code, Status, transport::Endpoint};
 use tracing::{info, warn};
 
 use super::{
@@ -21,9 +21,12 @@ use super::{
     papers::{Fingerprint, LivePapers, NewKey, Papers, PapersError, read_certificates},
     verify::Expected,
 };
-use crate::fleet::v1::{
-    ConfirmRequest, JoinRequest, JoinResponse, JoiningAgent, JoiningGateway, RenewRequest, RenewResponse,
-    WatchAuthoritiesRequest, join_request::Part, join_service_client::JoinServiceClient,
+use crate::{
+    Problem, fail_point,
+    fleet::v1::{
+        ConfirmRequest, JoinRequest, JoinResponse, JoiningAgent, JoiningGateway, RenewRequest, RenewResponse,
+        WatchAuthoritiesRequest, join_request::Part, join_service_client::JoinServiceClient,
+    },
 };
 
 /// What every token begins with.
@@ -56,8 +59,14 @@ pub enum JoinError {
         source: tonic::transport::Error,
     },
     /// It said no.
-    #[error("the server refused it: {}", .0.message())]
+    #[error("the server refused it: {}", told(.0))]
     Refused(Box<Status>),
+    /// It went away, or was silent, before it answered who joins.
+    #[error(
+        "the server's answer is lost, and the token may be used up; join again with the same token, and where that is \
+         refused make another one with `belay host token create`"
+    )]
+    Lost(#[source] Option<Box<Status>>),
     /// It did not answer.
     #[error("the server did not answer in time")]
     Silent,
@@ -131,9 +140,10 @@ impl Joining {
         let certificate_request = key.request()?;
         let request = JoinRequest { token: token.to_owned(), certificate_request, part: Some(part) };
         let answer = timeout(ANSWER, JoinServiceClient::new(channel).join(request)).await;
-        let answer = answer.map_err(|_| JoinError::Silent)?.map_err(|no| JoinError::Refused(Box::new(no)))?;
+        let answer = answer.map_err(|_| JoinError::Lost(None))?.map_err(not_joined)?;
         let JoinResponse { certificate, authorities, host_id: _ } = answer.into_inner();
         let papers = papers(certificate, key, authorities)?.of_role(role)?;
+        fail_point(|| "join.answered");
         let is_there = papers.authorities().iter().any(|authority| Some(authority) == found.get());
         match is_there {
             true => Ok(papers),
@@ -151,6 +161,20 @@ pub fn endpoint(server: &str) -> Result<Endpoint, JoinError> {
     let rest = server.strip_prefix("https://").ok_or_else(wrong)?;
     let endpoint = Endpoint::from_shared(format!("http://{rest}")).map_err(|_| wrong())?;
     Ok(endpoint.connect_timeout(CONNECT))
+}
+
+/// What has no reason of the server's is not the server's word, but for its not knowing the call at all.
+fn not_joined(status: Status) -> JoinError {
+    let is_answer = Problem::from_status(&status).is_some() || status.code() == Code::Unimplemented;
+    let status = Box::new(status);
+    if is_answer { JoinError::Refused(status) } else { JoinError::Lost(Some(status)) }
+}
+
+/// What a refusal says, and what to do.
+fn told(refusal: &Status) -> String {
+    let hint = Problem::from_status(refusal).map(|problem| problem.hint).unwrap_or_default();
+    let between = if hint.is_empty() { "" } else { "; " };
+    format!("{}{between}{hint}", refusal.message())
 }
 
 fn papers(certificate: Vec<u8>, key: NewKey, authorities: Vec<Vec<u8>>) -> Result<Papers, PapersError> {
@@ -258,8 +282,10 @@ impl Renewal {
         if (&own.named().domain, &own.named().identity) != (&new.domain, &new.identity) {
             return Err(JoinError::Wrong("it is a certificate of somebody else"));
         }
+        fail_point(|| "renewal.answered");
         // What is not on disk is not taken over: after a restart it would be gone, and an authority with it.
         papers.store(&self.file)?;
+        fail_point(|| "renewal.stored");
         let standing = papers.standing().unwrap_or_default();
         self.papers.replace(papers);
         match timeout(ANSWER, client.confirm(ConfirmRequest { standing })).await {
@@ -357,6 +383,21 @@ mod tests {
             assert_eq!(Token::read(wrong), None, "{wrong}");
         }
         assert_eq!(Token::read(&token.replacen(&fingerprint.to_string(), "abc", 1)), None);
+    }
+
+    /// Whoever is refused reads what to do; and what the server never said is no refusal.
+    #[test]
+    fn a_join_that_fails_says_what_to_do() {
+        let refused =
+            Problem::new(crate::Reason::HostExists, "host 3 has an agent").hint("join as `--host 3`");
+        let told = not_joined(refused.into()).to_string();
+        assert_eq!(told, "the server refused it: host 3 has an agent; join as `--host 3`");
+        let told = not_joined(Status::unimplemented("no such call")).to_string();
+        assert_eq!(told, "the server refused it: no such call");
+        for lost in [Status::unavailable("reset"), Status::unknown("h2"), Status::cancelled("gone")] {
+            let told = not_joined(lost).to_string();
+            assert!(told.contains("may be used up") && told.contains("belay host token create"), "{told}");
+        }
     }
 
     #[test]

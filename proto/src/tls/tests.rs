@@ -307,8 +307,15 @@ fn a_stranger_is_called_one() {
     let (own, other) = (authority("own", |_| {}), authority("other", |_| {}));
     let shown = leaf(&other, server);
     for others in [vec![], vec![other.certificate.clone()]] {
-        let taken =
-            verify(&shown, &others, &[own.certificate.clone()], &fleet(), &Expected::Server, false, NOW);
+        let taken = verify(
+            &shown,
+            &others,
+            std::slice::from_ref(&own.certificate),
+            &fleet(),
+            &Expected::Server,
+            false,
+            NOW,
+        );
         let told = taken.expect_err("refused").to_string();
         assert!(told.contains("it comes from another authority"), "{told}");
     }

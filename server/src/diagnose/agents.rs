@@ -136,7 +136,8 @@ fn cloned(view: &HostView) -> Finding {
         host::target(view.host.id),
         format!("agents have one identity: {}", agents.join(" and ")),
         "an order could reach the wrong machine, so none is sent to either",
-        "end the copy, and remove `identity` from its state folder before it starts again",
+        "end the copy, remove `identity`, `journal` and `tls.pem` from its state folder, and let it join with a token of its own: \
+         `belay host token create`",
     )
 }
 

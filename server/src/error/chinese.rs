@@ -159,7 +159,8 @@ pub(super) fn of(error: &Error) -> Option<(String, String)> {
         Error::AgentCloned { host, agents } => told(
             format!("有 {} 个 Agent 上报了主机 {host} 的身份：{}", agents.len(), agents.join("、")),
             "请在作为副本的主机上：用 `belay-agent ctl stop --all` 停止它的进程，结束它的 Agent，\
-             从状态目录中删除 `identity` 和 `journal`，然后重新启动；它会成为一台独立的主机",
+             从状态目录中删除 `identity`、`journal` 和 `tls.pem`，若机群使用 TLS，则用它自己的令牌加入\
+             （`belay host token create`），然后重新启动；它会成为一台独立的主机",
         ),
         Error::AgentDoubted(host) => {
             told(format!("可能还有另一个 Agent 使用主机 {host} 的身份，正在确认"), "请在几秒后重试")

@@ -1,6 +1,6 @@
 //! Tokens with which parts join, and the members of the fleet.
 
-use belay_proto::HostId;
+use belay_proto::{HostId, fail_point};
 use jiff::Timestamp;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
@@ -142,7 +142,9 @@ impl Store {
             Member::Gateway(name) => format!("gateways/{name}"),
         };
         audit::append(&change, AuditEntry { principal, target, ..audit }, None, None).await?;
+        fail_point(|| "join.written");
         change.commit().await?;
+        fail_point(|| "join.committed");
         Ok(Joined { member, generation, host })
     }
 
@@ -199,7 +201,9 @@ impl Store {
             .filter(member::Column::Name.eq(member.to_string()))
             .exec(&change)
             .await?;
-        Ok(change.commit().await?)
+        change.commit().await?;
+        fail_point(|| "standing.committed");
+        Ok(())
     }
 }
 

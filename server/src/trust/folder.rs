@@ -11,7 +11,7 @@ use std::{
 };
 
 use belay_proto::{
-    replace_private,
+    fail_io, fail_point, replace_private,
     tls::{CertificateDer, Fingerprint, TrustDomain, pem_of, standing},
 };
 use jiff::Timestamp;
@@ -105,6 +105,7 @@ impl Folder {
             }
             Err(source) => return Err(Error::File { path: file, source }),
         };
+        folder.publish()?;
         folder.tidy()?;
         Ok(folder)
     }
@@ -180,37 +181,44 @@ impl Folder {
     }
 
     /// Takes the next step.
+    ///
+    /// # Errors
+    /// Where it is not taken; or where it is, and something of before is left: that goes at the next start, or with the next step.
     pub(super) fn step(&mut self) -> Result<(), Error> {
         match self.phase {
             Phase::One => {
                 let new = Authority::new(&self.domain)?;
                 new.store(&self.file_of(&new.fingerprint()))?;
+                fail_point(|| "authority.stored");
                 self.authorities.push(new);
-                self.change(Phase::Introduced)
+                if let Err(error) = self.enter(Phase::Introduced) {
+                    self.authorities.truncate(1);
+                    return Err(error);
+                }
             }
-            Phase::Introduced => self.change(Phase::Switched),
+            Phase::Introduced => self.enter(Phase::Switched)?,
             Phase::Switched => {
                 let old = self.authorities.remove(0);
-                if let Err(error) = self.change(Phase::One) {
+                if let Err(error) = self.enter(Phase::One) {
                     self.authorities.insert(0, old);
                     return Err(error);
                 }
-                Ok(())
             }
         }
+        let fails = fail_io(|| "authority.changed");
+        fails.map_err(|source| Error::File { path: self.path.clone(), source })?;
+        self.tidy()
     }
 
-    fn change(&mut self, phase: Phase) -> Result<(), Error> {
+    /// Is in this phase from now on, or stays in the one of before.
+    fn enter(&mut self, phase: Phase) -> Result<(), Error> {
         let before = std::mem::replace(&mut self.phase, phase);
-        if let Err(error) = self.write() {
+        // Users believe whoever vouches from before it does.
+        let entered = self.publish().and_then(|()| self.write());
+        if entered.is_err() {
             self.phase = before;
-            if before == Phase::One {
-                self.authorities.truncate(1);
-            }
-            return Err(error);
         }
-        // What follows is made again at the next start.
-        self.tidy()
+        entered
     }
 
     fn write(&self) -> Result<(), Error> {
@@ -224,11 +232,17 @@ impl Folder {
         replace_private(&path, &text).map_err(|source| Error::File { path, source })
     }
 
-    /// Writes what users are to believe, and removes the keys of authorities that are none any more.
-    fn tidy(&self) -> Result<(), Error> {
+    /// Writes what users are to believe.
+    fn publish(&self) -> Result<(), Error> {
         let path = self.path.join("ca.pem");
         let text = pem_of(&self.believed());
-        replace_private(&path, text.as_bytes()).map_err(|source| Error::File { path, source })?;
+        let fails = fail_io(|| "authority.published");
+        let written = replace_private(&path, text.as_bytes()).and(fails);
+        written.map_err(|source| Error::File { path, source })
+    }
+
+    /// Removes the keys of authorities that are none any more.
+    fn tidy(&self) -> Result<(), Error> {
         let cannot = |source| Error::File { path: self.path.clone(), source };
         let kept: Vec<_> = self.authorities.iter().map(|one| self.file_of(&one.fingerprint())).collect();
         for entry in fs::read_dir(&self.path).map_err(cannot)? {
@@ -295,6 +309,56 @@ mod tests {
         let again = Folder::open(&path).expect("opened");
         assert_eq!(again.standing(), folder.standing());
         assert!(!folder.file_of(&stray.fingerprint()).exists());
+    }
+
+    /// A first start that died before it had an authority is one all the same.
+    #[test]
+    fn a_crash_in_the_first_start_leaves_nothing_of_it() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let path = scratch.path().join("pki");
+        let folder = Folder::open(&path).expect("made");
+        fs::remove_file(path.join("standing.json")).expect("not written yet");
+        let again = Folder::open(&path).expect("made again");
+        assert_ne!(again.standing(), folder.standing());
+        assert_eq!(told(&again).3, 3, "the first one's key is gone");
+    }
+
+    /// Hazard S20: where users can not be told of an authority before it vouches, it does not.
+    #[test]
+    fn no_step_is_taken_that_users_would_not_believe() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let path = scratch.path().join("pki");
+        let mut folder = Folder::open(&path).expect("made");
+        let before = folder.standing();
+        // Nothing can be written in the place of `ca.pem`.
+        fs::create_dir(path.join("ca.new")).expect("made");
+        folder.step().expect_err("refused");
+        assert_eq!((folder.phase(), folder.standing()), (Phase::One, before));
+        fs::remove_dir(path.join("ca.new")).expect("removed");
+        assert_eq!(Folder::open(&path).expect("opened").standing(), folder.standing());
+        folder.step().expect("taken");
+        let users = fs::read_to_string(path.join("ca.pem")).expect("written");
+        assert_eq!(users, pem_of(&folder.believed()));
+    }
+
+    /// Hazard S20: what is in force on disk is so in memory, also where the old one's key could not be removed.
+    #[test]
+    fn a_step_whose_rest_fails_is_in_force() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let path = scratch.path().join("pki");
+        let mut folder = Folder::open(&path).expect("made");
+        for _ in 0..2 {
+            folder.step().expect("taken");
+        }
+        let new = folder.signs().fingerprint();
+        // What is none can not be removed like one.
+        fs::create_dir(path.join("authority-x")).expect("made");
+        folder.step().expect_err("something is left");
+        assert_eq!((folder.phase(), folder.signs().fingerprint()), (Phase::One, new));
+        fs::remove_dir(path.join("authority-x")).expect("removed");
+        assert_eq!(Folder::open(&path).expect("opened").standing(), folder.standing());
+        folder.step().expect("the next one begins");
+        assert_eq!(told(&Folder::open(&path).expect("opened")), told(&folder));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use belay_proto::{HostId, Problem, Reason, Trace, tls, tls::Identity};
+use belay_proto::{HostId, Problem, Reason, Trace, fail_point, tls, tls::Identity};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -94,7 +94,9 @@ pub(crate) async fn join(
         }
     };
     info!(%member, generation, address, "A part has joined the fleet.");
-    Ok((trust.issue(&request, &identity)?, id))
+    let issued = trust.issue(&request, &identity)?;
+    fail_point(|| "join.issued");
+    Ok((issued, id))
 }
 
 /// Another certificate for a part that has shown one.
@@ -109,6 +111,7 @@ pub(crate) fn renew(trust: &Trust, part: &Part, request: &[u8]) -> Result<Issued
     if let Some(validity) = tls::validity_of(&issued.certificate) {
         trust.members.was_made(&member, validity);
     }
+    fail_point(|| "renew.issued");
     Ok(issued)
 }
 

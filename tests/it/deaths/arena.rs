@@ -53,7 +53,7 @@ pub(super) struct Arena {
 impl Arena {
     pub(super) async fn start() -> Self {
         let (program, victim) = (env!("CARGO_BIN_EXE_belay-under-test"), env!("CARGO_BIN_EXE_victim"));
-        let mut fleet = Fleet::without_hosts(program, victim, "1s").await;
+        let mut fleet = Fleet::plain_without_hosts(program, victim, "1s").await;
         let fails = fleet.folder().join("fails");
         fleet.server.kill();
         fleet.server.fail_at(&format!("@{}", fails.display()));

@@ -1,4 +1,5 @@
-//! Every place at which the server can be told to fail while it has a task, and what has to happen for it to come by.
+//! Every place at which the server can be told to fail while it has a task, and what has to happen for it to come by; and every
+//! place at which it, or another part, fails while that changes who is believed.
 
 use std::{fs, path::Path};
 
@@ -158,6 +159,69 @@ pub(super) fn all() -> Vec<(String, &'static str, Story)> {
     places
 }
 
+/// What changes while a server or a part dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The agent of a new host joins.
+    New,
+    /// The agent of a host joins again.
+    Again,
+    /// A gateway joins again.
+    Gateway,
+    /// One authority takes the place of another.
+    Replacement,
+    /// The same, and parts follow.
+    Following,
+}
+
+impl Change {
+    /// All of them.
+    pub(super) const ALL: [Self; 5] =
+        [Self::New, Self::Again, Self::Gateway, Self::Replacement, Self::Following];
+}
+
+/// Who dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    Server,
+    Agent,
+    Gateway,
+}
+
+/// Each place of a change of who is believed, what happens there, to whom, and while what changes.
+pub(super) fn joins() -> Vec<(&'static str, &'static str, Who, Change)> {
+    let mut places = Vec::new();
+    for (change, who) in
+        [(Change::New, Who::Agent), (Change::Again, Who::Agent), (Change::Gateway, Who::Gateway)]
+    {
+        for place in ["join.written", "join.committed", "join.issued"] {
+            places.push((place, "kill", Who::Server, change));
+        }
+        for place in ["join.answered", "join.stored"] {
+            places.push((place, "kill", who, change));
+        }
+    }
+    let of_the_server = [
+        ("rotate.recorded", "kill"),
+        ("authority.stored", "kill"),
+        ("authority.published", "kill"),
+        ("authority.published", "error"),
+        ("authority.changed", "kill"),
+        ("authority.changed", "error"),
+        ("rotate.stepped", "kill"),
+    ];
+    places.extend(of_the_server.map(|(place, what)| (place, what, Who::Server, Change::Replacement)));
+    for place in ["renew.issued", "standing.committed"] {
+        places.push((place, "kill", Who::Server, Change::Following));
+    }
+    for who in [Who::Agent, Who::Gateway] {
+        for place in ["renewal.answered", "renewal.stored"] {
+            places.push((place, "kill", who, Change::Following));
+        }
+    }
+    places
+}
+
 /// Where a server that has died may die once more.
 pub(super) const AGAIN: &[&str] = &[
     "resume.task.begins",
@@ -198,7 +262,7 @@ fn in_source(folder: &Path, names: &mut Vec<Name>) {
             continue;
         }
         let text = fs::read_to_string(&path).expect("source");
-        for (before, _) in text.match_indices("fail_point(|| ") {
+        for (before, _) in text.match_indices("fail_point(|| ").chain(text.match_indices("fail_io(|| ")) {
             // Where it depends on something what it is called, it is called one or the other.
             let call = text[before..].split(");").next().expect("a call");
             names.extend(call.split('"').skip(1).step_by(2).map(|name| {
@@ -213,12 +277,17 @@ fn in_source(folder: &Path, names: &mut Vec<Name>) {
 #[test]
 fn every_place_is_tried() {
     let mut names = Vec::new();
-    in_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src"), &mut names);
-    let places = all();
-    for name in &names {
-        assert!(places.iter().any(|(place, ..)| name.is_of(place)), "{name:?} is not tried");
+    let all_parts = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for folder in ["server/src", "gateway/src", "proto/src/tls"] {
+        in_source(&all_parts.join(folder), &mut names);
     }
-    for place in places.iter().map(|(place, ..)| place.as_str()).chain(AGAIN.iter().copied()) {
+    let (places, joins) = (all(), joins());
+    let tried = places.iter().map(|(place, ..)| place.as_str()).chain(joins.iter().map(|(place, ..)| *place));
+    let tried: Vec<_> = tried.chain(AGAIN.iter().copied()).collect();
+    for name in &names {
+        assert!(tried.iter().any(|place| name.is_of(place)), "{name:?} is not tried");
+    }
+    for place in tried {
         assert!(names.iter().any(|name| name.is_of(place)), "{place} is nowhere");
     }
     let mut different: Vec<_> = places.iter().map(|(place, ..)| place).collect();

@@ -19,17 +19,13 @@ use tokio::task::JoinSet;
 use tonic::{
     Request, Status,
     metadata::{AsciiMetadataValue, MetadataValue},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 
 use super::{add_user, everywhere, password};
 use crate::fleet;
 
 const HOSTS: &str = "/api/v2/compute/hosts";
-
-fn channel(fleet: &Fleet) -> Channel {
-    Endpoint::from_shared(format!("http://{}", fleet.server_address())).expect("an address").connect_lazy()
-}
 
 async fn list(channel: &Channel, values: &[AsciiMetadataValue]) -> Result<(), Status> {
     let mut request = Request::new(ListHostsRequest::default());
@@ -195,7 +191,7 @@ async fn what_nobody_was_given_is_not_accepted() {
     let fleet = fleet(vec![]).await;
     let kim = add_user(&fleet, "kim", vec![everywhere(Role::Admin)]).await;
     let good = good(&fleet, &kim).await;
-    let channel = channel(&fleet);
+    let channel = fleet.channel();
     let value = |text: &str| AsciiMetadataValue::try_from(text.as_bytes()).expect("a value");
     let bearer = format!("Bearer {}", good.token);
     list(&channel, &[value(&bearer)]).await.expect("it is good");
@@ -282,7 +278,7 @@ async fn what_is_changed_is_not_accepted() {
         .collect();
     assert_eq!(guesses.len() + keys.len(), 10_000);
 
-    let channel = channel(&fleet);
+    let channel = fleet.channel();
     for some in guesses.chunks(AT_ONCE) {
         let mut calls = JoinSet::new();
         for guess in some {
@@ -309,6 +305,6 @@ async fn what_is_changed_is_not_accepted() {
     }
     let signed = fleet.anyone().signed(Signer::new(&good.key, &good.secret)).get(HOSTS).await;
     assert_eq!(signed.status, StatusCode::OK, "what they were made of is good: {}", signed.text);
-    let bearer = Wire::new(&fleet.server_address(), &format!("Bearer {}", good.token));
+    let bearer = fleet.wire_with(&format!("Bearer {}", good.token));
     bearer.hosts().list_hosts(ListHostsRequest::default()).await.expect("and so is this");
 }

@@ -11,7 +11,7 @@ use belay_proto::{
         Role, StartHostAgentRequest,
     },
 };
-use belay_tests::{Client, Fleet, HostSetup, Wire, basic, wait_for};
+use belay_tests::{Client, Fleet, HostSetup, basic, wait_for};
 use http::{Method, StatusCode};
 use prost_reflect::{
     DescriptorPool, DynamicMessage, Kind, MethodDescriptor, Value,
@@ -24,7 +24,7 @@ use tonic::{
     Code, Request, Status,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 
 use super::{
@@ -303,8 +303,7 @@ async fn every_rpc_is_as_it_is_meant_for_everyone_about_everything() {
     let world = World::make().await;
     let identities = world.identities().await;
     let (_, methods) = methods();
-    let address = format!("http://{}", world.fleet.server_address());
-    let channel = Endpoint::from_shared(address).expect("an address").connect_lazy();
+    let channel = world.fleet.channel();
     let (mut calls, mut wrong, mut refused_orders) = (0, Vec::new(), BTreeSet::new());
     for identity in &identities {
         for (path, method) in &methods {
@@ -489,8 +488,7 @@ async fn a_foreign_thing_is_told_like_one_that_there_is_not() {
         narrowed: false,
         roles: Vec::new(),
     };
-    let address = format!("http://{}", world.fleet.server_address());
-    let channel = Endpoint::from_shared(address).expect("an address").connect_lazy();
+    let channel = world.fleet.channel();
     let mut compared = 0;
     for (path, method) in methods().1 {
         if !matches!(meant(&path), Some((_, About::Named))) {
@@ -524,6 +522,6 @@ async fn a_foreign_thing_is_told_like_one_that_there_is_not() {
     }
     assert!(compared > 30, "{compared}");
     // What there is of one's own is there.
-    let wire = Wire::user(&world.fleet.server_address(), "kim", &password("kim"));
+    let wire = world.fleet.wire_of("kim", &password("kim"));
     wire.tasks().get_task(GetTaskRequest { task_id: world.own.task }).await.expect("one's own");
 }

@@ -29,7 +29,7 @@ async fn make(wire: &Wire, name: &str, grants: Vec<Grant>) -> CreateTokenRespons
 }
 
 fn bearer(fleet: &Fleet, made: &CreateTokenResponse) -> Wire {
-    Wire::new(&fleet.server_address(), &format!("Bearer {}", made.token))
+    fleet.wire_with(&format!("Bearer {}", made.token))
 }
 
 async fn listed(wire: &Wire, user: &str) -> Vec<Token> {

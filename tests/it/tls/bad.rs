@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{one_worker, papers};
-use crate::secure_fleet;
+use crate::fleet_with;
 
 /// The certificate of an authority that nobody believes, in PEM.
 pub(super) fn authority_pem() -> String {
@@ -134,7 +134,7 @@ const BAD: [(&str, Edit); 13] = [
 /// Hazards S16 to S18, S20 and S22.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_bad_certificate_passes_a_listener() {
-    let fleet = secure_fleet("", vec![one_worker()]).await;
+    let fleet = fleet_with("", vec![one_worker()]).await;
     let own = papers(&fleet.folder().join("host-1-state"));
     let domain = own.named().domain.to_string();
     let Identity::Host { id, generation } = own.named().identity.clone() else { panic!("a host") };

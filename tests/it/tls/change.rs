@@ -15,7 +15,7 @@ use belay_tests::{Fleet, HostSetup, wait_for};
 use http::StatusCode;
 
 use super::{one_worker, reason};
-use crate::secure_fleet;
+use crate::fleet_with;
 
 /// Reads and orders through the gateway, and reads over gRPC on new connections, until it is told to end. Each that fails is
 /// told.
@@ -70,7 +70,7 @@ fn renewals(log: &str) -> usize {
 /// open goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_renewed_while_orders_run() {
-    let fleet = secure_fleet("tls.certificate_lifetime = \"6s\"", vec![one_worker()]).await;
+    let fleet = fleet_with("tls.certificate_lifetime = \"6s\"", vec![one_worker()]).await;
     let load = Load::begin(&fleet).await;
     let gateway = fleet.gateway.log_text().len();
     wait_for("all have renewed three times", async || {
@@ -90,8 +90,7 @@ async fn certificates_are_renewed_while_orders_run() {
 /// would cut a part off; and each is in force after a restart of the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_authority_is_replaced_while_orders_run() {
-    let mut fleet =
-        secure_fleet("", vec![one_worker(), HostSetup::new().worker("ob_cleaner", "plain")]).await;
+    let mut fleet = fleet_with("", vec![one_worker(), HostSetup::new().worker("ob_cleaner", "plain")]).await;
     let seen = async |fleet: &Fleet| -> Authorities {
         let got = fleet.wire().trust().get_authorities(GetAuthoritiesRequest {}).await;
         got.expect("an answer").into_inner().authorities.expect("they are told")

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::one_worker;
-use crate::{cli::belay, secure_fleet};
+use crate::{cli::belay, fleet_with};
 
 /// What is found with these arguments, each as `CHECK LEVEL SUBJECT`.
 fn found(fleet: &Fleet, arguments: &[&str]) -> (i32, Vec<String>) {
@@ -31,7 +31,7 @@ fn has(found: &[String], expected: &[&str]) {
 /// what is well is called so.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_looks_at_certificates() {
-    let mut fleet = secure_fleet("tls.certificate_lifetime = \"40s\"", vec![one_worker()]).await;
+    let mut fleet = fleet_with("tls.certificate_lifetime = \"40s\"", vec![one_worker()]).await;
     let host = fleet.host_id(0).await;
     let agent = fleet.agent_config(0);
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o600)).expect("set");

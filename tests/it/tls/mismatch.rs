@@ -6,7 +6,7 @@ use belay_tests::{Fleet, Part, wait_for};
 use http::StatusCode;
 
 use super::one_worker;
-use crate::{fleet, secure_fleet};
+use crate::{fleet, plain_fleet};
 
 /// A part of one fleet with another server: its agent or its gateway, with settings of their own.
 struct Stray {
@@ -58,7 +58,7 @@ fn settings(fleet: &Fleet, scheme: &str, state: &str) -> String {
 /// In TLS to a server that speaks plain text.
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_to_a_plain_server() {
-    let (plain, secure) = (fleet(vec![]).await, secure_fleet("", vec![one_worker()]).await);
+    let (plain, secure) = (plain_fleet(vec![]).await, fleet(vec![one_worker()]).await);
     for (from, to) in [("host-1-state", "agent-state"), ("gateway-state", "stray-gateway-state")] {
         fs::create_dir_all(plain.folder().join(to)).expect("a folder");
         fs::copy(secure.folder().join(from).join("tls.pem"), plain.folder().join(to).join("tls.pem"))
@@ -78,7 +78,7 @@ async fn tls_to_a_plain_server() {
 /// In plain text to a server that speaks TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_text_to_a_tls_server() {
-    let secure = secure_fleet("", vec![]).await;
+    let secure = fleet(vec![]).await;
     let token = secure.folder().join("server/fleet.token");
     let agent = format!("{}\nfleet_token_file = {token:?}", settings(&secure, "http", "agent-state"));
     let expected = ["it may speak TLS", "`https://`", "belay host token create"];
@@ -96,7 +96,7 @@ async fn plain_text_to_a_tls_server() {
 /// Not joined yet, also with nothing but defaults.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_has_not_joined() {
-    let secure = secure_fleet("", vec![]).await;
+    let secure = fleet(vec![]).await;
     let state = format!("state = {:?}", secure.folder().join("new-state"));
     for (settings, server) in [
         (settings(&secure, "https", "new-state"), secure.server_address()),
@@ -125,7 +125,7 @@ async fn a_part_that_has_not_joined() {
 /// Joined, with another fleet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_another_fleet() {
-    let (own, other) = (secure_fleet("", vec![one_worker()]).await, secure_fleet("", vec![]).await);
+    let (own, other) = (fleet(vec![one_worker()]).await, fleet(vec![]).await);
     for (from, to) in [("host-1-state", "agent-state"), ("gateway-state", "stray-gateway-state")] {
         fs::create_dir_all(other.folder().join(to)).expect("a folder");
         fs::copy(own.folder().join(from).join("tls.pem"), other.folder().join(to).join("tls.pem"))

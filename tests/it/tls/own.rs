@@ -21,7 +21,7 @@ use rcgen::{
 };
 
 use super::{change::Load, line, one_worker, reason};
-use crate::fleet;
+use crate::plain_fleet;
 
 /// The name that the company gives its fleet.
 const FLEET: &str = "belay.company.example";
@@ -147,7 +147,7 @@ impl Own {
     /// The same, and nothing of it runs yet.
     async fn prepared(hosts: Vec<HostSetup>) -> Self {
         let count = hosts.len();
-        let mut fleet = fleet(hosts).await;
+        let mut fleet = plain_fleet(hosts).await;
         let company = Company::new("the company");
         let mut parts = vec![("server".to_owned(), "server".to_owned())];
         parts.push(("gateway".to_owned(), "gateway/edge-1".to_owned()));

@@ -8,7 +8,7 @@ use belay_proto::{
 };
 use http::StatusCode;
 
-use super::{Call, Target};
+use super::{Call, Target, bystander::apart};
 use crate::{Client, Fleet, Wire, basic};
 
 /// The user that attacks: who is known can do more.
@@ -75,10 +75,16 @@ impl Fleet {
     }
 }
 
+/// What a bystander keeps.
+fn made_apart<T>(open: impl Fn() -> T) -> T {
+    let _apart = apart();
+    open()
+}
+
 fn lists_by_wire(address: SocketAddr, password: &str) -> Call {
     let password = password.to_owned();
     let open = move || Wire::user(&address.to_string(), "admin", &password);
-    let lasting = open();
+    let lasting = made_apart(&open);
     Arc::new(move |anew| {
         let wire = if anew { open() } else { lasting.clone() };
         Box::pin(async move {
@@ -90,7 +96,7 @@ fn lists_by_wire(address: SocketAddr, password: &str) -> Call {
 
 fn looks(address: SocketAddr, token: String) -> Call {
     let open = move || Wire::new(&address.to_string(), &token);
-    let lasting = open();
+    let lasting = made_apart(&open);
     Arc::new(move |anew| {
         let wire = if anew { open() } else { lasting.clone() };
         Box::pin(async move {
@@ -103,7 +109,7 @@ fn looks(address: SocketAddr, token: String) -> Call {
 fn lists_by_rest(base: String, password: &str) -> Call {
     let password = password.to_owned();
     let open = move || Client::new(&base).user("admin", &password);
-    let lasting = open();
+    let lasting = made_apart(&open);
     Arc::new(move |anew| {
         let client = if anew { open() } else { lasting.clone() };
         Box::pin(async move {

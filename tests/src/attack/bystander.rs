@@ -4,13 +4,14 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
+    runtime::{Builder, EnterGuard, Runtime},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -19,6 +20,15 @@ use tokio::{
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a call may take at all.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bystanders have a thread of their own: behind thousands of attackers they would wait for those, not for the target.
+static APART: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread"));
+
+/// What is made while this is held belongs to bystanders, as the connections of a client.
+pub(super) fn apart() -> EnterGuard<'static> {
+    APART.enter()
+}
 
 /// A call that is made again and again: with `true` over a connection of its own, else over one that is there.
 pub type Call = Arc<dyn Fn(bool) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
@@ -50,7 +60,7 @@ impl Bystander {
     pub fn start(call: Call) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let ends = over.clone();
-        let calls = tokio::spawn(async move {
+        let calls = APART.spawn(async move {
             let (mut took, mut failed) = (Vec::new(), Vec::new());
             for number in 0_u64.. {
                 if ends.load(Ordering::Relaxed) {
