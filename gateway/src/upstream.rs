@@ -26,8 +26,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use self::told::Listened;
 pub(crate) use self::told::Told;
+use self::told::{Doubt, Listened};
 use crate::{
     envelope::Refusal, error, language::Language, middleware::PeerAddress, routes::Gateway,
     signature::StringToSign, trace,
@@ -43,7 +43,7 @@ pub(crate) struct Upstream {
     /// How many may last.
     lasting: Arc<Semaphore>,
     timeout: Duration,
-    is_plain: bool,
+    doubt: Doubt,
 }
 
 /// One request's call to the server: whose it is, and which trace it belongs to.
@@ -96,7 +96,7 @@ impl Upstream {
             patient: connect(),
             lasting: Arc::new(Semaphore::new(LASTING)),
             timeout,
-            is_plain: papers.is_none(),
+            doubt: Doubt::new(papers.is_none()),
         }
     }
 }
@@ -107,7 +107,7 @@ macro_rules! clients {
             $(
                 $(#[$doc])*
                 pub(crate) fn $name(&self) -> $client<Listened> {
-                    let channel = self.told.listen(self.upstream.channel.clone(), self.upstream.is_plain);
+                    let channel = self.told.listen(self.upstream.channel.clone(), &self.upstream.doubt);
                     $client::new(channel).max_decoding_message_size(LARGEST_REPLY)
                 }
             )*

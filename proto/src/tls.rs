@@ -15,8 +15,9 @@ mod papers; // a certificate with its key, and whom to believe
 mod tests; // bad certificates, all refused
 mod verify; // whether a certificate is believed
 
-pub use accept::{Acceptor, Callers, Peer, TlsStream, is_another};
+pub use accept::{Acceptor, Callers, Peer, TlsStream};
 pub use connect::{Connector, TlsClientStream};
+pub use handshake::is_another;
 pub use identity::{BadCertificate, BadUri, Identity, Named, Role, TrustDomain, is_name, read, validity_of};
 pub use join::{
     JoinError, Joining, Renewal, Token, endpoint, must_join, papers_file, standing, watch_authorities,

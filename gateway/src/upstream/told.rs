@@ -5,7 +5,10 @@ use std::{
     error::Error as _,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -23,9 +26,9 @@ use tower::Service;
 pub(crate) struct Told(Arc<Mutex<Vec<(&'static str, HeaderValue)>>>);
 
 impl Told {
-    /// A channel which is listened to for this request. `is_plain`: it speaks plain text.
-    pub(super) fn listen(&self, channel: Channel, is_plain: bool) -> Listened {
-        Listened { channel: Resend::new(channel), told: self.clone(), is_plain }
+    /// A channel which is listened to for this request.
+    pub(super) fn listen(&self, channel: Channel, doubt: &Doubt) -> Listened {
+        Listened { channel: Resend::new(channel), told: self.clone(), doubt: doubt.clone() }
     }
 
     /// Puts it into the head of the answer.
@@ -41,12 +44,23 @@ impl Told {
     }
 }
 
+/// Whether a server that is called in plain text may speak TLS for all that is known: it has never answered. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Doubt(Arc<AtomicBool>);
+
+impl Doubt {
+    /// `is_plain`: plain text is spoken.
+    pub(super) fn new(is_plain: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(is_plain)))
+    }
+}
+
 /// A channel to the server that remembers what the server tells.
 #[derive(Debug, Clone)]
 pub(crate) struct Listened {
     channel: Resend<Channel>,
     told: Told,
-    is_plain: bool,
+    doubt: Doubt,
 }
 
 /// The connection broke.
@@ -64,9 +78,9 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    fn of(error: transport::Error, is_plain: bool) -> Self {
+    fn of(error: transport::Error, doubt: &Doubt) -> Self {
         let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
-        match is_plain && !causes.any(|cause| cause.is::<ConnectError>()) {
+        match doubt.0.load(Ordering::Relaxed) && !causes.any(|cause| cause.is::<ConnectError>()) {
             true => Self::Plain(error),
             false => Self::Transport(error),
         }
@@ -79,14 +93,14 @@ impl Service<Request<Body>> for Listened {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let is_plain = self.is_plain;
-        self.channel.poll_ready(context).map_err(|error| Broken::of(error, is_plain))
+        self.channel.poll_ready(context).map_err(|error| Broken::of(error, &self.doubt))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (answer, told, is_plain) = (self.channel.call(request), self.told.clone(), self.is_plain);
+        let (answer, told, doubt) = (self.channel.call(request), self.told.clone(), self.doubt.clone());
         Box::pin(async move {
-            let answer = answer.await.map_err(|error| Broken::of(error, is_plain))?;
+            let answer = answer.await.map_err(|error| Broken::of(error, &doubt))?;
+            doubt.0.store(false, Ordering::Relaxed);
             told.hear(answer.headers());
             Ok(answer)
         })

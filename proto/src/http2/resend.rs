@@ -1,7 +1,7 @@
-//! A call that was never sent is sent again.
+//! A call that nobody has looked at is sent again.
 //!
 //! A connection that is old is asked to end, and a call that is handed over in the moment in which it does goes nowhere: not a
-//! byte of it was sent, so it can not have had an effect.
+//! byte of it was sent, or the other side has said that it did not look at it. So it can not have had an effect.
 
 use std::{
     error::Error,
@@ -58,7 +58,7 @@ where
             loop {
                 let body = Body::new(Full::new(message.clone()));
                 match channel.call(Request::from_parts(parts.clone(), body)).await {
-                    Err(error) if times < TIMES && was_never_sent(&error) => times += 1,
+                    Err(error) if times < TIMES && was_not_looked_at(&error) => times += 1,
                     answer => return answer,
                 }
                 poll_fn(|context| channel.poll_ready(context)).await?;
@@ -67,15 +67,21 @@ where
     }
 }
 
-/// Whether the connection ended before it took the call. hyper says both at once only then: what was under way when a
-/// connection is lost has other errors.
-fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
+/// Whether the connection ended before it took the call, or the other side said goodbye and named an earlier call as the last
+/// that it looks at ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113#section-6.8)). What was under way when a connection is
+/// lost has other errors.
+fn was_not_looked_at(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         next = error.source();
-        if error.to_string().starts_with("operation was canceled")
-            && next.is_some_and(|cause| cause.to_string() == "connection closed")
-        {
+        // hyper says both at once only where nothing was sent.
+        let was_canceled = error.to_string().starts_with("operation was canceled");
+        if was_canceled && next.is_some_and(|cause| cause.to_string() == "connection closed") {
+            return true;
+        }
+        let goodbye =
+            error.downcast_ref().filter(|error: &&h2::Error| error.is_go_away() && error.is_remote());
+        if goodbye.is_some_and(|goodbye| goodbye.reason() == Some(h2::Reason::NO_ERROR)) {
             return true;
         }
     }
@@ -89,6 +95,11 @@ mod tests {
         atomic::{AtomicU32, Ordering},
     };
 
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+    use tonic::transport::Endpoint;
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
@@ -131,5 +142,50 @@ mod tests {
         assert_eq!(check(canceled("connection closed"), 9).await, (4, false), "not for ever");
         assert_eq!(check(canceled("dispatch task is gone"), 1).await, (1, false), "it may have been");
         assert_eq!(check(Lost::Said("connection closed"), 1).await, (1, false));
+    }
+
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const CALL: u8 = 1;
+
+    /// Reads up to the head of the first call.
+    async fn hear_a_call(stream: &mut TcpStream) {
+        stream.read_exact(&mut [0; crate::listen::PREFACE.len()]).await.expect("the preface");
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.expect("a frame");
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            stream.read_exact(&mut vec![0; length as usize]).await.expect("all of it");
+            if head[3] == CALL {
+                return;
+            }
+        }
+    }
+
+    /// Who says goodbye while a call is on its way has not looked at it.
+    #[tokio::test]
+    async fn what_comes_after_a_goodbye_is_sent_again() {
+        for (code, is_sent_again) in [(0_u8, true), (1, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let server = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                hear_a_call(&mut stream).await;
+                // The last call that it looks at is 0: none.
+                let goodbye = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, code];
+                stream.write_all(&[&SETTINGS[..], &goodbye].concat()).await.expect("sent");
+                let (mut again, _) = listener.accept().await.expect("another connection");
+                hear_a_call(&mut again).await;
+                // `:status: 200`, and that is all.
+                let answer = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88];
+                again.write_all(&[&SETTINGS[..], &answer].concat()).await.expect("sent");
+                (stream, again)
+            });
+            let channel = Endpoint::from_shared(format!("http://{address}")).expect("valid").connect_lazy();
+            let request =
+                Request::builder().uri("/a.B/C").body(Body::new(Full::from("message"))).expect("valid");
+            let answer = Resend::new(channel).oneshot(request).await;
+            assert_eq!(answer.is_ok(), is_sent_again, "{answer:?}");
+            server.abort();
+        }
     }
 }

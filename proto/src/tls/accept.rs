@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use http::Extensions;
 use rustls::{
-    CertificateError, DistinguishedName, OtherError, ServerConfig,
+    DistinguishedName, ServerConfig,
     pki_types::{CertificateDer, UnixTime},
     server::{
         NoServerSessionStorage,
@@ -19,7 +19,7 @@ use tracing::warn;
 use super::{
     ALPN, VERSIONS,
     handshake::as_called,
-    identity::{BadCertificate, Named, read},
+    identity::{Named, read},
     papers::LivePapers,
     provider,
     verify::{Expected, refused, verify, verify_signatures},
@@ -164,19 +164,4 @@ impl ClientCertVerifier for Verifier {
     }
 
     verify_signatures!();
-}
-
-/// Whether a connection failed because somebody else answered than was meant.
-pub fn is_another(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>() {
-        // Its own source would be that of what it holds.
-        Some(io) => io.get_ref().map(|held| held as _),
-        None => error.source(),
-    });
-    causes.any(|cause| match cause.downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
-            matches!(why.downcast_ref(), Some(BadCertificate::Other { .. }))
-        }
-        _ => false,
-    })
 }
