@@ -107,7 +107,8 @@ impl Seats {
         if taken.all >= self.bounds.most {
             return None;
         }
-        if taken.by_peer.len() >= MANY {
+        // Those without a connection, at least: to look at all of them each time would cost a large fleet most.
+        if taken.by_peer.len() >= taken.all + MANY {
             taken.by_peer.retain(|_, known| !known.is_nobody(now));
         }
         let known = taken.by_peer.entry(address).or_insert_with(|| Known::new(address, most, now));
