@@ -49,12 +49,14 @@ pub(crate) async fn create(app: &App, caller: &Caller, order: TokenOrder) -> Res
             Err(Error::invalid("lifetime_seconds", what))
         }
     };
-    all((lifetime, check_name(&name), check_narrower(&caller.user.rights, &grants)))?;
+    all((lifetime, check_name(&name), check_count(&grants)))?;
+    let entry = |target| AuditEntry::of(caller, caller.rule.action(), target, String::new()).done();
+    let denied = entry(format!("users/{}/tokens", caller.user.name)).denied();
+    app.or_refused(&denied, check_narrower(caller, &grants)).await?;
     let token = format!("belay_{}", random_secret()?);
     let digest = token_digest(&token);
     let id: String = digest.chars().take(TOKEN_ID).collect();
-    let target = format!("users/{}/tokens/{id}", caller.user.name);
-    let audit = AuditEntry::of(caller, caller.rule.action(), target, String::new()).done();
+    let audit = entry(format!("users/{}/tokens/{id}", caller.user.name));
     let expire = audit.time + SignedDuration::from_secs(seconds);
     let narrowed = (!grants.is_empty()).then_some(grants);
     let new = NewToken { digest, name, narrowed, expire };
@@ -125,12 +127,19 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
 }
 
-/// What a token would never be able to do is not promised. Where it is good is looked at with each call.
-fn check_narrower(rights: &Rights, grants: &[Grant]) -> Result<(), Error> {
-    if grants.len() > MOST_GRANTS {
-        let what = format!("there are {}, and a token may have {MOST_GRANTS}", grants.len());
-        return Err(Error::invalid("grants", what));
+fn check_count(grants: &[Grant]) -> Result<(), Error> {
+    match grants.len() <= MOST_GRANTS {
+        true => Ok(()),
+        false => {
+            let what = format!("there are {}, and a token may have {MOST_GRANTS}", grants.len());
+            Err(Error::invalid("grants", what))
+        }
     }
+}
+
+/// What a token would never be able to do is not promised. Where it is good is looked at with each call.
+fn check_narrower(caller: &Caller, grants: &[Grant]) -> Result<(), Error> {
+    let rights = &caller.user.rights;
     let is_wider = |grant: &&Grant| {
         let alone = Rights::of(vec![Grant::everywhere(grant.role)]);
         RULES.iter().any(|rule| {
@@ -141,8 +150,8 @@ fn check_narrower(rights: &Rights, grants: &[Grant]) -> Result<(), Error> {
     match grants.iter().find(is_wider) {
         None => Ok(()),
         Some(grant) => {
-            let what = format!("the role {} may more than the user of the token", grant.role.as_str());
-            Err(Error::invalid("grants", what))
+            let role = grant.role.as_str();
+            Err(caller.lacks(format!("the role {role} for a token with it: none may more than its user")))
         }
     }
 }

@@ -1,5 +1,8 @@
-//! What a read costs through gateway and server, beside a bare axum handler that answers with the same bytes: requests a
-//! second with as many as there is room for, and how long one takes at half of that. And whether the gateway grows.
+//! What a read costs through gateway and server: requests a second with as many as there is room for, and how long one takes
+//! at half of that. And whether the gateway grows.
+//!
+//! Beside it, handlers of axum that answer with the same bytes: a bare one, and one that first makes a call over gRPC to a
+//! service that does nothing, which is the floor for whatever asks its server anew for each answer.
 //!
 //! `cargo bench -p belay-tests --bench reads`, which needs `h2load` (Debian: `nghttp2-client`). `BELAY_MINUTES=10` reads for so
 //! long at half load, where one minute is the default.
@@ -13,8 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::routing::MethodRouter;
 use belay_tests::{Fleet, HostSetup, Memory, Times, basic};
 use tokio::{net::TcpListener, time::sleep};
+use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const CONNECTIONS: usize = 16;
 const SECONDS: usize = 10;
@@ -39,10 +45,17 @@ async fn main() {
         log: fleet.folder().join("h2load.log"),
     };
     let url = format!("{}{path}", fleet.rest());
-    let bare = bare_handler(bytes).await;
+    let bare = bare_handler(bytes.clone()).await;
+    let calling = calling_handler(bytes).await;
 
     println!("GET .../agent/processes, {CONNECTIONS} connections, h2load on the same machine");
-    for (what, url) in [("warm-up", &url), ("bare axum, the same bytes", &bare), ("Belay", &url)] {
+    let all = [
+        ("warm-up", &url),
+        ("bare axum, the same bytes", &bare),
+        ("axum and a call over gRPC", &calling),
+        ("Belay", &url),
+    ];
+    for (what, url) in all {
         let (rate, times) = load.run(url, SECONDS, None).await;
         println!("  {what:<30} {rate:>8.0} /s   {times}");
         if what == "Belay" {
@@ -77,7 +90,30 @@ async fn bare_handler(bytes: String) -> String {
         let bytes = bytes.clone();
         async move { ([("content-type", "application/json")], bytes) }
     };
-    let router = axum::Router::new().route("/", axum::routing::get(answer));
+    serve(axum::routing::get(answer)).await
+}
+
+/// The URL of a handler that answers with these bytes once a service said over gRPC that it is there.
+async fn calling_handler(bytes: String) -> String {
+    let (_, health) = tonic_health::server::health_reporter();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+    let server = format!("http://{}", listener.local_addr().expect("an address"));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tokio::spawn(Server::builder().add_service(health).serve_with_incoming(incoming));
+    let channel = Endpoint::from_shared(server).expect("an address").tcp_nodelay(true).connect_lazy();
+    let answer = move || {
+        let (bytes, mut client) = (bytes.clone(), HealthClient::new(channel.clone()));
+        async move {
+            client.check(HealthCheckRequest::default()).await.expect("it is there");
+            ([("content-type", "application/json")], bytes)
+        }
+    };
+    serve(axum::routing::get(answer)).await
+}
+
+/// The URL under which this is served.
+async fn serve(handler: MethodRouter) -> String {
+    let router = axum::Router::new().route("/", handler);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { axum::serve(listener, router).await });

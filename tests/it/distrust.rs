@@ -157,6 +157,8 @@ async fn the_doctor_finds_what_is_wrong() {
     fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).expect("set");
     let (code, out, _) = belay(&fleet, &arguments);
     assert_eq!(code, 1, "{out}");
+    let of_token = findings(&out).into_iter().filter(|one| one["subject"] == token.display().to_string());
+    assert_eq!(of_token.count(), 1, "the server and the terminal look at it, and it is told once: {out}");
     let first = findings(&out).remove(0);
     assert_eq!((&first["check"], &first["level"]), (&"files.secret".into(), &"FAIL".into()), "{out}");
     let remedy = first["remedy"].as_str().expect("a remedy");

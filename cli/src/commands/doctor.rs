@@ -53,7 +53,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
     let data = context.connection.data(&folders::environment).ok().filter(|data| data.is_dir());
     let local =
         local::look(&context.connection, data.as_deref(), server_config.as_deref(), agent_config.as_deref());
-    told.findings.extend(local.into_iter().map(to_wire));
+    // Where the server runs on this machine, both have looked at its files.
+    for finding in local.into_iter().map(to_wire) {
+        if !told.findings.contains(&finding) {
+            told.findings.push(finding);
+        }
+    }
     // Stable: what belongs together stays together.
     told.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let fails = told.findings.iter().any(|finding| finding.level() == FindingLevel::Fail);

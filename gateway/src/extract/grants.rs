@@ -17,10 +17,10 @@ pub(crate) struct GrantBody {
     #[schema(schema_with = forms::role)]
     role: String,
     /// On these hosts.
-    #[schema(min_items = 1, max_items = 1000)]
+    #[schema(schema_with = forms::maybe_granted_hosts)]
     host_ids: Option<Vec<i64>>,
     /// On the hosts whose labels match, say `zone=z1,!retired`.
-    #[schema(min_length = 1)]
+    #[schema(schema_with = forms::maybe_selector)]
     selector: Option<String>,
 }
 

@@ -87,8 +87,18 @@ pub(crate) fn label_keys() -> RefOr<Schema> {
         .into()
 }
 
-/// Ids of hosts, or nothing.
+/// Ids of the hosts of a batch, or nothing.
 pub(crate) fn maybe_ids() -> RefOr<Schema> {
+    maybe_up_to(2000)
+}
+
+/// Ids of the hosts on which a role is good, or nothing.
+pub(crate) fn maybe_granted_hosts() -> RefOr<Schema> {
+    maybe_up_to(1000)
+}
+
+/// So many ids of hosts at most, or nothing.
+fn maybe_up_to(most: usize) -> RefOr<Schema> {
     let id = ObjectBuilder::new()
         .schema_type(SchemaType::new(Type::Integer))
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
@@ -98,7 +108,7 @@ pub(crate) fn maybe_ids() -> RefOr<Schema> {
         .schema_type(or_null(Type::Array))
         .items(id)
         .min_items(Some(1))
-        .max_items(Some(2000))
+        .max_items(Some(most))
         .build()
         .into()
 }
@@ -287,6 +297,11 @@ pub(super) fn conditions(body: &str) -> Option<Value> {
             });
             json!([{"oneOf": one_way}])
         }
+        // By their ids or by a selector, and by one that does not mean all.
+        "GrantBody" => json!([
+            {"anyOf": [unsaid("hostIds"), unsaid("selector")]},
+            {"properties": {"selector": {"not": {"type": "string", "pattern": "^ *all *$"}}}},
+        ]),
         "ProfileBody" => {
             let any = ["idcId", "typeId", "alias", "description"].map(said);
             json!([{"anyOf": any}])

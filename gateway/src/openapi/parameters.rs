@@ -85,7 +85,8 @@ impl Asks {
     /// It as a parameter.
     pub(super) fn parameter(self) -> Value {
         let id = || json!({"type": "integer", "format": "int64", "minimum": 1, "maximum": i64::MAX});
-        let text = || json!({"type": "string", "minLength": 1, "maxLength": 200});
+        let up_to = |longest: u16| json!({"type": "string", "minLength": 1, "maxLength": longest});
+        let (text, audited) = (|| up_to(200), || up_to(512));
         let moment =
             || json!({"type": "string", "format": "date-time", "examples": ["2026-11-22T12:00:00+08:00"]});
         let words = |words: &[&str]| json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": words}});
@@ -156,20 +157,20 @@ impl Asks {
                 "The oldest first, and only records that are newer than the one with this id; 0 to begin with the oldest.",
                 json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX}),
             ),
-            Self::Principal => ("principal", "Only what this user ordered.", text()),
-            Self::Action => ("action", "Only this order, say `StopAgentProcess`.", text()),
+            Self::Principal => ("principal", "Only what this user ordered.", audited()),
+            Self::Action => ("action", "Only this order, say `StopAgentProcess`.", audited()),
             Self::Target => (
                 "target",
                 "Only orders on this, or on what is below it: `hosts/20` is also `hosts/20/agent`.",
-                text(),
+                audited(),
             ),
             Self::Decision => (
                 "decision",
                 "Only orders that were allowed, or that were not.",
                 json!({"type": "string", "enum": ["ALLOW", "DENY"]}),
             ),
-            Self::Outcome => ("outcome", "Only orders that ended so, say `DONE` or `AGENT_BUSY`.", text()),
-            Self::TraceId => ("traceId", "Only orders of the request with this trace id.", text()),
+            Self::Outcome => ("outcome", "Only orders that ended so, say `DONE` or `AGENT_BUSY`.", audited()),
+            Self::TraceId => ("traceId", "Only orders of the request with this trace id.", audited()),
             Self::From => ("from", "Only orders from this time on.", moment()),
             Self::Until => ("until", "Only orders from before this time.", moment()),
             Self::TaskName => ("name", "Tasks with this in their name.", text()),

@@ -23,7 +23,6 @@ const PHRASES: &[(&str, &str)] = &[
     ),
     ("there are {}, and a token may have {}", "有 {} 项，而一个令牌最多 {} 项"),
     ("there are {}, and a user may have {}", "有 {} 项，而一个用户最多 {} 项"),
-    ("the role {} may more than the user of the token", "角色 {} 的权限超出了令牌所属用户的权限"),
     ("it is missing: say whether maintenance begins or ends", "缺少该字段，请说明维护是开始还是结束"),
     ("it is missing: say how long absent hosts are waited for", "缺少该字段，请说明等待失联主机多长时间"),
     ("it is missing: a container publishes ports", "缺少该字段：容器需要发布端口"),

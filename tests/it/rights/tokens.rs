@@ -3,9 +3,10 @@
 use belay_proto::{
     Problem, Reason,
     v1::{
-        CreateAccessKeyRequest, CreateTokenRequest, CreateTokenResponse, GetHostRequest, Grant,
-        GrantRoleRequest, ListHostsRequest, ListTokensRequest, RevokeRoleRequest, RevokeTokenRequest, Role,
-        SetPasswordRequest, StopHostAgentRequest, Token, WatchHostsRequest,
+        AuditDecision, CreateAccessKeyRequest, CreateTokenRequest, CreateTokenResponse, GetHostRequest,
+        Grant, GrantRoleRequest, ListAuditRecordsRequest, ListHostsRequest, ListTokensRequest,
+        RevokeRoleRequest, RevokeTokenRequest, Role, SetPasswordRequest, StopHostAgentRequest, Token,
+        WatchHostsRequest,
     },
 };
 use belay_tests::{Fleet, PATIENCE, Wire};
@@ -49,9 +50,18 @@ async fn a_token_is_never_wider_than_its_user() {
     let (own, admin) = (fleet.host_id(0).await, fleet.wire());
     let kim = add_user(&fleet, "kim", vec![everywhere(Role::HostManager)]).await;
     let wider = CreateTokenRequest { grants: vec![everywhere(Role::Admin)], ..Default::default() };
-    assert_eq!(reason(kim.users().create_token(wider).await), Reason::InvalidArgument);
+    assert_eq!(reason(kim.users().create_token(wider).await), Reason::PermissionDenied);
     let tasks = CreateTokenRequest { grants: vec![everywhere(Role::TaskManager)], ..Default::default() };
-    assert_eq!(reason(kim.users().create_token(tasks).await), Reason::InvalidArgument);
+    assert_eq!(reason(kim.users().create_token(tasks).await), Reason::PermissionDenied);
+    let denied = ListAuditRecordsRequest {
+        size: 100,
+        principal: "kim".into(),
+        decision: AuditDecision::Deny.into(),
+        ..Default::default()
+    };
+    let denied = admin.audit().list_audit_records(denied).await.expect("read").into_inner().records;
+    let told: Vec<_> = denied.iter().map(|one| (&one.target[..], &one.outcome[..])).collect();
+    assert_eq!(told, [("users/kim/tokens", "PERMISSION_DENIED"); 2], "whoever tries is seen");
 
     let whole = bearer(&fleet, &make(&kim, "whole", Vec::new()).await);
     let team = bearer(&fleet, &make(&kim, "team", vec![on(Role::HostViewer, "team=a")]).await);
