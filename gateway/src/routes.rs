@@ -32,7 +32,7 @@ use crate::{
     docs,
     envelope::{Answer, Done, Refusal},
     extract::{Query, Terms, refuse_terms, tag},
-    json::TaskInstance,
+    json::{OrderPreview, TaskInstance},
     load::Load,
     middleware,
     openapi::{Arguments, Reads},
@@ -93,24 +93,24 @@ fn table() -> Vec<Route> {
         get("/compute/hosts", hosts::list),
         get("/compute/hosts/{hostId}", hosts::get),
         get("/compute/hosts/watch", watches::hosts),
-        post("/compute/hosts/{hostId}/labels", hosts::update_labels),
-        post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance),
-        post("/compute/hosts/{hostId}/profile", hosts::update_profile),
-        delete("/compute/hosts/{hostId}", enrolment::delete),
-        post("/compute/hosts/batchCreate", enrolment::batch_create),
-        post("/compute/hosts/batchDelete", enrolment::batch_delete),
+        post("/compute/hosts/{hostId}/labels", hosts::update_labels).on_terms(),
+        post("/compute/hosts/{hostId}/maintenance", hosts::set_maintenance).on_terms(),
+        post("/compute/hosts/{hostId}/profile", hosts::update_profile).on_terms(),
+        delete("/compute/hosts/{hostId}", enrolment::delete).on_terms(),
+        post("/compute/hosts/batchCreate", enrolment::batch_create).on_terms(),
+        post("/compute/hosts/batchDelete", enrolment::batch_delete).on_terms(),
         get("/compute/regions", reference::list_regions),
-        post("/compute/regions", reference::create_region),
+        post("/compute/regions", reference::create_region).on_terms(),
         get("/compute/regions/{regionId}", reference::get_region),
-        delete("/compute/regions/{regionId}", reference::delete_region),
+        delete("/compute/regions/{regionId}", reference::delete_region).on_terms(),
         get("/compute/idcs", reference::list_idcs),
-        post("/compute/idcs", reference::create_idc),
+        post("/compute/idcs", reference::create_idc).on_terms(),
         get("/compute/idcs/{idcId}", reference::get_idc),
-        delete("/compute/idcs/{idcId}", reference::delete_idc),
+        delete("/compute/idcs/{idcId}", reference::delete_idc).on_terms(),
         get("/compute/hostTypes", reference::list_host_types),
-        post("/compute/hostTypes", reference::create_host_type),
+        post("/compute/hostTypes", reference::create_host_type).on_terms(),
         get("/compute/hostTypes/{hostTypeId}", reference::get_host_type),
-        delete("/compute/hostTypes/{hostTypeId}", reference::delete_host_type),
+        delete("/compute/hostTypes/{hostTypeId}", reference::delete_host_type).on_terms(),
         post("/compute/hosts/batchStopAgents", batches::stop).on_terms(),
         post("/compute/hosts/batchRestartAgents", batches::restart).on_terms(),
         post("/compute/hosts/batchStartAgents", batches::start).on_terms(),
@@ -207,6 +207,14 @@ fn accepted(call: &Call, terms: &Terms, task: v1::Task) -> Answer {
     let version = tag(task.version);
     let done = Done::with(&TaskInstance::new(task, call.zone()))?;
     Ok(done.header(ETAG, version).header(PREFERENCE_APPLIED, terms.applied()))
+}
+
+/// What an order would do, where only that is wanted; or what came of it.
+fn preview_or(preview: Option<v1::OrderPreview>, done: impl FnOnce() -> Answer) -> Answer {
+    match preview {
+        Some(preview) => Done::with(&OrderPreview::from(preview)),
+        None => done(),
+    }
 }
 
 /// The header that says which preference was heeded (RFC 7240).

@@ -24,6 +24,7 @@ use belay_proto::v1::{
     user_service_server::UserServiceServer,
 };
 use tonic::{Request, Response, Status, service::Routes};
+use tracing::info;
 
 use crate::{
     access::{Caller, Named, Names, Pass, look},
@@ -32,8 +33,9 @@ use crate::{
     convert::task_to_wire,
     error::Error,
     repeat,
-    store::AuditEntry,
+    store::{AuditEntry, rehearsed},
     task::Task,
+    terms::{Given, Preview, Terms},
 };
 
 /// A larger request is refused before it is read.
@@ -79,6 +81,34 @@ impl Api {
         }
         let entry = AuditEntry::of(caller, caller.rule.action(), named.target(), String::new());
         Err(self.app.refused(entry.denied(), why).await)
+    }
+
+    /// Has an order carried out that is one change of the database, also where its caller goes away in the middle; or has it go
+    /// up to the commit of that, where only a preview is wanted. That names `target`, as the audit trail would.
+    async fn change<T, F>(
+        &self,
+        caller: Caller,
+        terms: &Terms,
+        target: String,
+        order: impl FnOnce(Arc<App>, Caller) -> F,
+    ) -> Result<Given<T>, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let action = caller.rule.action();
+        let order = order(self.app.clone(), caller);
+        if !terms.dry_run {
+            return self.app.to_the_end(order).await.map(Given::Taken);
+        }
+        match rehearsed(order).await {
+            (Err(_), true) => {
+                info!(action, target, "Dry run.");
+                Ok(Given::Planned(Preview::of_change(action, target)))
+            }
+            (Err(why), false) => Err(why),
+            (Ok(_), _) => Err(Error::Internal("a dry run was carried out".into())),
+        }
     }
 
     /// A task as it is now, with what holds it up.

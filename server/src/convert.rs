@@ -44,7 +44,7 @@ pub(crate) use {
     },
     task_list::{TaskQuery, task_page_to_wire},
     task_log::{LogQuery, lines_to_wire},
-    terms::{Term, given_to_wire, terms},
+    terms::{Term, given_to_wire, of_change, terms},
     trust::{authorities_to_wire, join_token_to_wire, joining_agent},
     watch::{heard, heard_version, host_news_to_wire, process_news_to_wire},
 };

@@ -97,6 +97,11 @@ pub(crate) async fn create(app: &Arc<App>, caller: &Caller, order: CreateOrder) 
     Ok(tasks)
 }
 
+/// The names of the steps of each task.
+pub(crate) fn steps() -> Vec<String> {
+    dag().nodes.iter().map(|step| step.name.to_owned()).collect()
+}
+
 async fn check_place(app: &App, idc: IdcId, host_type: HostTypeId) -> Result<(), Error> {
     let mut faults = Vec::new();
     if app.store.idc(idc).await?.is_none() {

@@ -12,7 +12,8 @@ use crate::{
     error::Error,
     fleet::{Undeletable, alive, held},
     host::target,
-    store::{AuditEntry, StoreError},
+    process::names,
+    store::{AuditEntry, StoreError, is_rehearsal},
 };
 
 /// How long an agent that does not report may take to answer that it lives.
@@ -30,24 +31,17 @@ pub(crate) struct DeleteOrder {
     pub(crate) reason: String,
 }
 
-/// Deletes hosts, all of them or none. `action` is the RPC's name.
-pub(crate) async fn delete(
-    app: &Arc<App>,
-    caller: &Caller,
-    action: &'static str,
-    order: DeleteOrder,
-) -> Result<(), Error> {
+/// Deletes hosts, all of them or none.
+pub(crate) async fn delete(app: &Arc<App>, caller: &Caller, order: DeleteOrder) -> Result<(), Error> {
     let DeleteOrder { hosts, force, reason } = order;
-    let which = match hosts.first() {
-        Some(only) if hosts.len() == 1 => target(*only),
-        _ => "hosts".to_owned(),
-    };
-    let audit = AuditEntry::of(caller, action, which, reason).done();
+    let audit = AuditEntry::of(caller, caller.rule.action(), which(&hosts), reason).done();
     if let Err(in_the_way) = app.fleet.begin_to_delete(&hosts, force) {
         return Err(app.refused(audit, refusal(hosts.len(), in_the_way)).await);
     }
-    // From here on no agent connects as one of them. Whatever ends this has to say how it ended.
+    // From here on no agent connects as one of them, unless nothing is to come of it. Whatever ends this has to say how it
+    // ended.
     let leaving = Leaving { app, hosts: &hosts, by: None };
+    let leaving = (!is_rehearsal()).then_some(leaving);
     let living = living(app, &hosts).await;
     if !living.is_empty() {
         drop(leaving);
@@ -68,9 +62,31 @@ pub(crate) async fn delete(
     if let Some(trust) = &app.trust {
         trust.forget(&hosts);
     }
-    leaving.have_left(&caller.user.name);
+    if let Some(leaving) = leaving {
+        leaving.have_left(&caller.user.name);
+    }
     info!(hosts = ids.len(), force, "Hosts deleted.");
     Ok(())
+}
+
+/// What an order to delete these is about.
+pub(crate) fn which(hosts: &BTreeSet<HostId>) -> String {
+    match hosts.first() {
+        Some(only) if hosts.len() == 1 => target(*only),
+        _ => "hosts".to_owned(),
+    }
+}
+
+/// What whoever deletes hosts should know: what they ran when their agents were last heard.
+pub(crate) fn warnings(app: &App, hosts: &BTreeSet<HostId>) -> Vec<String> {
+    let told = |host: &HostId| {
+        let processes = app.fleet.processes(*host).ok()?;
+        let ran: Vec<_> = processes.iter().filter(|process| process.may_run()).collect();
+        let what =
+            format!("host {host} ran {} when its agent was last heard; nobody stops that", names(&ran));
+        (!ran.is_empty()).then_some(what)
+    };
+    hosts.iter().filter_map(told).collect()
 }
 
 /// Hosts that are being deleted: they stay, unless they have left.

@@ -184,6 +184,11 @@ impl Process {
         !self.declared || self.observed.as_ref().is_some_and(as_meant)
     }
 
+    /// Whether it may run, as far as was last seen.
+    pub(crate) fn may_run(&self) -> bool {
+        self.declared && self.observed.as_ref().is_none_or(|seen| seen.alive.is_some())
+    }
+
     /// Whether it runs, or is about to, and was started after a time.
     pub(crate) fn is_up_since(&self, after: Timestamp) -> bool {
         self.observed.as_ref().is_some_and(|seen| {

@@ -142,7 +142,7 @@ pub(crate) async fn delete_region(
     region: RegionId,
     why: &str,
 ) -> Result<(), Error> {
-    let audit = entry(caller, "DeleteRegion", format!("regions/{region}"), why);
+    let audit = entry(caller, "DeleteRegion", region_target(region), why);
     let deleted = app.store.delete_region(region, audit.clone()).await;
     ended(
         app,
@@ -156,7 +156,7 @@ pub(crate) async fn delete_region(
 
 /// Deletes a data centre in which no host stands.
 pub(crate) async fn delete_idc(app: &Arc<App>, caller: &Caller, idc: IdcId, why: &str) -> Result<(), Error> {
-    let audit = entry(caller, "DeleteIdc", format!("idcs/{idc}"), why);
+    let audit = entry(caller, "DeleteIdc", idc_target(idc), why);
     let deleted = app.store.delete_idc(idc, audit.clone()).await;
     let hint =
         format!("list its hosts with `belay host list --select {RESERVED}idc-id={idc}`, and move them first");
@@ -170,7 +170,7 @@ pub(crate) async fn delete_host_type(
     host_type: HostTypeId,
     why: &str,
 ) -> Result<(), Error> {
-    let audit = entry(caller, "DeleteHostType", format!("hostTypes/{host_type}"), why);
+    let audit = entry(caller, "DeleteHostType", host_type_target(host_type), why);
     let deleted = app.store.delete_host_type(host_type, audit.clone()).await;
     let hint = format!(
         "list its hosts with `belay host list --select {RESERVED}type-id={host_type}`, and give them another one first"
@@ -178,24 +178,34 @@ pub(crate) async fn delete_host_type(
     ended(app, audit, deleted, host_type_unknown(host_type), &hint).await
 }
 
+/// How a region is named in targets and the audit trail.
+pub(crate) fn region_target(id: RegionId) -> String {
+    format!("regions/{id}")
+}
+
+/// How a data centre is named there.
+pub(crate) fn idc_target(id: IdcId) -> String {
+    format!("idcs/{id}")
+}
+
+/// How a host type is named there.
+pub(crate) fn host_type_target(id: HostTypeId) -> String {
+    format!("hostTypes/{id}")
+}
+
 /// There is no such region.
 pub(crate) fn region_unknown(id: RegionId) -> Error {
-    unknown(Reason::RegionUnknown, format!("there is no region {id}"), format!("regions/{id}"), "region")
+    unknown(Reason::RegionUnknown, format!("there is no region {id}"), region_target(id), "region")
 }
 
 /// There is no such data centre.
 pub(crate) fn idc_unknown(id: IdcId) -> Error {
-    unknown(Reason::IdcUnknown, format!("there is no data centre {id}"), format!("idcs/{id}"), "idc")
+    unknown(Reason::IdcUnknown, format!("there is no data centre {id}"), idc_target(id), "idc")
 }
 
 /// There is no such host type.
 pub(crate) fn host_type_unknown(id: HostTypeId) -> Error {
-    unknown(
-        Reason::HostTypeUnknown,
-        format!("there is no host type {id}"),
-        format!("hostTypes/{id}"),
-        "host-type",
-    )
+    unknown(Reason::HostTypeUnknown, format!("there is no host type {id}"), host_type_target(id), "host-type")
 }
 
 fn unknown(reason: Reason, message: String, target: String, noun: &str) -> Error {

@@ -20,6 +20,7 @@ mod local;
 mod migrations;
 mod operations;
 mod reference;
+mod rehearsal;
 mod retention;
 mod task_list;
 mod task_logs;
@@ -50,6 +51,7 @@ pub(crate) use {
     keys::{AnswerRow, Became, KeyId, NewKey, Taken, carried, under_key},
     local::{LocalRecord, Recorded},
     operations::{NewOperation, OperationOutcome, Unsettled},
+    rehearsal::{is_rehearsal, rehearsed},
     task_list::{
         Listed, PageStart, Position, Reached, SortBy, TaskFilter, TaskPage, TaskRow, TaskSort, TaskStretch,
     },

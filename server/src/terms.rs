@@ -70,6 +70,16 @@ pub(crate) enum Given<T> {
     Planned(Preview),
 }
 
+impl<T> Given<T> {
+    /// The same with more in what is planned.
+    pub(crate) fn planned(mut self, tell: impl FnOnce(&mut Preview)) -> Self {
+        if let Self::Planned(preview) = &mut self {
+            tell(preview);
+        }
+        self
+    }
+}
+
 /// What an order would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Preview {
@@ -100,6 +110,11 @@ pub(crate) struct PlannedProcess {
 }
 
 impl Preview {
+    /// What an order would do of which no process is stopped or started.
+    pub(crate) fn of_change(action: &'static str, target: String) -> Self {
+        Self { action, target, processes: Vec::new(), steps: Vec::new(), warnings: Vec::new() }
+    }
+
     /// What an order to processes would do, with what a careful person should know.
     pub(crate) fn of_processes(
         action: &'static str,

@@ -56,6 +56,7 @@ async fn hosts_are_selected_by_what_agents_and_operators_say() {
         set: pairs(&[("example.com/zone", "z1")]),
         remove: vec!["nothing".into()],
         reason: "ticket 7".into(),
+        terms: None,
     };
     fleet.wire().hosts().update_host_labels(request).await.expect("set");
     assert_eq!(select(&fleet, "zone=z1").await, Ok(vec![]));
@@ -183,7 +184,8 @@ async fn maintenance_is_shown_kept_and_ended() {
     // What is ordered again goes on since the first time, and ends by itself.
     let set = async |on, reason: &str, seconds: Option<i64>| {
         let duration = seconds.map(|seconds| Duration { seconds, nanos: 0 });
-        let request = SetHostMaintenanceRequest { host_id, on: Some(on), reason: reason.into(), duration };
+        let request =
+            SetHostMaintenanceRequest { host_id, on: Some(on), reason: reason.into(), duration, terms: None };
         let answer = fleet.wire().hosts().set_host_maintenance(request).await.expect("set").into_inner();
         answer.host.expect("a host").maintenance
     };

@@ -29,6 +29,7 @@ mod power_loss;
 mod preconditions;
 mod recovery;
 mod refusals;
+mod rehearsals;
 mod rights;
 mod shapes;
 mod simulated;

@@ -107,9 +107,12 @@ async fn terms_that_an_order_does_not_take_are_refused() {
     check(&if_match(&fleet, "\"1\"").post(&format!("{agent}/stop")).await, 400, "INVALID_ARGUMENT");
     let host = agent.trim_end_matches("/agent");
     let labels = br#"{"set": {"zone": "z1"}}"#.to_vec();
-    for path in [format!("{host}/labels?dryRun=true"), format!("{host}/labels?wait=3")] {
-        check(&fleet.admin().call(Method::POST, &path, labels.clone()).await, 400, "INVALID_ARGUMENT");
-    }
+    let path = format!("{host}/labels?wait=3");
+    check(&fleet.admin().call(Method::POST, &path, labels.clone()).await, 400, "INVALID_ARGUMENT");
+    let tagged = if_match(&fleet, "\"1\"").call(Method::POST, &format!("{host}/labels"), labels).await;
+    check(&tagged, 400, "INVALID_ARGUMENT");
+    let token = fleet.admin().post("/api/v2/iam/tokens?dryRun=true").await;
+    check(&token, 400, "INVALID_ARGUMENT");
     for path in ["stop?wait=30", "stop?dryRun=yes", "stop?dryRun=true&dryRun=true"]
         .map(|end| format!("{process}/{end}"))
     {

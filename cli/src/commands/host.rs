@@ -9,14 +9,17 @@ use belay_gateway::json;
 use belay_proto::{
     check_label_key, check_label_value,
     v1::{
-        AgentClone, GetHostRequest, Host, HostMaintenance, HostPolicy, SetHostMaintenanceRequest,
-        UpdateHostLabelsRequest,
+        AgentClone, GetHostRequest, Host, HostMaintenance, HostPolicy, OrderPreview,
+        SetHostMaintenanceRequest, UpdateHostLabelsRequest,
     },
 };
 use clap::{Args as ClapArgs, Subcommand};
 use jiff::Timestamp;
 
-use super::Context;
+use super::{
+    Context,
+    terms::{self, DryRun},
+};
 use crate::{
     cli,
     failure::Failure,
@@ -51,6 +54,8 @@ pub(crate) enum Command {
         /// Why, for the audit trail.
         #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
         reason: String,
+        #[command(flatten)]
+        dry_run: DryRun,
     },
     /// Leave a host out of orders to many hosts, or take it in again. Orders that name it alone work as ever.
     #[command(
@@ -92,6 +97,8 @@ pub(crate) struct MaintenanceArgs {
     /// How long from now on it lasts. Default: until it is ended.
     #[arg(long, value_parser = cli::duration, value_name = "DURATION")]
     until: Option<Duration>,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// One label to set or to remove.
@@ -107,7 +114,14 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
     match command {
         Command::List(args) => list(args, context).await,
         Command::Get { host } => get(&host, context).await,
-        Command::Label { host, labels, reason } => set_labels(&host, labels, reason, context).await,
+        Command::Label { host, labels, reason, dry_run } => {
+            let (set, remove) = sort(labels)?;
+            let client = context.client().await?;
+            let host_id = names::host(&client, Some(&host)).await?.id;
+            let request = UpdateHostLabelsRequest { host_id, set, remove, reason, terms: dry_run.wire() };
+            let answered = client.update_host_labels(request).await?;
+            answer(answered.host, answered.preview, context)
+        }
         Command::Maintenance(args) => set_maintenance(args, context).await,
         Command::Create(args) => enrol::create(args, context).await,
         Command::Set(args) => enrol::set(args, context).await,
@@ -131,24 +145,11 @@ async fn get(host: &str, context: &Context) -> Result<(), Failure> {
     let client = context.client().await?;
     let host_id = names::host(&client, Some(host)).await?.id;
     let host = client.get_host(GetHostRequest { host_id }).await?.host;
-    answer(host, context)
-}
-
-async fn set_labels(
-    host: &str,
-    labels: Vec<Label>,
-    reason: String,
-    context: &Context,
-) -> Result<(), Failure> {
-    let (set, remove) = sort(labels)?;
-    let client = context.client().await?;
-    let host_id = names::host(&client, Some(host)).await?.id;
-    let request = UpdateHostLabelsRequest { host_id, set, remove, reason };
-    answer(client.update_host_labels(request).await?.host, context)
+    answer(host, None, context)
 }
 
 async fn set_maintenance(args: MaintenanceArgs, context: &Context) -> Result<(), Failure> {
-    let MaintenanceArgs { host, on, off: _, reason, until } = args;
+    let MaintenanceArgs { host, on, off: _, reason, until, dry_run } = args;
     let client = context.client().await?;
     let host_id = names::host(&client, Some(&host)).await?.id;
     let duration = until.map(prost_types::Duration::try_from).transpose();
@@ -157,11 +158,16 @@ async fn set_maintenance(args: MaintenanceArgs, context: &Context) -> Result<(),
         on: Some(on),
         reason: reason.unwrap_or_default(),
         duration: duration.map_err(|_| Failure::usage("`--until` is too long"))?,
+        terms: dry_run.wire(),
     };
-    answer(client.set_host_maintenance(request).await?.host, context)
+    let answered = client.set_host_maintenance(request).await?;
+    answer(answered.host, answered.preview, context)
 }
 
-fn answer(host: Option<Host>, context: &Context) -> Result<(), Failure> {
+fn answer(host: Option<Host>, preview: Option<OrderPreview>, context: &Context) -> Result<(), Failure> {
+    if let Some(preview) = preview {
+        return terms::answer(preview, context);
+    }
     let host = host.ok_or_else(|| Failure::unknown("the server does not say how the host is"))?;
     let text = detail(&host);
     context.answer(|zone| json::HostDetail::new(host, zone), || text)

@@ -3,11 +3,15 @@
 use belay_gateway::json;
 use belay_proto::v1::{
     CreateHostTypeRequest, CreateIdcRequest, CreateRegionRequest, DeleteHostTypeRequest, DeleteIdcRequest,
-    DeleteRegionRequest, HostType, Idc, ListHostTypesRequest, ListIdcsRequest, ListRegionsRequest, Region,
+    DeleteRegionRequest, HostType, Idc, ListHostTypesRequest, ListIdcsRequest, ListRegionsRequest,
+    OrderPreview, Region,
 };
 use clap::{Args, Subcommand};
 
-use super::Context;
+use super::{
+    Context,
+    terms::{self, DryRun},
+};
 use crate::{
     client::Client,
     failure::Failure,
@@ -73,6 +77,8 @@ pub(crate) struct NewArgs {
     /// Why, for the audit trail.
     #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
     reason: String,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// One to delete.
@@ -83,6 +89,8 @@ pub(crate) struct DeleteArgs {
     /// Why, for the audit trail.
     #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
     reason: String,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// What hosts point to.
@@ -105,17 +113,20 @@ pub(crate) async fn region(command: RegionCommand, context: &Context) -> Result<
                 || text,
             )
         }
-        RegionCommand::Create(NewArgs { name, description, reason }) => {
-            let request = CreateRegionRequest { name, description, reason };
-            let region = client.create_region(request).await?.region.ok_or_else(silent)?;
+        RegionCommand::Create(NewArgs { name, description, reason, dry_run }) => {
+            let request = CreateRegionRequest { name, description, reason, terms: dry_run.wire() };
+            let created = client.create_region(request).await?;
+            if let Some(preview) = created.preview {
+                return terms::answer(preview, context);
+            }
+            let region = created.region.ok_or_else(silent)?;
             let text = table([(region.id, &region.name, "", &region.description)].into_iter());
             context.answer(|zone| json::Region::new(region, zone), || text)
         }
-        RegionCommand::Delete(DeleteArgs { which, reason }) => {
+        RegionCommand::Delete(DeleteArgs { which, reason, dry_run }) => {
             let region_id = find(&client, Kind::Region, &which).await?;
-            client.delete_region(DeleteRegionRequest { region_id, reason }).await?;
-            deleted(region_id);
-            Ok(())
+            let request = DeleteRegionRequest { region_id, reason, terms: dry_run.wire() };
+            deleted(region_id, client.delete_region(request).await?.preview, context)
         }
     }
 }
@@ -130,18 +141,21 @@ pub(crate) async fn idc(command: IdcCommand, context: &Context) -> Result<(), Fa
             context
                 .answer(|zone| json::Listed { contents: shown(idcs, |it| json::Idc::new(it, zone)) }, || text)
         }
-        IdcCommand::Create { new: NewArgs { name, description, reason }, region } => {
+        IdcCommand::Create { new: NewArgs { name, description, reason, dry_run }, region } => {
             let region_id = find(&client, Kind::Region, &region).await?;
-            let request = CreateIdcRequest { name, description, region_id, reason };
-            let idc = client.create_idc(request).await?.idc.ok_or_else(silent)?;
+            let request = CreateIdcRequest { name, description, region_id, reason, terms: dry_run.wire() };
+            let created = client.create_idc(request).await?;
+            if let Some(preview) = created.preview {
+                return terms::answer(preview, context);
+            }
+            let idc = created.idc.ok_or_else(silent)?;
             let text = table([(idc.id, &idc.name, &idc.region_name[..], &idc.description)].into_iter());
             context.answer(|zone| json::Idc::new(idc, zone), || text)
         }
-        IdcCommand::Delete(DeleteArgs { which, reason }) => {
+        IdcCommand::Delete(DeleteArgs { which, reason, dry_run }) => {
             let idc_id = find(&client, Kind::Idc, &which).await?;
-            client.delete_idc(DeleteIdcRequest { idc_id, reason }).await?;
-            deleted(idc_id);
-            Ok(())
+            let request = DeleteIdcRequest { idc_id, reason, terms: dry_run.wire() };
+            deleted(idc_id, client.delete_idc(request).await?.preview, context)
         }
     }
 }
@@ -158,17 +172,20 @@ pub(crate) async fn host_type(command: HostTypeCommand, context: &Context) -> Re
                 || text,
             )
         }
-        HostTypeCommand::Create(NewArgs { name, description, reason }) => {
-            let request = CreateHostTypeRequest { name, description, reason };
-            let of = client.create_host_type(request).await?.host_type.ok_or_else(silent)?;
+        HostTypeCommand::Create(NewArgs { name, description, reason, dry_run }) => {
+            let request = CreateHostTypeRequest { name, description, reason, terms: dry_run.wire() };
+            let created = client.create_host_type(request).await?;
+            if let Some(preview) = created.preview {
+                return terms::answer(preview, context);
+            }
+            let of = created.host_type.ok_or_else(silent)?;
             let text = table([(of.id, &of.name, "", &of.description)].into_iter());
             context.answer(|zone| json::HostType::new(of, zone), || text)
         }
-        HostTypeCommand::Delete(DeleteArgs { which, reason }) => {
+        HostTypeCommand::Delete(DeleteArgs { which, reason, dry_run }) => {
             let host_type_id = find(&client, Kind::HostType, &which).await?;
-            client.delete_host_type(DeleteHostTypeRequest { host_type_id, reason }).await?;
-            deleted(host_type_id);
-            Ok(())
+            let request = DeleteHostTypeRequest { host_type_id, reason, terms: dry_run.wire() };
+            deleted(host_type_id, client.delete_host_type(request).await?.preview, context)
         }
     }
 }
@@ -248,8 +265,14 @@ fn table<'a>(rows: impl Iterator<Item = (i64, &'a String, &'a str, &'a String)>)
     table.render()
 }
 
-fn deleted(id: i64) {
-    say(&format!("deleted: {id}\n"));
+fn deleted(id: i64, preview: Option<OrderPreview>, context: &Context) -> Result<(), Failure> {
+    match preview {
+        Some(preview) => terms::answer(preview, context),
+        None => {
+            say(&format!("deleted: {id}\n"));
+            Ok(())
+        }
+    }
 }
 
 fn silent() -> Failure {

@@ -19,6 +19,13 @@ pub(crate) struct DryRun {
     pub(crate) dry_run: bool,
 }
 
+impl DryRun {
+    /// The terms of an order that takes no others.
+    pub(crate) fn wire(&self) -> Option<OrderTerms> {
+        wire(OrderTerms { dry_run: self.dry_run, ..OrderTerms::default() })
+    }
+}
+
 /// Which instance of a process is meant.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Generation {

@@ -116,7 +116,7 @@ impl StopBody {
 
 /// The labels of a host to set and to remove.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct LabelsBody {
     /// Those to set, by key.
     #[schema(schema_with = forms::labels)]
@@ -126,6 +126,8 @@ pub(crate) struct LabelsBody {
     pub(crate) remove: Option<Vec<String>>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// The maintenance of a host.
@@ -139,6 +141,8 @@ pub(crate) struct MaintenanceBody {
     /// For how long; until it is ended where nothing is said.
     #[schema(minimum = 1, maximum = 31622400)]
     pub(crate) duration_seconds: Option<i64>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// The user to add.

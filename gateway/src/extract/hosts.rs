@@ -46,6 +46,8 @@ pub(crate) struct CreateHostsBody {
     agent_port: Option<i32>,
     /// Why, for the audit trail.
     reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// A host to add.
@@ -101,6 +103,7 @@ impl CreateHostsBody {
             description: description.unwrap_or_default(),
             agent_port: said(self.agent_port),
             reason: self.reason.unwrap_or_default(),
+            terms: None,
         })
     }
 }
@@ -128,12 +131,14 @@ pub(crate) struct DeleteHostsBody {
     force: Option<bool>,
     /// Why, for the audit trail.
     reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
 }
 
 impl DeleteHostsBody {
     /// Which hosts, whether also lost ones, and why.
     pub(crate) fn order(self) -> Result<(Vec<i64>, bool, String), Problem> {
-        let Self { host_id_list, host_ids, hostids, force, reason } = self;
+        let Self { host_id_list, host_ids, hostids, force, reason, dry_run: _ } = self;
         let mut lists = [host_id_list, host_ids, hostids].into_iter().flatten();
         let hosts = lists.next().unwrap_or_default();
         if lists.next().is_some() {
@@ -164,6 +169,8 @@ pub(crate) struct ProfileBody {
     pub(crate) description: Option<String>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// The region or the host type to add.
@@ -176,6 +183,8 @@ pub(crate) struct ReferenceBody {
     pub(crate) description: Option<String>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// The data centre to add.
@@ -191,6 +200,8 @@ pub(crate) struct IdcBody {
     pub(crate) region_id: Option<i64>,
     /// Why, for the audit trail.
     pub(crate) reason: Option<String>,
+    /// Whether only a preview is wanted.
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// The documented name of a field of the wire contract, in an order to add or to delete hosts.

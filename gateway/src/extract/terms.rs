@@ -80,6 +80,22 @@ impl Terms {
         self.wire(v1::OrderTerms { expected_versions: expected.unwrap_or_default(), ..plain })
     }
 
+    /// The terms of an order that is one change: it is done when it is answered, and what it changes has no tags.
+    pub(crate) fn of_change(&self) -> Result<Option<v1::OrderTerms>, Problem> {
+        let awaited = match self.wait.is_some() && !self.preferred {
+            true => {
+                Err(invalid("wait", "this order is answered at once").hint("leave it out; nothing was done"))
+            }
+            false => Ok(()),
+        };
+        let untagged = match self.expected.as_ref().is_some_and(|tags| !tags.is_any()) {
+            true => Err(untagged()),
+            false => Ok(()),
+        };
+        all((awaited, untagged))?;
+        self.wire(self.plain(None))
+    }
+
     /// The terms of an order to hosts, which have no tags.
     pub(crate) fn of_hosts(&self) -> Result<Option<v1::OrderTerms>, Problem> {
         if self.expected.as_ref().is_some_and(|tags| !tags.is_any()) {

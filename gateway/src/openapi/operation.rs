@@ -49,6 +49,8 @@ pub(super) enum OnTerms {
     Task,
     /// Hosts, which have no versions.
     Hosts,
+    /// Something that has no versions; it is answered when it is done.
+    Change,
 }
 
 /// An operation that only reads.
@@ -119,6 +121,7 @@ impl Operation {
             OnTerms::Process => &[Reason::PreconditionFailedGeneration, Reason::RouteUnknown],
             OnTerms::Task => &[Reason::PreconditionFailedVersion],
             OnTerms::Hosts => &[Reason::RouteUnknown],
+            OnTerms::Change => &[],
         };
         self.reasons.extend_from_slice(reasons);
         self.silent = self.answer.is_none();
@@ -174,7 +177,7 @@ impl Operation {
     pub(super) fn all_asks(&self) -> Vec<Asks> {
         let terms: &[Asks] = match self.terms {
             None => &[],
-            Some(OnTerms::Process) => &[Asks::DryRun],
+            Some(OnTerms::Process | OnTerms::Change) => &[Asks::DryRun],
             Some(OnTerms::Task | OnTerms::Hosts) => &[Asks::DryRun, Asks::Wait],
         };
         let heard: &[Asks] = if self.streams { &[Asks::LastEventId] } else { &[] };
@@ -184,7 +187,7 @@ impl Operation {
     /// The headers that it reads, beside those that every one does, by the names under which they are described.
     pub(super) fn headers(&self) -> Vec<&'static str> {
         let terms: &[&str] = match self.terms {
-            None => &[],
+            None | Some(OnTerms::Change) => &[],
             Some(OnTerms::Process) => &[CONDITION],
             Some(OnTerms::Task) => &[CONDITION, PREFERENCE],
             Some(OnTerms::Hosts) => &[PREFERENCE],

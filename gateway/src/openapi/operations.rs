@@ -94,14 +94,16 @@ fn hosts() -> Vec<Operation> {
         get("/compute/hosts/watch", "watchHosts", "Follow all hosts as they change").ours().streams(),
         post("/compute/hosts/{hostId}/labels", "updateHostLabels", "Set and remove labels of a host")
             .ours()
-            .answers::<HostDetail>(),
+            .answers::<HostDetail>()
+            .on(OnTerms::Change),
         post(
             "/compute/hosts/{hostId}/maintenance",
             "setHostMaintenance",
             "Begin or end the maintenance of a host",
         )
         .ours()
-        .answers::<HostDetail>(),
+        .answers::<HostDetail>()
+        .on(OnTerms::Change),
         post(
             "/compute/hosts/{hostId}/profile",
             "updateHostProfile",
@@ -109,6 +111,7 @@ fn hosts() -> Vec<Operation> {
         )
         .ours()
         .answers::<HostDetail>()
+        .on(OnTerms::Change)
         .fails(&[Reason::IdcUnknown, Reason::HostTypeUnknown]),
         post(
             "/compute/hosts/batchCreate",
@@ -116,11 +119,14 @@ fn hosts() -> Vec<Operation> {
             "Add hosts before their agents report, with a task for each",
         )
         .answers_list_of::<TaskInstance>()
+        .on(OnTerms::Change)
         .fails(&[Reason::HostExists, Reason::IdcUnknown, Reason::HostTypeUnknown]),
         delete("/compute/hosts/{hostId}", "deleteHost", "Delete a host whose agent does not live any more")
             .asks(&[Asks::Force, Asks::Why])
+            .on(OnTerms::Change)
             .fails(NOT_DELETED),
         post("/compute/hosts/batchDelete", "batchDeleteHosts", "Delete many hosts, or none of them")
+            .on(OnTerms::Change)
             .fails(NOT_DELETED)
             .fails(&[Reason::HostUnknown]),
     ]
@@ -134,10 +140,12 @@ fn references() -> Vec<Operation> {
             .fails(&[Reason::SortUnsupported]),
         post("/compute/regions", "createRegion", "Add a region")
             .answers::<Region>()
+            .on(OnTerms::Change)
             .fails(&[Reason::NameTaken]),
         get("/compute/regions/{regionId}", "getRegion", "See a region").answers::<Region>(),
         delete("/compute/regions/{regionId}", "deleteRegion", "Delete a region in which no data centre is")
             .asks(&[Asks::Why])
+            .on(OnTerms::Change)
             .fails(&[Reason::StillUsed]),
         get("/compute/idcs", "listIdcs", "List data centres")
             .asks(&[Asks::Page, Asks::Size, Asks::IdSort])
@@ -145,10 +153,12 @@ fn references() -> Vec<Operation> {
             .fails(&[Reason::SortUnsupported]),
         post("/compute/idcs", "createIdc", "Add a data centre to a region")
             .answers::<Idc>()
+            .on(OnTerms::Change)
             .fails(&[Reason::NameTaken, Reason::RegionUnknown]),
         get("/compute/idcs/{idcId}", "getIdc", "See a data centre").answers::<Idc>(),
         delete("/compute/idcs/{idcId}", "deleteIdc", "Delete a data centre in which no host stands")
             .asks(&[Asks::Why])
+            .on(OnTerms::Change)
             .fails(&[Reason::StillUsed]),
         get("/compute/hostTypes", "listHostTypes", "List host types")
             .asks(&[Asks::Page, Asks::Size, Asks::IdSort])
@@ -156,10 +166,12 @@ fn references() -> Vec<Operation> {
             .fails(&[Reason::SortUnsupported]),
         post("/compute/hostTypes", "createHostType", "Add a host type")
             .answers::<HostType>()
+            .on(OnTerms::Change)
             .fails(&[Reason::NameTaken]),
         get("/compute/hostTypes/{hostTypeId}", "getHostType", "See a host type").answers::<HostType>(),
         delete("/compute/hostTypes/{hostTypeId}", "deleteHostType", "Delete a host type of which no host is")
             .asks(&[Asks::Why])
+            .on(OnTerms::Change)
             .fails(&[Reason::StillUsed]),
     ]
 }

@@ -4,11 +4,11 @@ use belay_proto::v1::{
     self, GetHostAgentRequest, RestartHostAgentRequest, StartHostAgentRequest, StopHostAgentRequest,
 };
 
-use super::accepted;
+use super::{accepted, preview_or};
 use crate::{
     envelope::{Answer, Done},
     extract::{HostPath, Json, OrderBody, Path, RestartBody, Terms},
-    json::{HostAgent, OrderPreview},
+    json::HostAgent,
     upstream::{Call, told},
 };
 
@@ -66,8 +66,5 @@ pub(super) async fn restart(
 
 /// The task; or what the order would do.
 fn answer(call: &Call, terms: &Terms, task: Option<v1::Task>, preview: Option<v1::OrderPreview>) -> Answer {
-    match preview {
-        Some(preview) => Done::with(&OrderPreview::from(preview)),
-        None => accepted(call, terms, told(task)?),
-    }
+    preview_or(preview, || accepted(call, terms, told(task)?))
 }

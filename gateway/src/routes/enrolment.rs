@@ -2,43 +2,47 @@
 
 use belay_proto::{
     Problem, all,
-    v1::{BatchDeleteHostsRequest, DeleteHostRequest},
+    v1::{BatchCreateHostsRequest, BatchDeleteHostsRequest, DeleteHostRequest},
 };
 
+use super::preview_or;
 use crate::{
     envelope::{Answer, Done},
     error,
-    extract::{CreateHostsBody, DeleteHostsBody, HostPath, Json, Path, Query, documented_field},
+    extract::{CreateHostsBody, DeleteHostsBody, HostPath, Json, Path, Query, Terms, documented_field},
     json::{Listed, TaskInstance},
     upstream::Call,
 };
 
 /// `POST /compute/hosts/batchCreate`
-pub(super) async fn batch_create(call: Call, Json(body): Json<CreateHostsBody>) -> Answer {
-    let request = call.request(body.order()?);
+pub(super) async fn batch_create(call: Call, terms: Terms, Json(body): Json<CreateHostsBody>) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?.of_change()?;
+    let request = call.request(BatchCreateHostsRequest { terms, ..body.order()? });
     let reply = call.enrolment().batch_create_hosts(request).await;
     let reply = reply.map_err(|status| in_documented_names(error::problem(&status)))?.into_inner();
-    Done::with(&Listed {
-        contents: reply.tasks.into_iter().map(|task| TaskInstance::new(task, call.zone())).collect(),
+    let task = |task| TaskInstance::new(task, call.zone());
+    preview_or(reply.preview, || {
+        Done::with(&Listed { contents: reply.tasks.into_iter().map(task).collect() })
     })
 }
 
 /// `DELETE /compute/hosts/{hostId}`
-pub(super) async fn delete(call: Call, Path(path): Path<HostPath>, query: Query) -> Answer {
-    let (force, reason) = all((query.flag("force"), query.text(&["reason"])))?;
+pub(super) async fn delete(call: Call, terms: Terms, Path(path): Path<HostPath>, query: Query) -> Answer {
+    let (force, reason, terms) = all((query.flag("force"), query.text(&["reason"]), terms.of_change()))?;
     let (host_id, force) = (path.host.get(), force.unwrap_or(false));
-    let request = call.request(DeleteHostRequest { host_id, force, reason });
-    call.enrolment().delete_host(request).await?;
-    Done::without_data()
+    let request = call.request(DeleteHostRequest { host_id, force, reason, terms });
+    let reply = call.enrolment().delete_host(request).await?.into_inner();
+    preview_or(reply.preview, Done::without_data)
 }
 
 /// `POST /compute/hosts/batchDelete`
-pub(super) async fn batch_delete(call: Call, Json(body): Json<DeleteHostsBody>) -> Answer {
+pub(super) async fn batch_delete(call: Call, terms: Terms, Json(body): Json<DeleteHostsBody>) -> Answer {
+    let terms = terms.with_dry_run(body.dry_run)?.of_change()?;
     let (host_ids, force, reason) = body.order()?;
-    let request = call.request(BatchDeleteHostsRequest { host_ids, force, reason });
+    let request = call.request(BatchDeleteHostsRequest { host_ids, force, reason, terms });
     let reply = call.enrolment().batch_delete_hosts(request).await;
-    reply.map_err(|status| in_documented_names(error::problem(&status)))?;
-    Done::without_data()
+    let reply = reply.map_err(|status| in_documented_names(error::problem(&status)))?.into_inner();
+    preview_or(reply.preview, Done::without_data)
 }
 
 /// What is wrong, field by field, as the caller wrote the fields.

@@ -8,9 +8,10 @@ use belay_proto::{
     },
 };
 
+use super::preview_or;
 use crate::{
     envelope::{Answer, Done},
-    extract::{HostPath, Json, LabelsBody, MaintenanceBody, Path, ProfileBody, Query},
+    extract::{HostPath, Json, LabelsBody, MaintenanceBody, Path, ProfileBody, Query, Terms},
     json::{Host, HostDetail, Paged},
     upstream::{Call, told},
 };
@@ -55,44 +56,49 @@ pub(super) async fn get(call: Call, Path(path): Path<HostPath>) -> Answer {
 /// `POST /compute/hosts/{hostId}/labels`
 pub(super) async fn update_labels(
     call: Call,
+    terms: Terms,
     Path(path): Path<HostPath>,
     Json(body): Json<LabelsBody>,
 ) -> Answer {
-    let LabelsBody { set, remove, reason } = body;
+    let LabelsBody { set, remove, reason, dry_run } = body;
     let request = call.request(UpdateHostLabelsRequest {
         host_id: path.host.get(),
         set: set.unwrap_or_default(),
         remove: remove.unwrap_or_default(),
         reason: reason.unwrap_or_default(),
+        terms: terms.with_dry_run(dry_run)?.of_change()?,
     });
     let reply = call.hosts().update_host_labels(request).await?.into_inner();
-    Done::with(&HostDetail::new(told(reply.host)?, call.zone()))
+    preview_or(reply.preview, || Done::with(&HostDetail::new(told(reply.host)?, call.zone())))
 }
 
 /// `POST /compute/hosts/{hostId}/maintenance`
 pub(super) async fn set_maintenance(
     call: Call,
+    terms: Terms,
     Path(path): Path<HostPath>,
     Json(body): Json<MaintenanceBody>,
 ) -> Answer {
-    let MaintenanceBody { on, reason, duration_seconds } = body;
+    let MaintenanceBody { on, reason, duration_seconds, dry_run } = body;
     let request = call.request(SetHostMaintenanceRequest {
         host_id: path.host.get(),
         on,
         reason: reason.unwrap_or_default(),
         duration: duration_seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
+        terms: terms.with_dry_run(dry_run)?.of_change()?,
     });
     let reply = call.hosts().set_host_maintenance(request).await?.into_inner();
-    Done::with(&HostDetail::new(told(reply.host)?, call.zone()))
+    preview_or(reply.preview, || Done::with(&HostDetail::new(told(reply.host)?, call.zone())))
 }
 
 /// `POST /compute/hosts/{hostId}/profile`
 pub(super) async fn update_profile(
     call: Call,
+    terms: Terms,
     Path(path): Path<HostPath>,
     Json(body): Json<ProfileBody>,
 ) -> Answer {
-    let ProfileBody { idc_id, type_id, alias, description, reason } = body;
+    let ProfileBody { idc_id, type_id, alias, description, reason, dry_run } = body;
     let request = call.request(UpdateHostProfileRequest {
         host_id: path.host.get(),
         idc_id,
@@ -100,7 +106,8 @@ pub(super) async fn update_profile(
         alias,
         description,
         reason: reason.unwrap_or_default(),
+        terms: terms.with_dry_run(dry_run)?.of_change()?,
     });
     let reply = call.hosts().update_host_profile(request).await?.into_inner();
-    Done::with(&HostDetail::new(told(reply.host)?, call.zone()))
+    preview_or(reply.preview, || Done::with(&HostDetail::new(told(reply.host)?, call.zone())))
 }

@@ -9,10 +9,11 @@ use belay_proto::{
 };
 use http::header::ETAG;
 
+use super::preview_or;
 use crate::{
     envelope::{Answer, Done},
     extract::{HostPath, Json, OrderBody, Path, ProcessPath, Query, RestartBody, StopBody, Terms, tag},
-    json::{AgentProcess, AgentProcessDetail, OrderPreview, Paged},
+    json::{AgentProcess, AgentProcessDetail, Paged},
     upstream::{Call, told},
 };
 
@@ -92,10 +93,9 @@ pub(super) async fn restart(
 
 /// The process as it is after the order; or what the order would do.
 fn answer(call: &Call, process: Option<v1::AgentProcess>, preview: Option<v1::OrderPreview>) -> Answer {
-    if let Some(preview) = preview {
-        return Done::with(&OrderPreview::from(preview));
-    }
-    let process = told(process)?;
-    let generation = tag(process.generation);
-    Ok(Done::with(&AgentProcess::new(process, call.zone()))?.header(ETAG, generation))
+    preview_or(preview, || {
+        let process = told(process)?;
+        let generation = tag(process.generation);
+        Ok(Done::with(&AgentProcess::new(process, call.zone()))?.header(ETAG, generation))
+    })
 }

@@ -10,11 +10,11 @@ use belay_proto::{
 };
 use http::header::ETAG;
 
-use super::PREFERENCE_APPLIED;
+use super::{PREFERENCE_APPLIED, preview_or};
 use crate::{
     envelope::{Answer, Done},
     extract::{ApproveBody, IfNoneMatch, Json, OrderBody, Path, Query, SubtaskPath, TaskPath, Terms, tag},
-    json::{BasicTaskInstance, OrderPreview, Paged, SubtaskLog, WrappedSubtask, WrappedTaskInstance},
+    json::{BasicTaskInstance, Paged, SubtaskLog, WrappedSubtask, WrappedTaskInstance},
     upstream::{Call, told},
 };
 
@@ -168,12 +168,11 @@ pub(super) async fn retry_subtask(
     let message = RetrySubtaskRequest { task_id, subtask_id, terms: wire, reason: body.reason() };
     let request = call.request_within(message, terms.wait());
     let reply = call.tasks().retry_subtask(request).await?.into_inner();
-    if let Some(preview) = reply.preview {
-        return Done::with(&OrderPreview::from(preview));
-    }
-    let subtask = told(reply.task)?.subtasks.into_iter().find(|subtask| subtask.id == subtask_id);
-    let done = Done::with(&WrappedSubtask::new(told(subtask)?, call.zone()))?;
-    Ok(done.header(PREFERENCE_APPLIED, terms.applied()))
+    preview_or(reply.preview, || {
+        let subtask = told(reply.task)?.subtasks.into_iter().find(|subtask| subtask.id == subtask_id);
+        let done = Done::with(&WrappedSubtask::new(told(subtask)?, call.zone()))?;
+        Ok(done.header(PREFERENCE_APPLIED, terms.applied()))
+    })
 }
 
 /// `POST /tasks/instances/{taskInstanceId}/subtasks/{subtaskInstanceId}/skip`: as documented, without data
@@ -208,19 +207,15 @@ pub(super) async fn cancel_subtask(
 
 /// No data, as documented; or what the order would do.
 fn answer_without_data(terms: &Terms, preview: Option<v1::OrderPreview>) -> Answer {
-    match preview {
-        Some(preview) => Done::with(&OrderPreview::from(preview)),
-        None => Ok(Done::without_data()?.header(PREFERENCE_APPLIED, terms.applied())),
-    }
+    preview_or(preview, || Ok(Done::without_data()?.header(PREFERENCE_APPLIED, terms.applied())))
 }
 
 /// The task as it is then; or what the order would do.
 fn answer(call: &Call, terms: &Terms, task: Option<v1::Task>, preview: Option<v1::OrderPreview>) -> Answer {
-    if let Some(preview) = preview {
-        return Done::with(&OrderPreview::from(preview));
-    }
-    let task = told(task)?;
-    let version = tag(task.version);
-    let done = Done::with(&WrappedTaskInstance::new(task, call.zone()))?;
-    Ok(done.header(ETAG, version).header(PREFERENCE_APPLIED, terms.applied()))
+    preview_or(preview, || {
+        let task = told(task)?;
+        let version = tag(task.version);
+        let done = Done::with(&WrappedTaskInstance::new(task, call.zone()))?;
+        Ok(done.header(ETAG, version).header(PREFERENCE_APPLIED, terms.applied()))
+    })
 }

@@ -177,6 +177,7 @@ const PHRASES: &[(&str, &str)] = &[
         "an order to one process is answered when its effect is proven",
         "对单个进程的操作在其效果得到证实后才应答，无需等待",
     ),
+    ("this order is answered at once", "该操作立即返回结果，没有可等待的"),
     ("this order does not take it; leave it out", "该操作不接受此项，请去掉"),
     ("this order does not take it", "该操作不接受此项"),
     ("this order is for nothing that has an `ETag`", "该操作的对象没有 `ETag`"),

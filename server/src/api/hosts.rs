@@ -18,6 +18,7 @@ use crate::{
         host_sort, host_to_wire, label_order, maintenance_order, page, page_to_wire, profile_order,
         terms as read_terms,
     },
+    host::target,
     labels::update_labels,
     maintenance::set_maintenance,
     profile::update_profile,
@@ -66,11 +67,14 @@ impl HostService for Api {
         request: Request<UpdateHostLabelsRequest>,
     ) -> Result<Response<UpdateHostLabelsResponse>, Status> {
         let (caller, message) = self.admitted(request).await?;
-        let (host, order) = label_order(message)?;
-        let app = self.app.clone();
-        let update = async move { update_labels(&app, &caller, host, order).await };
-        let view = self.app.to_the_end(update).await?;
-        Ok(Response::new(UpdateHostLabelsResponse { host: Some(host_to_wire(&view)) }))
+        let (host, order, terms) = label_order(message)?;
+        let given = self
+            .change(caller, &terms, target(host), async move |app, caller| {
+                update_labels(&app, &caller, host, order).await
+            })
+            .await?;
+        let (host, preview) = given_to_wire(given, |view| host_to_wire(&view));
+        Ok(told(preview.is_some(), UpdateHostLabelsResponse { host, preview }))
     }
 
     async fn set_host_maintenance(
@@ -78,11 +82,14 @@ impl HostService for Api {
         request: Request<SetHostMaintenanceRequest>,
     ) -> Result<Response<SetHostMaintenanceResponse>, Status> {
         let (caller, message) = self.admitted(request).await?;
-        let (host, order) = maintenance_order(message)?;
-        let app = self.app.clone();
-        let set = async move { set_maintenance(&app, &caller, host, order).await };
-        let view = self.app.to_the_end(set).await?;
-        Ok(Response::new(SetHostMaintenanceResponse { host: Some(host_to_wire(&view)) }))
+        let (host, order, terms) = maintenance_order(message)?;
+        let given = self
+            .change(caller, &terms, target(host), async move |app, caller| {
+                set_maintenance(&app, &caller, host, order).await
+            })
+            .await?;
+        let (host, preview) = given_to_wire(given, |view| host_to_wire(&view));
+        Ok(told(preview.is_some(), SetHostMaintenanceResponse { host, preview }))
     }
 
     async fn update_host_profile(
@@ -90,11 +97,14 @@ impl HostService for Api {
         request: Request<UpdateHostProfileRequest>,
     ) -> Result<Response<UpdateHostProfileResponse>, Status> {
         let (caller, message) = self.admitted(request).await?;
-        let (host, order) = profile_order(message)?;
-        let app = self.app.clone();
-        let update = async move { update_profile(&app, &caller, host, order).await };
-        let view = self.app.to_the_end(update).await?;
-        Ok(Response::new(UpdateHostProfileResponse { host: Some(host_to_wire(&view)) }))
+        let (host, order, terms) = profile_order(message)?;
+        let given = self
+            .change(caller, &terms, target(host), async move |app, caller| {
+                update_profile(&app, &caller, host, order).await
+            })
+            .await?;
+        let (host, preview) = given_to_wire(given, |view| host_to_wire(&view));
+        Ok(told(preview.is_some(), UpdateHostProfileResponse { host, preview }))
     }
 }
 

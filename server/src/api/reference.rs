@@ -1,20 +1,23 @@
 //! Regions, data centres and host types.
 
-use belay_proto::v1::{
-    CreateHostTypeRequest, CreateHostTypeResponse, CreateIdcRequest, CreateIdcResponse, CreateRegionRequest,
-    CreateRegionResponse, DeleteHostTypeRequest, DeleteHostTypeResponse, DeleteIdcRequest, DeleteIdcResponse,
-    DeleteRegionRequest, DeleteRegionResponse, GetHostTypeRequest, GetHostTypeResponse, GetIdcRequest,
-    GetIdcResponse, GetRegionRequest, GetRegionResponse, ListHostTypesRequest, ListHostTypesResponse,
-    ListIdcsRequest, ListIdcsResponse, ListRegionsRequest, ListRegionsResponse,
-    reference_service_server::ReferenceService,
+use belay_proto::{
+    all,
+    v1::{
+        CreateHostTypeRequest, CreateHostTypeResponse, CreateIdcRequest, CreateIdcResponse,
+        CreateRegionRequest, CreateRegionResponse, DeleteHostTypeRequest, DeleteHostTypeResponse,
+        DeleteIdcRequest, DeleteIdcResponse, DeleteRegionRequest, DeleteRegionResponse, GetHostTypeRequest,
+        GetHostTypeResponse, GetIdcRequest, GetIdcResponse, GetRegionRequest, GetRegionResponse,
+        ListHostTypesRequest, ListHostTypesResponse, ListIdcsRequest, ListIdcsResponse, ListRegionsRequest,
+        ListRegionsResponse, reference_service_server::ReferenceService,
+    },
 };
 use tonic::{Request, Response, Status};
 
-use super::Api;
+use super::{Api, told};
 use crate::{
     convert::{
-        host_type_id, host_type_to_wire, idc_id, idc_to_wire, new_reference, page, page_to_wire, reason,
-        region_id, region_to_wire,
+        given_to_wire, host_type_id, host_type_to_wire, idc_id, idc_to_wire, new_reference, of_change, page,
+        page_to_wire, reason, region_id, region_to_wire,
     },
     error::Error,
     reference::{self, host_type_unknown, idc_unknown, region_unknown},
@@ -49,24 +52,32 @@ impl ReferenceService for Api {
         &self,
         request: Request<CreateRegionRequest>,
     ) -> Result<Response<CreateRegionResponse>, Status> {
-        let (caller, CreateRegionRequest { name, description, reason }) = self.admitted(request).await?;
-        let new = new_reference(name, description, reason)?;
-        let app = self.app.clone();
-        let create = async move { reference::create_region(&app, &caller, new).await };
-        let region = Some(region_to_wire(&self.app.to_the_end(create).await?));
-        Ok(Response::new(CreateRegionResponse { region }))
+        let (caller, CreateRegionRequest { name, description, reason, terms }) =
+            self.admitted(request).await?;
+        let (new, terms) = new_reference(name, description, reason, terms)?;
+        let given = self
+            .change(caller, &terms, "regions".into(), async move |app, caller| {
+                reference::create_region(&app, &caller, new).await
+            })
+            .await?;
+        let (region, preview) = given_to_wire(given, |region| region_to_wire(&region));
+        Ok(told(preview.is_some(), CreateRegionResponse { region, preview }))
     }
 
     async fn delete_region(
         &self,
         request: Request<DeleteRegionRequest>,
     ) -> Result<Response<DeleteRegionResponse>, Status> {
-        let (caller, DeleteRegionRequest { region_id: id, reason: why }) = self.admitted(request).await?;
-        let (id, why) = (region_id(id)?, reason(why)?);
-        let app = self.app.clone();
-        let delete = async move { reference::delete_region(&app, &caller, id, &why).await };
-        self.app.to_the_end(delete).await?;
-        Ok(Response::new(DeleteRegionResponse {}))
+        let (caller, DeleteRegionRequest { region_id: id, reason: why, terms }) =
+            self.admitted(request).await?;
+        let (id, why, terms) = all((region_id(id), reason(why), of_change(terms)))?;
+        let given = self
+            .change(caller, &terms, reference::region_target(id), async move |app, caller| {
+                reference::delete_region(&app, &caller, id, &why).await
+            })
+            .await?;
+        let preview = given_to_wire(given, |()| ()).1;
+        Ok(told(preview.is_some(), DeleteRegionResponse { preview }))
     }
 
     async fn list_idcs(
@@ -93,26 +104,32 @@ impl ReferenceService for Api {
         &self,
         request: Request<CreateIdcRequest>,
     ) -> Result<Response<CreateIdcResponse>, Status> {
-        let (caller, CreateIdcRequest { name, description, region_id: of, reason }) =
+        let (caller, CreateIdcRequest { name, description, region_id: of, reason, terms }) =
             self.admitted(request).await?;
-        let new = new_reference(name, description, reason)?;
+        let (new, terms) = new_reference(name, description, reason, terms)?;
         let region = region_id(of)?;
-        let app = self.app.clone();
-        let create = async move { reference::create_idc(&app, &caller, region, new).await };
-        let idc = Some(idc_to_wire(&self.app.to_the_end(create).await?));
-        Ok(Response::new(CreateIdcResponse { idc }))
+        let given = self
+            .change(caller, &terms, "idcs".into(), async move |app, caller| {
+                reference::create_idc(&app, &caller, region, new).await
+            })
+            .await?;
+        let (idc, preview) = given_to_wire(given, |idc| idc_to_wire(&idc));
+        Ok(told(preview.is_some(), CreateIdcResponse { idc, preview }))
     }
 
     async fn delete_idc(
         &self,
         request: Request<DeleteIdcRequest>,
     ) -> Result<Response<DeleteIdcResponse>, Status> {
-        let (caller, DeleteIdcRequest { idc_id: id, reason: why }) = self.admitted(request).await?;
-        let (id, why) = (idc_id(id)?, reason(why)?);
-        let app = self.app.clone();
-        let delete = async move { reference::delete_idc(&app, &caller, id, &why).await };
-        self.app.to_the_end(delete).await?;
-        Ok(Response::new(DeleteIdcResponse {}))
+        let (caller, DeleteIdcRequest { idc_id: id, reason: why, terms }) = self.admitted(request).await?;
+        let (id, why, terms) = all((idc_id(id), reason(why), of_change(terms)))?;
+        let given = self
+            .change(caller, &terms, reference::idc_target(id), async move |app, caller| {
+                reference::delete_idc(&app, &caller, id, &why).await
+            })
+            .await?;
+        let preview = given_to_wire(given, |()| ()).1;
+        Ok(told(preview.is_some(), DeleteIdcResponse { preview }))
     }
 
     async fn list_host_types(
@@ -142,24 +159,31 @@ impl ReferenceService for Api {
         &self,
         request: Request<CreateHostTypeRequest>,
     ) -> Result<Response<CreateHostTypeResponse>, Status> {
-        let (caller, CreateHostTypeRequest { name, description, reason }) = self.admitted(request).await?;
-        let new = new_reference(name, description, reason)?;
-        let app = self.app.clone();
-        let create = async move { reference::create_host_type(&app, &caller, new).await };
-        let host_type = Some(host_type_to_wire(&self.app.to_the_end(create).await?));
-        Ok(Response::new(CreateHostTypeResponse { host_type }))
+        let (caller, CreateHostTypeRequest { name, description, reason, terms }) =
+            self.admitted(request).await?;
+        let (new, terms) = new_reference(name, description, reason, terms)?;
+        let given = self
+            .change(caller, &terms, "hostTypes".into(), async move |app, caller| {
+                reference::create_host_type(&app, &caller, new).await
+            })
+            .await?;
+        let (host_type, preview) = given_to_wire(given, |host_type| host_type_to_wire(&host_type));
+        Ok(told(preview.is_some(), CreateHostTypeResponse { host_type, preview }))
     }
 
     async fn delete_host_type(
         &self,
         request: Request<DeleteHostTypeRequest>,
     ) -> Result<Response<DeleteHostTypeResponse>, Status> {
-        let (caller, DeleteHostTypeRequest { host_type_id: id, reason: why }) =
+        let (caller, DeleteHostTypeRequest { host_type_id: id, reason: why, terms }) =
             self.admitted(request).await?;
-        let (id, why) = (host_type_id(id)?, reason(why)?);
-        let app = self.app.clone();
-        let delete = async move { reference::delete_host_type(&app, &caller, id, &why).await };
-        self.app.to_the_end(delete).await?;
-        Ok(Response::new(DeleteHostTypeResponse {}))
+        let (id, why, terms) = all((host_type_id(id), reason(why), of_change(terms)))?;
+        let given = self
+            .change(caller, &terms, reference::host_type_target(id), async move |app, caller| {
+                reference::delete_host_type(&app, &caller, id, &why).await
+            })
+            .await?;
+        let preview = given_to_wire(given, |()| ()).1;
+        Ok(told(preview.is_some(), DeleteHostTypeResponse { preview }))
     }
 }

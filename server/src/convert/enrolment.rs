@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use belay_proto::{HostId, HostTypeId, IdcId, Problem, Reason, agent::v1 as agent, v1};
+use belay_proto::{HostId, HostTypeId, IdcId, Problem, Reason, agent::v1 as agent, all, v1};
 
 use super::{
     address::is_nobodys,
     agent::{Hello, read_hello},
     inward::{host_id, reason},
     reference::{check_alias, check_description, check_line},
+    terms::of_change,
 };
 use crate::{
     create::CreateOrder,
@@ -17,6 +18,7 @@ use crate::{
     host::{Facts, HostKind, Profile},
     profile::ProfileOrder,
     store::Declared,
+    terms::Terms,
 };
 
 /// Where agents listen, and SSH services do, if nothing else is said.
@@ -51,7 +53,7 @@ pub(crate) fn introduced(answer: agent::IntroduceResponse) -> Result<Introduced,
 }
 
 /// Reads which hosts to add, with all that is wrong with that.
-pub(crate) fn create_order(message: v1::BatchCreateHostsRequest) -> Result<CreateOrder, Error> {
+pub(crate) fn create_order(message: v1::BatchCreateHostsRequest) -> Result<(CreateOrder, Terms), Error> {
     let v1::BatchCreateHostsRequest {
         hosts,
         kind: of_kind,
@@ -64,6 +66,7 @@ pub(crate) fn create_order(message: v1::BatchCreateHostsRequest) -> Result<Creat
         description,
         agent_port,
         reason: why,
+        terms,
     } = message;
     let mut faults = Faults::default();
     faults.check("hosts", check_count(hosts.len(), MOST_CREATED));
@@ -104,6 +107,10 @@ pub(crate) fn create_order(message: v1::BatchCreateHostsRequest) -> Result<Creat
     if let Err(error) = &reason {
         faults.check("reason", Err(error.to_string()));
     }
+    let terms = of_change(terms);
+    if let Err(error) = &terms {
+        faults.check("terms", Err(error.to_string()));
+    }
     faults.end()?;
     // None of them failed.
     let (Ok(idc), Ok(host_type)) = (idc, host_type) else {
@@ -118,20 +125,36 @@ pub(crate) fn create_order(message: v1::BatchCreateHostsRequest) -> Result<Creat
         publish_ports,
         credential: Some(credential_id).filter(|id| *id > 0),
     };
-    Ok(CreateOrder { hosts: read, agent_port, idc, host_type, profile, reason: reason? })
+    let order = CreateOrder { hosts: read, agent_port, idc, host_type, profile, reason: reason? };
+    Ok((order, terms?))
 }
 
 /// Reads which hosts to delete.
-pub(crate) fn delete_order(hosts: Vec<i64>, force: bool, why: String) -> Result<DeleteOrder, Error> {
+pub(crate) fn delete_order(
+    hosts: Vec<i64>,
+    force: bool,
+    why: String,
+    terms: Option<v1::OrderTerms>,
+) -> Result<(DeleteOrder, Terms), Error> {
     check_count(hosts.len(), MOST_DELETED).map_err(|what| Error::invalid("host_ids", what))?;
     let hosts = hosts.into_iter().map(host_id).collect::<Result<BTreeSet<_>, _>>()?;
-    Ok(DeleteOrder { hosts, force, reason: reason(why)? })
+    let (reason, terms) = all((reason(why), of_change(terms)))?;
+    Ok((DeleteOrder { hosts, force, reason }, terms))
 }
 
 /// Reads what is said of a host.
-pub(crate) fn profile_order(message: v1::UpdateHostProfileRequest) -> Result<(HostId, ProfileOrder), Error> {
-    let v1::UpdateHostProfileRequest { host_id: host, idc_id, type_id, alias, description, reason: why } =
-        message;
+pub(crate) fn profile_order(
+    message: v1::UpdateHostProfileRequest,
+) -> Result<(HostId, ProfileOrder, Terms), Error> {
+    let v1::UpdateHostProfileRequest {
+        host_id: host,
+        idc_id,
+        type_id,
+        alias,
+        description,
+        reason: why,
+        terms,
+    } = message;
     let mut faults = Vec::new();
     if (idc_id, type_id, &alias, &description) == (None, None, &None, &None) {
         faults.push(("idc_id", "nothing is said of the host; say at least one thing".to_owned()));
@@ -157,7 +180,7 @@ pub(crate) fn profile_order(message: v1::UpdateHostProfileRequest) -> Result<(Ho
         description,
         reason: reason(why)?,
     };
-    Ok((host_id(host)?, order))
+    Ok((host_id(host)?, order, of_change(terms)?))
 }
 
 /// What is wrong with a request, field by field.
@@ -338,11 +361,13 @@ mod tests {
     /// Hazard I15: nothing is never all.
     #[test]
     fn nobody_is_deleted_by_chance() {
-        assert!(delete_order(vec![], true, String::new()).is_err());
-        assert!(delete_order(vec![1, 0], false, String::new()).is_err());
-        assert!(delete_order(vec![1; 2001], false, String::new()).is_err());
-        let order = delete_order(vec![2, 1, 2], false, String::new()).expect("acceptable");
-        assert_eq!((order.hosts.len(), order.force), (2, false));
+        assert!(delete_order(vec![], true, String::new(), None).is_err());
+        assert!(delete_order(vec![1, 0], false, String::new(), None).is_err());
+        assert!(delete_order(vec![1; 2001], false, String::new(), None).is_err());
+        let (order, terms) = delete_order(vec![2, 1, 2], false, String::new(), None).expect("acceptable");
+        assert_eq!((order.hosts.len(), order.force, terms.dry_run), (2, false, false));
+        let wait = v1::OrderTerms { wait: Some(prost_types::Duration::default()), ..Default::default() };
+        assert!(delete_order(vec![1], false, String::new(), Some(wait)).is_err());
     }
 
     #[test]
@@ -355,7 +380,7 @@ mod tests {
         };
         assert!(profile_order(ask(None, None)).is_err());
         assert!(profile_order(ask(Some(-1), None)).is_err());
-        let (_, order) = profile_order(ask(Some(0), None)).expect("acceptable");
+        let (_, order, _) = profile_order(ask(Some(0), None)).expect("acceptable");
         assert_eq!((order.idc, order.host_type, order.alias), (Some(None), None, None));
     }
 }

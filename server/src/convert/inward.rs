@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
 use belay_proto::{HostId, ProcessId, SubtaskId, TaskId, all, check_label_key, check_labels, v1};
 
-use super::terms::{Term, terms};
+use super::terms::{Term, of_change, terms};
 use crate::{
     error::Error,
     labels::{LabelOrder, Labels},
@@ -128,8 +128,10 @@ pub(super) fn selector(text: Option<String>) -> Result<Option<Selector>, Error> 
         .transpose()
 }
 
-pub(crate) fn label_order(message: v1::UpdateHostLabelsRequest) -> Result<(HostId, LabelOrder), Error> {
-    let v1::UpdateHostLabelsRequest { host_id: host, set, remove, reason: why } = message;
+pub(crate) fn label_order(
+    message: v1::UpdateHostLabelsRequest,
+) -> Result<(HostId, LabelOrder, Terms), Error> {
+    let v1::UpdateHostLabelsRequest { host_id: host, set, remove, reason: why, terms } = message;
     let (set, remove): (Labels, BTreeSet<_>) = (set.into_iter().collect(), remove.into_iter().collect());
     let mut faults = Vec::new();
     if set.is_empty() && remove.is_empty() {
@@ -145,14 +147,14 @@ pub(crate) fn label_order(message: v1::UpdateHostLabelsRequest) -> Result<(HostI
         faults.push(("remove", format!("`{key}` is to be set too")));
     }
     let labels = if faults.is_empty() { Ok(()) } else { Err(Error::Invalid(faults)) };
-    let (host, (), reason) = all((host_id(host), labels, reason(why)))?;
-    Ok((host, LabelOrder { set, remove, reason }))
+    let (host, (), reason, terms) = all((host_id(host), labels, reason(why), of_change(terms)))?;
+    Ok((host, LabelOrder { set, remove, reason }, terms))
 }
 
 pub(crate) fn maintenance_order(
     message: v1::SetHostMaintenanceRequest,
-) -> Result<(HostId, MaintenanceOrder), Error> {
-    let v1::SetHostMaintenanceRequest { host_id: host, on, reason: why, duration } = message;
+) -> Result<(HostId, MaintenanceOrder, Terms), Error> {
+    let v1::SetHostMaintenanceRequest { host_id: host, on, reason: why, duration, terms } = message;
     let on = on.ok_or_else(|| Error::invalid("on", "it is missing: say whether maintenance begins or ends"));
     let begins = matches!(on, Ok(true));
     let reason = reason(why).and_then(|reason| match reason.trim().is_empty() && begins {
@@ -165,12 +167,13 @@ pub(crate) fn maintenance_order(
         Ok(duration) if MAINTENANCE.contains(&duration) => Ok(duration),
         _ => Err(Error::invalid("duration", "it is not from 1 s to 366 days")),
     });
-    let (host, on, reason, duration) = all((host_id(host), on, reason, duration.transpose()))?;
+    let (host, on, reason, duration, terms) =
+        all((host_id(host), on, reason, duration.transpose(), of_change(terms)))?;
     let order = match on {
         true => MaintenanceOrder::Begin { reason, duration },
         false => MaintenanceOrder::End { reason },
     };
-    Ok((host, order))
+    Ok((host, order, terms))
 }
 
 /// One line of text: what goes into logs and the audit trail must not look like two (hazard I12).

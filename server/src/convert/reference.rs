@@ -2,10 +2,11 @@
 
 use belay_proto::{HostTypeId, IdcId, RegionId, v1};
 
-use super::{inward::reason, outward::time};
+use super::{inward::reason, outward::time, terms::of_change};
 use crate::{
     error::Error,
     reference::{HostType, Idc, NewReference, Region},
+    terms::Terms,
 };
 
 /// What a name, and what a description may have, in characters.
@@ -25,7 +26,12 @@ pub(crate) fn host_type_id(id: i64) -> Result<HostTypeId, Error> {
 }
 
 /// What is to be added, with all that is wrong with it.
-pub(crate) fn new_reference(name: String, description: String, why: String) -> Result<NewReference, Error> {
+pub(crate) fn new_reference(
+    name: String,
+    description: String,
+    why: String,
+    terms: Option<v1::OrderTerms>,
+) -> Result<(NewReference, Terms), Error> {
     let mut faults = Vec::new();
     let what = match check_line(&name, LONGEST_NAME) {
         _ if name.is_empty() => Some("it is empty".to_owned()),
@@ -35,7 +41,7 @@ pub(crate) fn new_reference(name: String, description: String, why: String) -> R
     faults.extend(what.map(|what| ("name", what)));
     faults.extend(check_line(&description, LONGEST_DESCRIPTION).err().map(|what| ("description", what)));
     match faults.is_empty() {
-        true => Ok(NewReference { name, description, reason: reason(why)? }),
+        true => Ok((NewReference { name, description, reason: reason(why)? }, of_change(terms)?)),
         false => Err(Error::Invalid(faults)),
     }
 }
@@ -102,7 +108,7 @@ mod tests {
 
     #[track_caller]
     fn check(name: &str, description: &str, wrong: &[&str]) {
-        let read = new_reference(name.into(), description.into(), String::new());
+        let read = new_reference(name.into(), description.into(), String::new(), None);
         let told = match read {
             Ok(_) => Vec::new(),
             Err(Error::Invalid(faults)) => faults.into_iter().map(|(field, _)| field).collect(),

@@ -64,6 +64,11 @@ pub(crate) fn terms(wire: Option<v1::OrderTerms>, takes: &[Term]) -> Result<Term
     Ok(Terms { dry_run, expected: Expected { generations, not_started_after }, versions, wait })
 }
 
+/// The same of an order that is one change, and is done when it is answered.
+pub(crate) fn of_change(wire: Option<v1::OrderTerms>) -> Result<Terms, Error> {
+    terms(wire, &[Term::DryRun])
+}
+
 fn few<T>(field: &'static str, expected: Vec<T>) -> Result<Vec<T>, Error> {
     match expected.len() {
         count if count > MOST_EXPECTED => {

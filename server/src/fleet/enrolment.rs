@@ -260,10 +260,8 @@ impl Entry {
             ),
             HostStatus::Offline if force => None,
             HostStatus::Offline => {
-                let seen = |process: &&Process| {
-                    process.declared && process.observed.as_ref().is_none_or(|seen| seen.alive.is_some())
-                };
-                let running: Vec<_> = self.processes.values().filter(seen).map(|it| &it.alias[..]).collect();
+                let running = self.processes.values().filter(|process| process.may_run());
+                let running: Vec<_> = running.map(|it| &it.alias[..]).collect();
                 let what = format!(
                     "host {host} is OFFLINE, and these of its processes ran when it was last heard: {}",
                     running.join(", ")

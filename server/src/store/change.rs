@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use belay_proto::planted;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
     entity::prelude::async_trait::async_trait,
@@ -13,6 +14,7 @@ use sea_orm::{
 use super::{
     Result,
     chain::{Chain, Head, tail},
+    rehearsal,
 };
 
 /// A change. Nothing of it stays unless `commit` says so.
@@ -51,6 +53,10 @@ impl Change {
     /// Makes the change stay.
     pub(super) async fn commit(self) -> std::result::Result<(), DbErr> {
         let Self { transaction, chain, added } = self;
+        if rehearsal::reached() && !planted("dry-run-commits") {
+            transaction.rollback().await?;
+            return Err(DbErr::Custom("a dry run leaves nothing".into()));
+        }
         transaction.commit().await?;
         if let Some((head, ticket)) = added.into_inner().unwrap_or_else(PoisonError::into_inner) {
             chain.committed(head, ticket);

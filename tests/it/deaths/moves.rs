@@ -35,7 +35,7 @@ impl Round<'_> {
     async fn delete(&mut self, host_id: i64) {
         loop {
             assert!(self.began.elapsed() < PATIENCE, "{}: it is not deleted", self.told());
-            let request = DeleteHostRequest { host_id, force: true, reason: String::new() };
+            let request = DeleteHostRequest { host_id, force: true, ..Default::default() };
             let call = async |wire: belay_tests::Wire| wire.enrolment().delete_host(request.clone()).await;
             match self.arena.call(call).await {
                 Heard::Answer(_) => return,
@@ -133,13 +133,14 @@ impl Round<'_> {
                 let (description, reason) = (description.clone(), reason.clone());
                 let mut reference = wire.reference();
                 if region_id == 0 {
-                    let request = CreateRegionRequest { name: name(), description, reason };
+                    let request = CreateRegionRequest { name: name(), description, reason, terms: None };
                     reference.create_region(request).await.map(|answer| answer.map(drop))
                 } else if idc == 0 {
-                    let request = CreateIdcRequest { name: name(), description, region_id, reason };
+                    let request =
+                        CreateIdcRequest { name: name(), description, region_id, reason, terms: None };
                     reference.create_idc(request).await.map(|answer| answer.map(drop))
                 } else {
-                    let request = CreateHostTypeRequest { name: name(), description, reason };
+                    let request = CreateHostTypeRequest { name: name(), description, reason, terms: None };
                     reference.create_host_type(request).await.map(|answer| answer.map(drop))
                 }
             };

@@ -64,7 +64,8 @@ impl World {
             things.push(things_of(&fleet, fleet.host_id(host).await).await);
         }
         fleet.agent(2).kill();
-        let request = DeleteHostRequest { host_id: things[2].host, force: true, reason: "retired".into() };
+        let request =
+            DeleteHostRequest { host_id: things[2].host, force: true, reason: "retired".into(), terms: None };
         wait_for("the third host is deleted", async || {
             fleet.wire().enrolment().delete_host(request.clone()).await.map_err(|status| status.to_string())
         })

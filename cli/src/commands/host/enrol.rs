@@ -9,7 +9,12 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use super::answer;
 use crate::{
-    commands::{Context, reference::Kind, reference::find, task},
+    commands::{
+        Context,
+        reference::{Kind, find},
+        task,
+        terms::{self, DryRun},
+    },
     failure::Failure,
     follow, names,
     output::{Table, say},
@@ -104,6 +109,8 @@ pub(crate) struct CreateArgs {
     /// Answer with the accepted tasks, and do not wait for their ends.
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// What to say of a host.
@@ -130,6 +137,8 @@ pub(crate) struct SetArgs {
     /// Why, for the audit trail.
     #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
     reason: String,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Which hosts to delete.
@@ -145,6 +154,8 @@ pub(crate) struct DeleteArgs {
     /// Why, for the audit trail.
     #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
     reason: String,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 impl ListArgs {
@@ -182,6 +193,7 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<(), Fa
         description,
         reason,
         no_wait,
+        dry_run,
     } = args;
     let client = context.client().await?;
     let host = |inner_ip_address| HostToCreate { inner_ip_address, ..HostToCreate::default() };
@@ -200,9 +212,14 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<(), Fa
         description,
         agent_port: agent_port.unwrap_or_default().into(),
         reason,
+        terms: dry_run.wire(),
         ..BatchCreateHostsRequest::default()
     };
-    let tasks = client.batch_create_hosts(request).await?.tasks;
+    let created = client.batch_create_hosts(request).await?;
+    if let Some(preview) = created.preview {
+        return terms::answer(preview, context);
+    }
+    let tasks = created.tasks;
     match &tasks[..] {
         [only] if !no_wait => task::to_the_end(&client, only.id, context, follow::outcome).await,
         _ => {
@@ -219,7 +236,7 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<(), Fa
 
 /// Says what a host is.
 pub(super) async fn set(args: SetArgs, context: &Context) -> Result<(), Failure> {
-    let SetArgs { host, idc, host_type, alias, description, reason } = args;
+    let SetArgs { host, idc, host_type, alias, description, reason, dry_run } = args;
     let client = context.client().await?;
     let host_id = names::host(&client, Some(&host)).await?.id;
     let mut ids = [None, None];
@@ -231,21 +248,27 @@ pub(super) async fn set(args: SetArgs, context: &Context) -> Result<(), Failure>
         };
     }
     let [idc_id, type_id] = ids;
-    let request = UpdateHostProfileRequest { host_id, idc_id, type_id, alias, description, reason };
-    answer(client.update_host_profile(request).await?.host, context)
+    let terms = dry_run.wire();
+    let request = UpdateHostProfileRequest { host_id, idc_id, type_id, alias, description, reason, terms };
+    let answered = client.update_host_profile(request).await?;
+    answer(answered.host, answered.preview, context)
 }
 
 /// Deletes hosts.
 pub(super) async fn delete(args: DeleteArgs, context: &Context) -> Result<(), Failure> {
-    let DeleteArgs { hosts, force, reason } = args;
+    let DeleteArgs { hosts, force, reason, dry_run } = args;
     let client = context.client().await?;
     let host_ids = names::hosts(&client, &hosts).await?;
-    match host_ids[..] {
-        [host_id] => drop(client.delete_host(DeleteHostRequest { host_id, force, reason }).await?),
+    let terms = dry_run.wire();
+    let preview = match host_ids[..] {
+        [host_id] => client.delete_host(DeleteHostRequest { host_id, force, reason, terms }).await?.preview,
         _ => {
-            let request = BatchDeleteHostsRequest { host_ids: host_ids.clone(), force, reason };
-            client.batch_delete_hosts(request).await?;
+            let request = BatchDeleteHostsRequest { host_ids: host_ids.clone(), force, reason, terms };
+            client.batch_delete_hosts(request).await?.preview
         }
+    };
+    if let Some(preview) = preview {
+        return terms::answer(preview, context);
     }
     let named = host_ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
     say(&format!("deleted: {named}\n"));
