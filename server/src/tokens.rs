@@ -151,7 +151,7 @@ fn check_narrower(caller: &Caller, grants: &[Grant]) -> Result<(), Error> {
         None => Ok(()),
         Some(grant) => {
             let role = grant.role.as_str();
-            Err(caller.lacks(format!("the role {role} for a token with it: none may more than its user")))
+            Err(caller.lacks(format!("the role {role}, since a token may no more than its user")))
         }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) fn answer(preview: OrderPreview, context: &Context) -> Result<(), Fai
 
 fn text(preview: &OrderPreview) -> String {
     let mut text = fields([
-        ("dry run", "nothing was done".to_owned()),
+        ("dry run", "nothing was done; as things stand the order would be taken".to_owned()),
         ("order", format!("{} of {}", preview.action, preview.target)),
         ("steps", preview.subtasks.join(", ")),
         ("note", preview.warnings.join("; ")),
