@@ -38,10 +38,12 @@ pub(crate) async fn delete(app: &Arc<App>, caller: &Caller, order: DeleteOrder) 
     if let Err(in_the_way) = app.fleet.begin_to_delete(&hosts, force) {
         return Err(app.refused(audit, refusal(hosts.len(), in_the_way)).await);
     }
-    // From here on no agent connects as one of them, unless nothing is to come of it. Whatever ends this has to say how it
-    // ended.
-    let leaving = Leaving { app, hosts: &hosts, by: None };
-    let leaving = (!is_rehearsal()).then_some(leaving);
+    // From here on no agent connects as one of them. Whatever ends this has to say how it ended; in a dry run that is at once,
+    // so that nobody is kept away by it.
+    let mut leaving = Some(Leaving { app, hosts: &hosts, by: None });
+    if is_rehearsal() {
+        leaving = None;
+    }
     let living = living(app, &hosts).await;
     if !living.is_empty() {
         drop(leaving);

@@ -110,7 +110,7 @@ pub(crate) struct PlannedProcess {
 }
 
 impl Preview {
-    /// What an order would do of which no process is stopped or started.
+    /// What an order would do that is to no process.
     pub(crate) fn of_change(action: &'static str, target: String) -> Self {
         Self { action, target, processes: Vec::new(), steps: Vec::new(), warnings: Vec::new() }
     }

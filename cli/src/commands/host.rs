@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use super::{
     Context,
-    terms::{self, DryRun},
+    terms::{self, DryRun, Ordered},
 };
 use crate::{
     cli,
@@ -165,10 +165,10 @@ async fn set_maintenance(args: MaintenanceArgs, context: &Context) -> Result<(),
 }
 
 fn answer(host: Option<Host>, preview: Option<OrderPreview>, context: &Context) -> Result<(), Failure> {
-    if let Some(preview) = preview {
-        return terms::answer(preview, context);
-    }
-    let host = host.ok_or_else(|| Failure::unknown("the server does not say how the host is"))?;
+    let host = match Ordered::read(host, preview, "the server does not say how the host is")? {
+        Ordered::Done(host) => host,
+        Ordered::Planned(preview) => return terms::answer(preview, context),
+    };
     let text = detail(&host);
     context.answer(|zone| json::HostDetail::new(host, zone), || text)
 }

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Context,
-    terms::{self, DryRun},
+    terms::{self, DryRun, Ordered},
 };
 use crate::{
     client::Client,
@@ -66,6 +66,8 @@ pub(crate) enum HostTypeCommand {
     Delete(DeleteArgs),
 }
 
+const SILENT: &str = "the server does not say what it added";
+
 /// One to add.
 #[derive(Debug, Args)]
 pub(crate) struct NewArgs {
@@ -116,10 +118,10 @@ pub(crate) async fn region(command: RegionCommand, context: &Context) -> Result<
         RegionCommand::Create(NewArgs { name, description, reason, dry_run }) => {
             let request = CreateRegionRequest { name, description, reason, terms: dry_run.wire() };
             let created = client.create_region(request).await?;
-            if let Some(preview) = created.preview {
-                return terms::answer(preview, context);
-            }
-            let region = created.region.ok_or_else(silent)?;
+            let region = match Ordered::read(created.region, created.preview, SILENT)? {
+                Ordered::Done(region) => region,
+                Ordered::Planned(preview) => return terms::answer(preview, context),
+            };
             let text = table([(region.id, &region.name, "", &region.description)].into_iter());
             context.answer(|zone| json::Region::new(region, zone), || text)
         }
@@ -145,10 +147,10 @@ pub(crate) async fn idc(command: IdcCommand, context: &Context) -> Result<(), Fa
             let region_id = find(&client, Kind::Region, &region).await?;
             let request = CreateIdcRequest { name, description, region_id, reason, terms: dry_run.wire() };
             let created = client.create_idc(request).await?;
-            if let Some(preview) = created.preview {
-                return terms::answer(preview, context);
-            }
-            let idc = created.idc.ok_or_else(silent)?;
+            let idc = match Ordered::read(created.idc, created.preview, SILENT)? {
+                Ordered::Done(idc) => idc,
+                Ordered::Planned(preview) => return terms::answer(preview, context),
+            };
             let text = table([(idc.id, &idc.name, &idc.region_name[..], &idc.description)].into_iter());
             context.answer(|zone| json::Idc::new(idc, zone), || text)
         }
@@ -175,10 +177,10 @@ pub(crate) async fn host_type(command: HostTypeCommand, context: &Context) -> Re
         HostTypeCommand::Create(NewArgs { name, description, reason, dry_run }) => {
             let request = CreateHostTypeRequest { name, description, reason, terms: dry_run.wire() };
             let created = client.create_host_type(request).await?;
-            if let Some(preview) = created.preview {
-                return terms::answer(preview, context);
-            }
-            let of = created.host_type.ok_or_else(silent)?;
+            let of = match Ordered::read(created.host_type, created.preview, SILENT)? {
+                Ordered::Done(of) => of,
+                Ordered::Planned(preview) => return terms::answer(preview, context),
+            };
             let text = table([(of.id, &of.name, "", &of.description)].into_iter());
             context.answer(|zone| json::HostType::new(of, zone), || text)
         }
@@ -273,10 +275,6 @@ fn deleted(id: i64, preview: Option<OrderPreview>, context: &Context) -> Result<
             Ok(())
         }
     }
-}
-
-fn silent() -> Failure {
-    Failure::unknown("the server does not say what it added")
 }
 
 #[cfg(test)]

@@ -88,25 +88,26 @@ impl Terms {
             }
             false => Ok(()),
         };
-        let untagged = match self.expected.as_ref().is_some_and(|tags| !tags.is_any()) {
-            true => Err(untagged()),
-            false => Ok(()),
-        };
-        all((awaited, untagged))?;
+        all((awaited, self.check_untagged()))?;
         self.wire(self.plain(None))
     }
 
     /// The terms of an order to hosts, which have no tags.
     pub(crate) fn of_hosts(&self) -> Result<Option<v1::OrderTerms>, Problem> {
-        if self.expected.as_ref().is_some_and(|tags| !tags.is_any()) {
-            return Err(untagged());
-        }
+        self.check_untagged()?;
         self.wire(self.plain(self.wait()))
     }
 
     /// The same where a dry run is another call.
     pub(crate) fn of_batch(&self) -> Result<Option<v1::OrderTerms>, Problem> {
         Ok(self.of_hosts()?.map(|terms| v1::OrderTerms { dry_run: false, ..terms }))
+    }
+
+    fn check_untagged(&self) -> Result<(), Problem> {
+        match &self.expected {
+            Some(tags) if !tags.is_any() => Err(untagged()),
+            _ => Ok(()),
+        }
     }
 
     fn plain(&self, wait: Option<Duration>) -> v1::OrderTerms {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     convert::Page,
-    reference::{HostType, Idc, NewReference, Place, Region},
+    reference::{HostType, Idc, NewReference, Place, Region, host_type_target, idc_target, region_target},
 };
 
 /// All that hosts may point to, by id.
@@ -90,9 +90,10 @@ impl Store {
             ..Default::default()
         };
         let row = row.insert(&change).await?;
-        let target = format!("regions/{}", row.id);
+        let added = read_region(row)?;
+        let target = region_target(added.id);
         audit::commit(change, AuditEntry { target, ..audit }).await?;
-        read_region(row)
+        Ok(added)
     }
 
     /// Deletes a region.
@@ -138,7 +139,7 @@ impl Store {
         };
         let row = row.insert(&change).await?;
         let added = find_idc(&change, row.id).await?.ok_or(StoreError::Missing)?;
-        let target = format!("idcs/{}", row.id);
+        let target = idc_target(added.id);
         audit::commit(change, AuditEntry { target, ..audit }).await?;
         Ok(added)
     }
@@ -181,9 +182,10 @@ impl Store {
             ..Default::default()
         };
         let row = row.insert(&change).await?;
-        let target = format!("hostTypes/{}", row.id);
+        let added = read_host_type(row)?;
+        let target = host_type_target(added.id);
         audit::commit(change, AuditEntry { target, ..audit }).await?;
-        read_host_type(row)
+        Ok(added)
     }
 
     /// Deletes a host type.

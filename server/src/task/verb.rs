@@ -211,7 +211,7 @@ async fn plan(app: &App, caller: &Caller, order: &TaskOrder, verb: Verb) -> Resu
     let after = state.standing(&task.graph).as_str();
     let warnings = vec![format!("the task is {} and would be {after}", task.standing().as_str())];
     let (action, target) = (verb.action(), target(task.id, *subtask));
-    Ok(Preview { action, target, processes: Vec::new(), steps, warnings })
+    Ok(Preview { steps, warnings, ..Preview::of_change(action, target) })
 }
 
 async fn accept(app: &Arc<App>, caller: &Caller, order: TaskOrder, verb: Verb) -> Result<Task, Error> {
